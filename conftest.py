@@ -1,0 +1,3 @@
+"""Fixtures shared by all tests: real servers from the kit."""
+
+pytest_plugins = ["stellwerk_kit.testing.fixtures"]

@@ -1,0 +1,179 @@
+"""Builds environments into the cache: lock, install, byte-compile, check, publish.
+
+One build of an environment at a time on a machine, whoever asks: others wait and find it done.
+A build that fails, is cancelled or dies leaves nothing that could be used.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec, env_id, normalise
+from stellwerk_environment_build import uv_command
+from stellwerk_environment_build.build_log import BuildLog, Sink
+from stellwerk_environment_build.cache import EnvironmentCache, Ready
+from stellwerk_environment_build.construction import Construction, Limits
+from stellwerk_environment_build.failures import BuildFailedError, Failure, classify
+from stellwerk_environment_build.interpreters import Interpreter, platform_tag
+from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_kit.clock import Clock, SystemClock
+from stellwerk_kit.failpoints import failpoint
+
+BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """``cached``: it was there already. ``seconds`` is what this call took."""
+
+    ready: Ready
+    cached: bool
+    seconds: float
+
+
+class Builder:
+    """Builds for one cache with the given interpreters, preferred first."""
+
+    def __init__(
+        self,
+        cache: EnvironmentCache,
+        interpreters: Sequence[Interpreter],
+        *,
+        index: IndexOptions | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self.cache = cache
+        self._interpreters = {each.version: each.path for each in interpreters}
+        self._index = index or IndexOptions()
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        self._secrets = uv_command.secrets_in(environ)
+        self._environ = uv_command.uv_environment(
+            environ,
+            cache=cache.installer_cache,
+            config_file=uv_command.operator_config(environ),
+        )
+
+    def identify(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
+        """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment."""
+        spec = normalise(definition, available_pythons=tuple(self._interpreters))
+        return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
+
+    def lookup(self, spec: NormalisedSpec, identity: str) -> Ready | None:
+        """The environment if nothing has to be done for it; starts no process."""
+        if spec.user_managed:
+            return self._ready(spec, identity)
+        return self.cache.lookup(identity)
+
+    async def build(
+        self, spec: NormalisedSpec, identity: str, log: Sink, *, rebuild: bool = False
+    ) -> BuildResult:
+        """The environment, built if it is not there or ``rebuild`` asks for it.
+
+        Raises BuildFailedError. Cancelling it kills what it started.
+        """
+        started = self._clock.monotonic()
+        lines = BuildLog(log, self._secrets)
+        ready = None if rebuild else self.lookup(spec, identity)
+        if ready is not None:
+            return BuildResult(ready, cached=True, seconds=self._clock.monotonic() - started)
+        async with self.cache.lock(identity) as waited:
+            if waited and (ready := self.cache.lookup(identity)) is not None:
+                await lines.line("Environment was built by another process meanwhile")
+                return BuildResult(ready, cached=True, seconds=self._clock.monotonic() - started)
+            ready = await self._build_alone(spec, identity, lines, started)
+        return BuildResult(ready, cached=False, seconds=ready.seconds)
+
+    async def _build_alone(
+        self, spec: NormalisedSpec, identity: str, lines: BuildLog, started: float
+    ) -> Ready:
+        try:
+            work = self.cache.begin(identity)
+            try:
+                ready = await self._construct(spec, identity, lines, started, work)
+            finally:
+                await asyncio.to_thread(self.cache.abandon, work)
+        except BuildFailedError as error:
+            await lines.line(f"Environment not built: {error.failure.message}")
+            raise
+        except OSError as error:
+            raise BuildFailedError(_of_os_error(error)) from error
+        await lines.line(
+            f"Environment ready: {len(ready.packages)} packages in {ready.seconds:.1f} s"
+        )
+        return ready
+
+    async def _construct(
+        self, spec: NormalisedSpec, identity: str, lines: BuildLog, started: float, work: Path
+    ) -> Ready:
+        await lines.line(f"Preparing environment {identity} with Python {spec.python}")
+        for warning in spec.warnings:
+            await lines.line(f"Warning: {warning}")
+        construction = Construction(
+            work=work,
+            spec=spec,
+            interpreter=self._interpreter(spec),
+            environ=self._environ,
+            index=self._index,
+            limits=self._limits,
+            clock=self._clock,
+            log=lines,
+        )
+        lock = await construction.resolve()
+        failpoint("environment-build.resolved")
+        await construction.create()
+        await construction.install(lock)
+        failpoint("environment-build.installed")
+        await construction.compile()
+        size = await construction.check()
+        ready = self._ready(spec, identity).model_copy(
+            update={
+                "lock_digest": lock.digest,
+                "packages": lock.packages,
+                "bytes": size,
+                "seconds": round(self._clock.monotonic() - started, 3),
+            }
+        )
+        failpoint("environment-build.before_publish")
+        self.cache.publish(construction.target, ready)
+        return ready
+
+    def _ready(self, spec: NormalisedSpec, identity: str) -> Ready:
+        return Ready(
+            env_id=identity,
+            python=spec.python,
+            interpreter=spec.interpreter,
+            built_at=self._clock.now(),
+            builder_version=BUILDER_VERSION,
+            warnings=spec.warnings,
+        )
+
+    def _interpreter(self, spec: NormalisedSpec) -> Path:
+        path = self._interpreters.get(spec.python or "")
+        if path is None:
+            raise BuildFailedError(
+                Failure(
+                    "internal",
+                    "env.python",
+                    f"Python {spec.python} is not on this machine any more; submit again.",
+                    retryable=False,
+                )
+            )
+        return path
+
+
+def _of_os_error(error: OSError) -> Failure:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return classify("check", 1, "No space left on device")
+    return Failure(
+        "internal",
+        "env.build_failed",
+        f"The environment could not be written ({error.strerror}); tell the operator.",
+        retryable=True,
+    )

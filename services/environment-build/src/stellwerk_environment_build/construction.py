@@ -1,0 +1,189 @@
+"""One environment being built, phase by phase, in a work folder of its own."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stellwerk.environment_spec import NormalisedSpec
+from stellwerk_environment_build import inspection, uv_command
+from stellwerk_environment_build.build_log import BuildLog, human_bytes
+from stellwerk_environment_build.cache import LOCK, PID_FILE
+from stellwerk_environment_build.failures import (
+    BuildFailedError,
+    Failure,
+    Phase,
+    classify,
+    timed_out,
+)
+from stellwerk_environment_build.inspection import Lock
+from stellwerk_environment_build.process import Ended, Step, StepTimeoutError, run_step
+from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_kit.clock import Clock
+
+_QUICK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the phases, in seconds. ``workers``: processes that compile, 0 is one per core."""
+
+    resolve_s: float = 600.0
+    install_s: float = 3600.0
+    compile_s: float = 1800.0
+    heartbeat_s: float = 5.0
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Construction:
+    """Everything the phases share. ``work`` is empty at first; the result is ``work/env``."""
+
+    work: Path
+    spec: NormalisedSpec
+    interpreter: Path
+    environ: Mapping[str, str]
+    index: IndexOptions
+    limits: Limits
+    clock: Clock
+    log: BuildLog
+
+    @property
+    def target(self) -> Path:
+        """The environment that is being built."""
+        return self.work / "env"
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.target / "bin" / "python"
+
+    async def resolve(self) -> Lock:
+        """Choose exact versions of everything. Raises BuildFailedError."""
+        if not self.spec.requirements:
+            await self.log.line("[1/4] Nothing to resolve: no packages are wanted")
+            return Lock("")
+        wanted, lock = self.work / "wanted.txt", self.work / LOCK
+        wanted.write_text("".join(f"{line}\n" for line in self.spec.requirements))
+        await self.log.line(f"[1/4] Resolving {len(self.spec.requirements)} requirements")
+        for line in self.spec.requirements:
+            await self.log.line(f"      {line}")
+        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index)
+        await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
+        text = lock.read_text()
+        if "://" in text:
+            raise BuildFailedError(
+                Failure("internal", "env.lock", "The lock names a host; it is not used.", False)
+            )
+        return Lock(text)
+
+    async def create(self) -> None:
+        """An empty virtual environment."""
+        command = uv_command.create_command(self.target, self.interpreter)
+        ended = await self._run("create", command, _QUICK_SECONDS, _ignore, lambda: "creating")
+        if ended.returncode != 0:
+            raise BuildFailedError(classify("create", ended.returncode, ended.output))
+
+    async def install(self, lock: Lock) -> None:
+        """Download and install what the lock names, hashes checked. Raises BuildFailedError."""
+        total = len(lock.packages)
+        (self.target / LOCK).write_text(lock.text)
+        if not total:
+            await self.log.line("[2/4] Nothing to install")
+            return
+        await self.log.line(f"[2/4] Downloading and installing {total} packages")
+
+        def so_far() -> str:
+            done = inspection.count_installed(self.target)
+            return f"installed {done} of {total} packages" if done else "downloading"
+
+        command = uv_command.install_command(self.target / LOCK, self.python, self.index)
+        await self._uv("install", command, self.limits.install_s, so_far)
+
+    async def compile(self) -> None:
+        """Byte-compile all modules; those that no Python can read are left alone."""
+        total = await asyncio.to_thread(inspection.count_modules, self.target)
+        if not total:
+            return
+        await self.log.line(f"[3/4] Compiling {total} modules, so that imports are quick")
+        done, complaints = 0, list[str]()
+        started = reported = self.clock.monotonic()
+
+        async def on_line(line: str) -> None:
+            nonlocal done, reported
+            if not line.startswith("Compiling "):
+                complaints.append(line)
+                return
+            done += 1
+            now = self.clock.monotonic()
+            if now - reported >= self.limits.heartbeat_s:
+                reported = now
+                await self.log.line(f"      … compiled {done} of {total} ({now - started:.0f} s)")
+
+        workers = self.limits.workers or os.cpu_count() or 1
+        command = uv_command.compile_command(
+            self.python, inspection.site_packages(self.target), workers
+        )
+        ended = await self._run(
+            "compile",
+            command,
+            self.limits.compile_s,
+            on_line,
+            lambda: f"compiled {done} of {total}",
+        )
+        said = "\n".join(complaints)
+        # Status 1 only says that some module is no valid Python, which is common and harmless.
+        if ended.returncode not in {0, 1} or "[Errno 28]" in said or "Traceback" in said:
+            raise BuildFailedError(classify("compile", ended.returncode, said))
+        await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
+
+    async def check(self) -> int:
+        """Size in bytes. Raises BuildFailedError where a package reaches out of its place."""
+        await asyncio.to_thread(inspection.check_records, self.target)
+        size = await asyncio.to_thread(inspection.measure, self.target)
+        await self.log.line(f"[4/4] Checked: {human_bytes(size)}")
+        return size
+
+    async def _uv(
+        self, phase: Phase, command: Sequence[str], limit_s: float, so_far: Callable[[], str]
+    ) -> None:
+        async def on_line(line: str) -> None:
+            await self.log.line(f"      {line}")
+
+        ended = await self._run(phase, command, limit_s, on_line, so_far, reads_both=False)
+        if ended.returncode != 0:
+            raise BuildFailedError(classify(phase, ended.returncode, ended.output))
+
+    async def _run(
+        self,
+        phase: Phase,
+        command: Sequence[str],
+        limit_s: float,
+        on_line: Callable[[str], Awaitable[None]],
+        so_far: Callable[[], str],
+        *,
+        reads_both: bool = True,
+    ) -> Ended:
+        started = self.clock.monotonic()
+
+        async def on_silence() -> None:
+            await self.log.line(f"      … {so_far()} ({self.clock.monotonic() - started:.0f} s)")
+
+        step = Step(
+            argv=command,
+            environ=self.environ,
+            folder=self.work,
+            limit_s=limit_s,
+            silence_s=self.limits.heartbeat_s,
+            pid_file=self.work / PID_FILE,
+            reads="both" if reads_both else "stderr",
+        )
+        try:
+            return await run_step(step, on_line, on_silence)
+        except StepTimeoutError as error:
+            raise BuildFailedError(timed_out(phase, limit_s)) from error
+
+
+async def _ignore(_line: str) -> None:
+    pass

@@ -1,0 +1,168 @@
+"""Why a build failed: whose fault it is, whether trying again can help, and what to tell. Pure.
+
+The tool's own words are kept, because they name the packages; addresses lose their credentials.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from stellwerk.events.image import BuildFailure
+
+Phase = Literal["resolve", "create", "install", "compile", "check"]
+
+_MAX_WORDS = 2000
+_CREDENTIALS = re.compile(r"://[^/\s@'\"`]+@")
+_NO_SPACE = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
+_NO_ANSWER = re.compile(
+    r"Failed to fetch|error sending request|Request failed after|dns error|tcp connect error"
+    r"|Connection (refused|reset)|operation timed out|HTTP status (server error|client error)"
+    r"|invalid peer certificate",
+    re.IGNORECASE,
+)
+_BAD_WHEEL = re.compile(
+    r"Failed to (install|extract|read|unzip)|wheel is invalid|invalid wheel|RECORD|metadata is",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """``reason`` is who has to act, ``code`` what it was; both are stable. Never internals."""
+
+    reason: BuildFailure
+    code: str
+    message: str
+    retryable: bool
+
+
+class BuildFailedError(Exception):
+    """A build ended without an environment."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """``text`` without the credentials of addresses and without ``secrets``."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return _CREDENTIALS.sub("://***@", text)
+
+
+def timed_out(phase: Phase, limit_s: float) -> Failure:
+    """A phase took longer than its limit."""
+    return Failure(
+        "timeout",
+        "env.build_timeout",
+        f"The environment's {_PHASE_NAMES[phase]} took longer than {limit_s:g} s and was ended. "
+        "Try again; if it happens again, the operator can raise the limit.",
+        retryable=True,
+    )
+
+
+def classify(phase: Phase, returncode: int, output: str) -> Failure:
+    """What a step that ended with ``returncode`` after ``output`` means."""
+    words = _own_words(output)
+    if _NO_SPACE.search(output):
+        return Failure(
+            "disk-full",
+            "env.disk_full",
+            "The disk of the environment cache is full. The operator has to free space there.",
+            retryable=True,
+        )
+    if returncode < 0 or returncode == 137:
+        return Failure(
+            "killed",
+            "env.build_killed",
+            f"The environment's {_PHASE_NAMES[phase]} was killed from outside "
+            f"(signal {-returncode if returncode < 0 else 9}), often for lack of memory.",
+            retryable=True,
+        )
+    if phase in {"resolve", "install"}:
+        return _of_installer(words)
+    return _internal(phase, returncode)
+
+
+def wheel_invalid(package: str, problem: str) -> Failure:
+    """A package's file list does not match what it installed."""
+    return Failure(
+        "your-spec",
+        "env.wheel_invalid",
+        f"The package {package} is broken: {problem}. Choose another version of it.",
+        retryable=False,
+    )
+
+
+def _of_installer(words: str) -> Failure:
+    if mismatch := re.search(r"Hash mismatch for `([^`]+)`", words):
+        return Failure(
+            "hash-mismatch",
+            "env.hash_mismatch",
+            f"The package index delivered other files for {mismatch[1]} than the lock names. "
+            "Nothing was installed; tell the operator of the index.",
+            retryable=False,
+        )
+    if "building from source is disabled" in words:
+        return _your_spec(
+            "env.sdist_disallowed",
+            "Only wheels are installed here, and a package has none that fits. Choose a version "
+            "that has one, or another package.",
+            words,
+        )
+    if "No solution found" in words:
+        return _your_spec(
+            "env.unsatisfiable",
+            "These requirements cannot be met together. Loosen or correct the pins named here.",
+            words,
+        )
+    if "parse requirement" in words:
+        return _your_spec("env.requirement", "A requirement could not be read.", words)
+    if _NO_ANSWER.search(words):
+        return Failure(
+            "index-unreachable",
+            "env.index_unreachable",
+            f"The package index did not answer. Try again later.\n{words}",
+            retryable=True,
+        )
+    if _BAD_WHEEL.search(words):
+        return _your_spec(
+            "env.wheel_invalid", "A package file is broken. Choose another version of it.", words
+        )
+    return Failure(
+        "internal",
+        "env.build_failed",
+        f"The installer gave up.\n{words}",
+        retryable=False,
+    )
+
+
+def _your_spec(code: str, hint: str, words: str) -> Failure:
+    return Failure("your-spec", code, f"{hint}\n{words}", retryable=False)
+
+
+def _internal(phase: Phase, returncode: int) -> Failure:
+    return Failure(
+        "internal",
+        "env.build_failed",
+        f"The environment's {_PHASE_NAMES[phase]} failed with status {returncode}; the build log "
+        "says more.",
+        retryable=False,
+    )
+
+
+def _own_words(output: str) -> str:
+    """From the first error on, shortened."""
+    start = output.find("error:")
+    words = redact(output[max(start, 0) :]).strip()
+    return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " …"
+
+
+_PHASE_NAMES: dict[Phase, str] = {
+    "resolve": "resolution",
+    "create": "creation",
+    "install": "installation",
+    "compile": "compilation",
+    "check": "check",
+}

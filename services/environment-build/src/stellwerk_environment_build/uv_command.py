@@ -1,0 +1,129 @@
+"""Everything that is said to uv: command lines and the environment it runs in. Pure.
+
+uv gets an environment made of an explicit list, so that nobody's shell changes what is built.
+What an operator configured about the package index is passed on; all else that would change a
+result is not.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+# Ours -> the variables it may come from, first one wins.
+_PASSED = {
+    "UV_DEFAULT_INDEX": ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"),
+    "UV_INDEX": ("UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+    "UV_FIND_LINKS": ("UV_FIND_LINKS",),
+    "UV_HTTP_TIMEOUT": ("UV_HTTP_TIMEOUT",),
+    "UV_HTTP_RETRIES": ("UV_HTTP_RETRIES",),
+    "UV_CONCURRENT_DOWNLOADS": ("UV_CONCURRENT_DOWNLOADS",),
+    "UV_SYSTEM_CERTS": ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS"),
+    "SSL_CERT_FILE": ("SSL_CERT_FILE", "PIP_CERT"),
+    "SSL_CERT_DIR": ("SSL_CERT_DIR",),
+    "HTTP_PROXY": ("HTTP_PROXY", "http_proxy"),
+    "HTTPS_PROXY": ("HTTPS_PROXY", "https_proxy"),
+    "ALL_PROXY": ("ALL_PROXY", "all_proxy"),
+    "NO_PROXY": ("NO_PROXY", "no_proxy"),
+    "HOME": ("HOME",),
+}
+_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_SHORTEST_SECRET = 4
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """Where packages come from beside the configured index; ``no_index`` means from nowhere else."""
+
+    find_links: tuple[Path, ...] = ()
+    no_index: bool = False
+    allow_sdist: bool = False
+
+
+def uv_binary() -> str:
+    """Path of the uv that belongs to this installation."""
+    return uv.find_uv_bin()
+
+
+def uv_environment(
+    environ: Mapping[str, str], *, cache: Path, config_file: Path | None
+) -> dict[str, str]:
+    """The environment of every uv process, from this process's ``environ``."""
+    passed = {
+        ours: next(environ[name] for name in names if environ.get(name))
+        for ours, names in _PASSED.items()
+        if any(environ.get(name) for name in names)
+    }
+    configured = {"UV_CONFIG_FILE": str(config_file)} if config_file else {"UV_NO_CONFIG": "1"}
+    return {
+        "PATH": environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        **passed,
+        **configured,
+        "UV_CACHE_DIR": str(cache),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_INDEX_STRATEGY": "first-index",
+    }
+
+
+def operator_config(environ: Mapping[str, str]) -> Path | None:
+    """uv's own configuration file of this user or machine; one of a project is never used."""
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/"), ".config"))
+    chosen = environ.get("UV_CONFIG_FILE")
+    places = [Path(chosen)] if chosen else [home / "uv/uv.toml", Path("/etc/uv/uv.toml")]
+    return next((place for place in places if place.is_file()), None)
+
+
+def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Passwords inside addresses of ``environ``: texts that must not reach a log."""
+    found = {match[1] for text in environ.values() for match in _PASSWORD.finditer(text)}
+    return tuple(sorted(secret for secret in found if len(secret) >= _SHORTEST_SECRET))
+
+
+def resolve_command(wanted: Path, lock: Path, python: Path, options: IndexOptions) -> list[str]:
+    """Write the lock of the requirements in ``wanted``: exact pins with hashes, no hosts."""
+    return [
+        *_uv("pip", "compile", str(wanted)),
+        *("--output-file", str(lock), "--python", str(python), "--generate-hashes"),
+        *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-sources"),
+        *_index(options),
+    ]
+
+
+def create_command(target: Path, python: Path) -> list[str]:
+    """An empty virtual environment that may be moved."""
+    return _uv("venv", "--relocatable", "--no-project", "--python", str(python), str(target))
+
+
+def install_command(lock: Path, python: Path, options: IndexOptions) -> list[str]:
+    """Exactly the locked files into the environment of ``python``."""
+    return [
+        *_uv("pip", "sync", str(lock), "--python", str(python), "--require-hashes"),
+        *_index(options),
+    ]
+
+
+def compile_command(python: Path, packages: Path, workers: int) -> list[str]:
+    """Byte-compile everything below ``packages``.
+
+    Not by the installer: it would start the environment's interpreter with ``site``, and so run
+    the ``.pth`` code of the packages outside any run, in an environment that may hold credentials.
+    """
+    options = ["-I", "-S", "-u", "-m", "compileall", "-j", str(workers)]
+    return [str(python), *options, str(packages)]
+
+
+def _uv(*words: str) -> list[str]:
+    return [uv_binary(), *words, "--color", "never", "--no-progress"]
+
+
+def _index(options: IndexOptions) -> Sequence[str]:
+    words = [word for folder in options.find_links for word in ("--find-links", str(folder))]
+    if options.no_index:
+        words.append("--no-index")
+    if not options.allow_sdist:
+        words += ["--only-binary", ":all:"]
+    return words

@@ -1,0 +1,288 @@
+"""Starts runs as processes that outlive this service, and finds them again after a restart.
+
+Between the service and a run stands a supervisor (`stellwerk_shim`). It talks to us through the
+files of the attempt folder and datagrams that say "look again"; its death is seen by pidfd.
+Nothing here polls.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from stellwerk_gpu_executor import processes
+from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
+from stellwerk_gpu_executor.handle import ProcessHandle
+from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_gpu_executor.spawner import Spawner
+from stellwerk_kit.clock import Clock, SystemClock
+from stellwerk_kit.tasks import TaskOwner
+
+START_TIMEOUT_S = 60.0
+
+
+class AttemptRunningError(Exception):
+    """The attempt's folder cannot be removed: its supervisor is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """One attempt to start. Sizes in bytes, times in seconds; None means no limit.
+
+    `env` is the complete environment apart from the STELLWERK_ variables, which the launcher adds.
+    `lease` is a deadline on the monotonic clock; `log_overflow` says what happens at
+    `log_limit_bytes`: the run waits at its next print, or the rest of its output is thrown away.
+    """
+
+    folder: Path
+    run_id: str
+    attempt: int
+    argv: list[str]
+    cwd: Path
+    env: dict[str, str] = field(repr=False)
+    grace_s: float = 30.0
+    lease: float | None = None
+    max_duration_s: float | None = None
+    memory_limit_bytes: int | None = None
+    nofile: int | None = 65536
+    log_limit_bytes: int = 1 << 30
+    log_overflow: Literal["block", "drop"] = "block"
+    umask: int = 0o022
+
+
+class Handle(Protocol):
+    """A started attempt."""
+
+    attempt: AttemptDir
+    activity: asyncio.Event
+    """Set whenever std.log, records.jsonl or the state changed; the follower clears it."""
+
+    async def wait(self) -> ExitRecord:
+        """Wait for the end; returns at once if it has come."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether the attempt has not ended yet."""
+        ...
+
+    def stop(self, reason: str, grace_s: float | None = None, message: str | None = None) -> None:
+        """Ask for the end: SIGTERM, after the grace SIGKILL. The first reason stands."""
+        ...
+
+    def renew(self, deadline_mono: float | None) -> None:
+        """Let the run live until that monotonic time."""
+        ...
+
+    def exit_record(self) -> ExitRecord | None:
+        """Return how it ended, None while it has not."""
+        ...
+
+
+class Launcher(Protocol):
+    """Something that runs attempts."""
+
+    async def start(self, request: LaunchRequest) -> Handle:
+        """Start the attempt; a program that cannot be started is an exit record, no exception."""
+        ...
+
+    async def adopt(self, attempt: AttemptDir) -> Handle | None:
+        """Take over what an earlier executor started; None if nothing ever ran there."""
+        ...
+
+    async def cleanup(self, attempt: AttemptDir) -> None:
+        """Remove the attempt's processes and folder; AttemptRunningError if it is alive."""
+        ...
+
+
+class ProcessLauncher:
+    """Launcher for plain processes; see Launcher."""
+
+    def __init__(self, notify: NotifyServer, *, clock: Clock | None = None) -> None:
+        self._notify = notify
+        self._clock = clock or SystemClock()
+        self._tasks = TaskOwner()
+        self._spawner = Spawner()
+
+    async def start(self, request: LaunchRequest) -> ProcessHandle:
+        """Start the attempt. Returns when the run's program is loaded or has failed to."""
+        attempt = AttemptDir(request.folder)
+        attempt.create()
+        attempt.write_lease(request.lease)
+        attempt.write_launch(self._launch_file(request, attempt))
+        activity = self._notify.event(_key(request.run_id, request.attempt))
+        pid = self._spawner.spawn(attempt.path)
+        pidfd = os.pidfd_open(pid)
+        await _await_start(attempt, activity, pidfd)
+        self._spawner.prepare()
+        shim = attempt.read_shim()
+        if attempt.read_exit() or (shim is not None and shim.pid == pid):
+            return self._follow(attempt, activity, pidfd, pid)
+        # Ours did not run it: another one holds the attempt (a start an earlier executor began),
+        # or it died before it could do anything.
+        ProcessHandle(attempt, activity, pidfd, pid).release()
+        handle = await self.adopt(attempt)
+        return handle or await self._lost(attempt, activity)
+
+    async def adopt(self, attempt: AttemptDir) -> ProcessHandle | None:
+        """Take over what an earlier executor started; None if nothing ever ran there.
+
+        A supervisor that died without an exit record gets one here, after its processes are gone.
+        """
+        launch = attempt.read_launch()
+        if launch is None:
+            return None
+        activity = self._notify.event(str(launch["notify_key"]))
+        if not _started(attempt):
+            if not _locked(attempt.path):
+                return None
+            await _await_start(attempt, activity, None)
+        shim = attempt.read_shim()
+        pidfd = None
+        if shim is not None and shim.boot_id == processes.boot_id():
+            pidfd = processes.open_process(shim.pid, shim.start_ticks)
+        if shim is not None and pidfd is not None:
+            return self._follow(attempt, activity, pidfd, shim.pid)
+        return await self._lost(attempt, activity)
+
+    async def cleanup(self, attempt: AttemptDir) -> None:
+        """Remove the attempt's processes and its folder."""
+        if not attempt.path.exists():
+            return
+        if _locked(attempt.path):
+            raise AttemptRunningError(f"attempt folder {attempt.path.name}: stop the attempt first")
+        await self._kill(attempt)
+        launch = attempt.read_launch()
+        await asyncio.to_thread(shutil.rmtree, attempt.path)
+        if launch is not None:
+            self._notify.forget(str(launch["notify_key"]))
+
+    async def close(self) -> None:
+        """Let go of everything; runs go on."""
+        self._spawner.close()
+        await self._tasks.close()
+
+    def _launch_file(self, request: LaunchRequest, attempt: AttemptDir) -> dict[str, object]:
+        own = {
+            "STELLWERK_RUN_ID": request.run_id,
+            "STELLWERK_ATTEMPT": str(request.attempt),
+            "STELLWERK_RUN_SOCKET": str(attempt.socket),
+            "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
+        }
+        fields = {name: getattr(request, name) for name in request.__slots__}
+        del fields["folder"], fields["lease"]
+        return {
+            **fields,
+            "cwd": str(request.cwd),
+            "env": request.env | own,
+            "notify_path": str(self._notify.path),
+            "notify_key": _key(request.run_id, request.attempt),
+        }
+
+    def _follow(
+        self, attempt: AttemptDir, activity: asyncio.Event, pidfd: int, pid: int
+    ) -> ProcessHandle:
+        """Return a handle that ends when the supervisor does."""
+        handle = ProcessHandle(attempt, activity, pidfd, pid)
+        asyncio.get_running_loop().add_reader(pidfd, self._gone, handle, pidfd)
+        return handle
+
+    def _gone(self, handle: ProcessHandle, pidfd: int) -> None:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        handle.release()
+        record = handle.attempt.read_exit()
+        if record is not None:
+            handle.finish(record)
+        else:
+            self._tasks.spawn(self._conclude(handle), name=f"conclude {handle.attempt.path.name}")
+
+    async def _lost(self, attempt: AttemptDir, activity: asyncio.Event) -> ProcessHandle:
+        handle = ProcessHandle(attempt, activity, None, 0)
+        await self._conclude(handle)
+        return handle
+
+    async def _conclude(self, handle: ProcessHandle) -> None:
+        """Publish the exit record, writing it first if the supervisor could not."""
+        record = handle.attempt.read_exit()
+        if record is None:
+            await self._kill(handle.attempt)
+            record = await asyncio.to_thread(self._obituary, handle.attempt)
+            handle.attempt.write_exit(record)
+        handle.finish(record)
+
+    async def _kill(self, attempt: AttemptDir) -> None:
+        """End whatever still carries the attempt's environment or belongs to its session."""
+        shim = attempt.read_shim()
+        same_boot = shim is not None and shim.boot_id == processes.boot_id()
+        session, ticks = (
+            (shim.child_pid, shim.child_start_ticks) if shim and same_boot else (None, 0)
+        )
+        marker = f"STELLWERK_RUN_SOCKET={attempt.socket}"
+        await asyncio.to_thread(processes.kill_marked, marker, session, ticks)
+
+    def _obituary(self, attempt: AttemptDir) -> ExitRecord:
+        """Say what is known about a run whose supervisor left no exit record."""
+        launch, shim = attempt.read_launch() or {}, attempt.read_shim()
+        now = self._clock.now().timestamp()
+        message = "the run could not be started: its supervisor ended at once"
+        if shim is not None:
+            message = "the run's supervisor was killed, so the run was ended"
+            if shim.boot_id != processes.boot_id():
+                message = "this machine restarted while the run was going"
+        return ExitRecord(
+            run_id=str(launch.get("run_id", "")),
+            attempt=int(launch.get("attempt", 0)),
+            exit_code=None,
+            signal=None,
+            oom=False,
+            reason="shim-lost",
+            message=message,
+            started_at=shim.started_at if shim else now,
+            ended_at=now,
+            duration_s=max(0.0, now - shim.started_at) if shim else 0.0,
+            cpu_s=0.0,
+            peak_rss_bytes=0,
+            log_dropped_bytes=0,
+            **attempt.log_facts(),
+        )
+
+
+def _key(run_id: str, attempt: int) -> str:
+    return f"{run_id}/{attempt}"
+
+
+def _started(attempt: AttemptDir) -> bool:
+    return attempt.read_shim() is not None or attempt.read_exit() is not None
+
+
+async def _await_start(attempt: AttemptDir, activity: asyncio.Event, pidfd: int | None) -> None:
+    """Wait for the supervisor's first word, or for its end if `pidfd` is given.
+
+    Raises TimeoutError after a minute: the machine is too loaded to start a process.
+    """
+    loop = asyncio.get_running_loop()
+    if pidfd is not None:
+        loop.add_reader(pidfd, activity.set)
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not _started(attempt) and (pidfd is None or not processes.has_ended(pidfd)):
+                activity.clear()
+                if not _started(attempt):
+                    await activity.wait()
+    finally:
+        if pidfd is not None:
+            loop.remove_reader(pidfd)
+
+
+def _locked(folder: Path) -> bool:
+    """Whether a supervisor, even one that is just starting, holds the attempt."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,1 @@
+"""Building blocks of every Stellwerk service; see docs/architecture.md section 3."""

@@ -1,0 +1,258 @@
+"""The connection to the broker: durable publishing and request/reply.
+
+The client library is hidden here and in ``consumer.py``. Publishing repeats the same message id
+until the broker acknowledged it, so a time-out never means a second fact.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NotFoundError
+from pydantic import BaseModel
+
+from stellwerk import subjects
+from stellwerk.errors import ConflictError, ServiceUnavailableError
+from stellwerk.events import Envelope, decode
+from stellwerk_kit import telemetry
+from stellwerk_kit.rpc import RawReply, decode_reply
+from stellwerk_kit.settings import ServiceSettings
+
+PUBLISH_TIMEOUT_S = 5.0
+WRONG_LAST_SEQUENCE = 10071
+
+log = structlog.get_logger()
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The broker's acknowledgement. ``duplicate``: it had the message already."""
+
+    sequence: int
+    duplicate: bool
+
+
+@dataclass
+class Bus:
+    """One connection. Make it with :meth:`connect`."""
+
+    client: Client
+    js: JetStreamContext
+    name: str
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the connection is closed for good; the service then ends with an error."""
+
+    @classmethod
+    async def connect(
+        cls, settings: ServiceSettings, name: str, *, attempts_s: float = 30.0
+    ) -> "Bus":
+        """Connect, waiting up to ``attempts_s`` seconds for the broker.
+
+        Raises ServiceUnavailableError when it does not answer in that time.
+        """
+        credentials = settings.read_credentials(settings.nats_credentials)
+        bus = cls(client=Client(), js=None, name=name)  # type: ignore[arg-type]  # set below
+        deadline = asyncio.get_running_loop().time() + attempts_s
+        while True:
+            try:
+                await _probe(settings.nats_url)
+                bus.client = await nats.connect(
+                    settings.nats_url,
+                    name=f"stellwerk-{name}",
+                    user=credentials.get("user"),
+                    password=credentials.get("password"),
+                    inbox_prefix=f"_INBOX_{credentials.get('user', name)}".encode(),
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,
+                    connect_timeout=5,
+                    ping_interval=10,
+                    max_outstanding_pings=3,
+                    pending_size=-1,
+                    error_cb=bus._on_error,
+                    disconnected_cb=bus._on_disconnect,
+                    reconnected_cb=bus._on_reconnect,
+                    closed_cb=bus._on_closed,
+                    lame_duck_mode_cb=bus._on_lame_duck,
+                )
+                break
+            except (OSError, NatsError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise ServiceUnavailableError(
+                        f"the broker at {settings.nats_url} does not answer: {error}",
+                        code="bus.down",
+                    ) from error
+                await asyncio.sleep(0.05)
+        bus.js = bus.client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+        return bus
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker can be reached right now."""
+        return self.client.is_connected
+
+    async def publish(self, envelope: Envelope, *, expect_first: bool = False) -> Published:
+        """Publish one event and wait for the broker's acknowledgement, once.
+
+        With ``expect_first`` the fact must be the first on its subject: a repeat of the same id
+        answers ``duplicate``, another fact raises ConflictError. Raises
+        ServiceUnavailableError when the broker does not acknowledge in 5 seconds; the caller
+        may repeat the same envelope.
+        """
+        headers = envelope.headers()
+        subject = envelope.event.subject()
+        if expect_first:
+            headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+        try:
+            done = await self.publish_raw(subject, envelope.event.data(), headers)
+        except APIError as error:
+            if not expect_first or error.err_code != WRONG_LAST_SEQUENCE:
+                raise ServiceUnavailableError(
+                    f"the broker refused {subject}: {error.description}", code="bus.refused"
+                ) from error
+            done = await self._first_on(subject, envelope)
+        telemetry.PUBLISHED.labels(envelope.event.type_name()).inc()
+        return done
+
+    async def publish_raw(self, subject: str, body: bytes, headers: dict[str, str]) -> Published:
+        """Publish bytes and wait for the acknowledgement; raises like :meth:`publish`."""
+        try:
+            ack = await self.js.publish(subject, body, headers=headers, timeout=PUBLISH_TIMEOUT_S)
+        except APIError:
+            raise
+        except (TimeoutError, NatsError, OSError) as error:
+            raise ServiceUnavailableError(
+                f"the broker does not acknowledge: {error or type(error).__name__}", code="bus.down"
+            ) from error
+        return Published(sequence=ack.seq, duplicate=bool(ack.duplicate))
+
+    async def last_event(self, subject: str) -> Envelope | None:
+        """The latest fact on one literal subject, None if there is none (any more).
+
+        Raises ServiceUnavailableError when the broker does not tell.
+        """
+        try:
+            stored = await self.js.get_last_msg("SW_EVENTS", subject)
+        except NotFoundError:
+            return None
+        except (TimeoutError, NatsError, OSError) as error:
+            raise ServiceUnavailableError(
+                f"the broker does not tell what is on {subject}", code="bus.down"
+            ) from error
+        return decode(subject, stored.headers, stored.data or b"")
+
+    async def publish_until_stored(
+        self, subject: str, body: bytes, headers: dict[str, str]
+    ) -> Published:
+        """Publish with the same id again and again until the broker has it."""
+        delay = 0.05
+        while True:
+            try:
+                return await self.publish_raw(subject, body, headers)
+            except (ServiceUnavailableError, APIError) as error:
+                log.warning(
+                    "publish again", action="publish_retry", subject=subject, error=str(error)
+                )
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay = min(2.0, delay * 2)
+
+    async def _first_on(self, subject: str, envelope: Envelope) -> Published:
+        """A fact is on the subject already: ours means success, else it is a conflict."""
+        try:
+            stored = await self.js.get_last_msg("SW_EVENTS", subject)
+        except (NotFoundError, TimeoutError, NatsError) as error:
+            raise ServiceUnavailableError(
+                f"the broker does not tell what is on {subject}", code="bus.down"
+            ) from error
+        headers = {key.lower(): text for key, text in (stored.headers or {}).items()}
+        same = headers.get("nats-msg-id") == envelope.headers()["Nats-Msg-Id"]
+        if not same or json.loads(stored.data or b"{}") != json.loads(envelope.event.data()):
+            raise ConflictError(
+                "this id was used before with another content", code="idempotency.conflict"
+            )
+        return Published(sequence=stored.seq or 0, duplicate=True)
+
+    async def call(
+        self,
+        service: str,
+        verb: str,
+        request: BaseModel | dict[str, Any],
+        reply: type[Reply],
+        timeout_s: float = 5.0,
+    ) -> Reply:
+        """Ask a service; raises what the callee raised, or ServiceUnavailableError."""
+        raw = await self.call_raw(service, verb, request, timeout_s)
+        return reply.model_validate_json(raw.body)
+
+    async def call_raw(
+        self, service: str, verb: str, request: BaseModel | dict[str, Any], timeout_s: float = 5.0
+    ) -> RawReply:
+        """Like :meth:`call`, with the reply's bytes and headers as they came."""
+        if isinstance(request, BaseModel):
+            body = request.model_dump_json(by_alias=True).encode()
+        else:
+            body = json.dumps(request).encode()
+        try:
+            message = await self.client.request(
+                subjects.rpc(service, verb), body, timeout=timeout_s
+            )
+        except NoRespondersError as error:
+            raise ServiceUnavailableError(
+                f"the {service} service is not there", code=f"{service}.down"
+            ) from error
+        except (TimeoutError, NatsError, OSError) as error:
+            down = "bus.down" if not self.connected else f"{service}.timeout"
+            raise ServiceUnavailableError(
+                f"the {service} service does not answer", code=down
+            ) from error
+        return decode_reply(message.headers, message.data)
+
+    async def serve(
+        self, service: str, verb: str, answer: Callable[[Msg], Awaitable[None]]
+    ) -> None:
+        """Answer a verb; replicas of a service share the requests."""
+        await self.client.subscribe(subjects.rpc(service, verb), queue=service, cb=answer)
+
+    async def close(self) -> None:
+        """Flush what is under way and close."""
+        if self.client.is_closed:
+            return
+        try:
+            await asyncio.wait_for(self.client.flush(5), 6)
+        except (TimeoutError, NatsError, OSError):
+            log.warning("flush before close failed", action="bus_flush_failed")
+        await self.client.close()
+
+    async def _on_error(self, error: Exception) -> None:
+        log.warning("bus error", action="bus_error", error=str(error) or type(error).__name__)
+
+    async def _on_disconnect(self) -> None:
+        log.warning("bus disconnected", action="bus_disconnected")
+
+    async def _on_reconnect(self) -> None:
+        log.info("bus reconnected", action="bus_reconnected")
+
+    async def _on_closed(self) -> None:
+        self.lost.set()
+
+    async def _on_lame_duck(self) -> None:
+        log.info("broker is shutting down", action="bus_lame_duck")
+
+
+async def _probe(url: str) -> None:
+    """Fail at once while nothing listens: the client's own first retry would sleep two seconds."""
+    address = urlsplit(url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port or 4222)
+    writer.close()

@@ -1,0 +1,295 @@
+"""Durable consumers: one message at a time per worker, or ordered batches.
+
+Nothing is buffered in the client, so a message's time to be acknowledged starts with its
+handler, back-pressure is natural and a stop is exact. A handler ends in one of four ways: it
+returns (acknowledged), raises Retry (given back), Reject (dead letter), or anything else (given
+back with growing delay, at the last delivery a dead letter).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.client import JetStreamContext
+
+from stellwerk import subjects
+from stellwerk.errors import ProtocolError
+from stellwerk.events import Envelope, Event, UnknownEventTypeError, decode
+from stellwerk_kit import telemetry
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.failpoints import failpoint
+from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.topology import ConsumerSpec
+
+FETCH_TIMEOUT_S = 5.0
+WATCHDOG_EXTRA_S = 5.0
+MAX_DELAY_S = 60.0
+CRASH_LIMIT = 10
+
+log = structlog.get_logger()
+
+
+class Retry(Exception):  # noqa: N818 - an outcome, not an error
+    """Give the message back; it comes again after ``after_s`` seconds."""
+
+    def __init__(self, reason: str, after_s: float = 1.0) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+class Reject(Exception):  # noqa: N818 - an outcome, not an error
+    """No retry can help: the message goes to the dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A raw message of a batch."""
+
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+    stream_sequence: int
+
+    def decode(self) -> Envelope:
+        """The event; raises like ``stellwerk.events.decode``."""
+        return decode(self.subject, self.headers, self.body)
+
+
+Handlers = dict[type[Event], Callable[[Envelope], Awaitable[None]]]
+BatchHandler = Callable[[list[Delivery]], Awaitable[None]]
+Handle = Callable[[list[Msg]], Awaitable[None]]
+
+
+class Consumer:
+    """Runs the workers of one durable consumer until stopped."""
+
+    def __init__(self, bus: Bus, spec: ConsumerSpec, tasks: TaskOwner) -> None:
+        self.spec = spec
+        self._bus, self._spec, self._tasks = bus, spec, tasks
+        self._stopping = asyncio.Event()
+        self._workers: list[asyncio.Task[Any]] = []
+
+    def start(self, handlers: Handlers) -> None:
+        """Handle single events, ``spec.workers`` at a time."""
+
+        async def handle(messages: list[Msg]) -> None:
+            await self._settle(messages[0], handlers)
+
+        self._spawn(handle, self._spec.workers, 1)
+
+    def start_batches(self, handler: BatchHandler) -> None:
+        """Handle batches in stream order; a batch is repeated until its handler succeeds."""
+
+        async def handle(messages: list[Msg]) -> None:
+            await self._settle_batch(messages, handler)
+
+        self._spawn(handle, 1, self._spec.batch)
+
+    async def stop(self, timeout_s: float = 15.0) -> None:
+        """Take no more messages, let running handlers end, give up after ``timeout_s``."""
+        self._stopping.set()
+        if self._workers:
+            _, late = await asyncio.wait(self._workers, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _spawn(self, handle: Handle, workers: int, batch: int) -> None:
+        for number in range(workers):
+            name = f"consumer-{self._spec.name}-{number}"
+            self._workers.append(self._tasks.spawn(self._work(handle, batch), name))
+
+    async def _work(self, handle: Handle, batch: int) -> None:
+        subscription = None
+        while not self._stopping.is_set():
+            try:
+                if subscription is None:
+                    subscription = await self._bus.js.pull_subscribe_bind(
+                        consumer=self._spec.name, stream=self._spec.stream
+                    )
+                messages = await self._fetch(subscription, batch)
+            except TimeoutError:
+                continue
+            except (NatsError, OSError) as error:
+                log.warning(
+                    "fetch failed",
+                    action="fetch_failed",
+                    consumer=self._spec.name,
+                    error=str(error) or type(error).__name__,
+                )
+                await self._drop(subscription)
+                subscription = None
+                await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - jitter
+                continue
+            if messages:
+                await handle(messages)
+        await self._drop(subscription)
+
+    async def _fetch(
+        self, subscription: JetStreamContext.PullSubscription, batch: int
+    ) -> list[Msg]:
+        """One pull that ends early when the consumer is stopped."""
+        fetch = self._tasks.spawn_quiet(subscription.fetch(batch, FETCH_TIMEOUT_S), "fetch")
+        stop = self._tasks.spawn_quiet(self._stopping.wait(), "fetch-stop")
+        try:
+            done, _ = await asyncio.wait(
+                {fetch, stop},
+                timeout=FETCH_TIMEOUT_S + WATCHDOG_EXTRA_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            stop.cancel()
+            if not fetch.done():
+                fetch.cancel()
+        if fetch in done:
+            messages: list[Msg] = fetch.result()
+            return messages
+        if stop in done:
+            return []
+        raise NatsError("fetch did not end in its own time")
+
+    async def _drop(self, subscription: JetStreamContext.PullSubscription | None) -> None:
+        if subscription is not None:
+            try:
+                await subscription.unsubscribe()
+            except (NatsError, OSError, ValueError):
+                log.debug(
+                    "unsubscribe failed", action="unsubscribe_failed", consumer=self._spec.name
+                )
+
+    async def _settle(self, message: Msg, handlers: Handlers) -> None:
+        name = self._spec.name
+        delivered = message.metadata.num_delivered
+        if delivered > 1:
+            telemetry.REDELIVERED.labels(name).inc()
+        if delivered > CRASH_LIMIT * self._spec.max_deliver:
+            await self._dead_letter(message, f"delivered {delivered} times without an answer")
+            return
+        heartbeat = self._tasks.spawn(self._heartbeat([message]), f"heartbeat-{name}")
+        try:
+            await self._handle(message, handlers)
+            failpoint(f"{name}.before_ack")
+            await message.ack()
+        except Retry as outcome:
+            await self._give_back(message, str(outcome), outcome.after_s)
+        except (Reject, ProtocolError) as outcome:
+            await self._dead_letter(message, str(outcome))
+        except (NatsError, OSError) as error:
+            log.warning("not acknowledged", action="ack_failed", consumer=name, error=str(error))
+        except Exception as error:
+            log.exception(
+                "handler failed", action="handler_failed", consumer=name, subject=message.subject
+            )
+            if delivered >= self._spec.max_deliver:
+                await self._dead_letter(
+                    message, f"{type(error).__name__} in the handler, {delivered} times"
+                )
+            else:
+                await self._give_back(
+                    message, type(error).__name__, min(MAX_DELAY_S, 2.0**delivered / 4)
+                )
+        finally:
+            heartbeat.cancel()
+
+    async def _handle(self, message: Msg, handlers: Handlers) -> None:
+        try:
+            envelope = decode(message.subject, message.headers, message.data)
+        except UnknownEventTypeError:
+            telemetry.HANDLED.labels(self._spec.name, "unknown").inc()
+            return
+        handler = handlers.get(type(envelope.event))
+        if handler is None:
+            return
+        started = time.perf_counter()
+        await handler(envelope)
+        telemetry.HANDLE_SECONDS.labels(self._spec.name).observe(time.perf_counter() - started)
+        telemetry.HANDLED.labels(self._spec.name, envelope.event.type_name()).inc()
+
+    async def _settle_batch(self, messages: list[Msg], handler: BatchHandler) -> None:
+        name = self._spec.name
+        deliveries = [
+            Delivery(m.subject, dict(m.headers or {}), m.data, m.metadata.sequence.stream)
+            for m in messages
+        ]
+        heartbeat = self._tasks.spawn(self._heartbeat(messages), f"heartbeat-{name}")
+        delay = 0.1
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await handler(deliveries)
+                except Exception:
+                    log.exception(
+                        "batch failed", action="batch_failed", consumer=name, size=len(messages)
+                    )
+                    await asyncio.sleep(delay)
+                    delay = min(5.0, delay * 2)
+                    continue
+                failpoint(f"{name}.before_ack")
+                for message in messages:
+                    await message.ack()
+                telemetry.HANDLED.labels(name, "batch").inc(len(messages))
+                return
+        except (NatsError, OSError) as error:
+            log.warning("not acknowledged", action="ack_failed", consumer=name, error=str(error))
+        finally:
+            heartbeat.cancel()
+
+    async def _heartbeat(self, messages: list[Msg]) -> None:
+        while True:
+            await asyncio.sleep(self._spec.ack_wait_s / 3)
+            try:
+                for message in messages:
+                    await message.in_progress()
+            except (NatsError, OSError):
+                return
+
+    async def _give_back(self, message: Msg, reason: str, after_s: float) -> None:
+        telemetry.RETRIED.labels(self._spec.name).inc()
+        log.info(
+            "message given back",
+            action="retry",
+            consumer=self._spec.name,
+            subject=message.subject,
+            reason=reason,
+            after_s=after_s,
+        )
+        try:
+            await message.nak(delay=after_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        except (NatsError, OSError) as error:
+            log.warning(
+                "not given back", action="nak_failed", consumer=self._spec.name, error=str(error)
+            )
+
+    async def _dead_letter(self, message: Msg, reason: str) -> None:
+        name = self._spec.name
+        telemetry.REJECTED.labels(name).inc()
+        log.error(
+            "dead letter",
+            action="dead_letter",
+            consumer=name,
+            subject=message.subject,
+            reason=reason,
+        )
+        headers = {
+            key: text
+            for key, text in (message.headers or {}).items()
+            if key.lower().startswith("ce-")
+        }
+        sequence = message.metadata.sequence.stream
+        headers |= {
+            "Nats-Msg-Id": f"dead/{name}/{sequence}",
+            "Sw-Reason": reason.replace("\n", " ")[:500],
+            "Sw-Subject": message.subject,
+            "Sw-Sequence": str(sequence),
+        }
+        await self._bus.publish_until_stored(subjects.dead(name), message.data, headers)
+        try:
+            await message.term()
+        except (NatsError, OSError) as error:
+            log.warning("not terminated", action="term_failed", consumer=name, error=str(error))

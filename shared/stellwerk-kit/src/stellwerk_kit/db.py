@@ -1,0 +1,309 @@
+"""A service's own transactional store, with its outbox and inbox.
+
+Writes run one after another on one thread; callers that wait at the same time share a commit
+(group commit), so durability (``synchronous=FULL``) costs one flush for many. SQLite embedded,
+any SQLAlchemy URL otherwise.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+)
+from sqlalchemy.engine import Connection
+
+from stellwerk.errors import ProtocolError
+from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
+from stellwerk_kit import telemetry
+from stellwerk_kit.clock import Clock
+
+T = TypeVar("T")
+MAX_SHARED_COMMIT = 128
+INBOX_KEPT = timedelta(days=45)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One event that was committed and not yet acknowledged by the broker."""
+
+    id: int
+    lane: str
+    subject: str
+    type: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Tables:
+    """The kit's two tables in a service's metadata."""
+
+    outbox: Table
+    inbox: Table
+
+    @classmethod
+    def define(cls, metadata: MetaData) -> "Tables":
+        """Add the tables to ``metadata``."""
+        outbox = Table(
+            "outbox",
+            metadata,
+            Column("id", Integer, primary_key=True, autoincrement=True),
+            Column("lane", String(100), nullable=False),
+            Column("subject", String(300), nullable=False),
+            Column("type", String(100), nullable=False),
+            Column("headers", LargeBinary, nullable=False),
+            Column("body", LargeBinary, nullable=False),
+            sqlite_autoincrement=True,
+        )
+        inbox = Table(
+            "inbox",
+            metadata,
+            Column("consumer", String(60), primary_key=True),
+            Column("event_id", String(300), primary_key=True),
+            Column("seen_at", DateTime(timezone=True), nullable=False, index=True),
+            sqlite_with_rowid=False,
+        )
+        return cls(outbox, inbox)
+
+
+@dataclass
+class Tx:
+    """One write transaction: the connection, what it emits, what it has seen."""
+
+    conn: Connection
+    tables: Tables
+    source: str
+    now: datetime
+    emitted: list[OutboxRow] = field(default_factory=list)
+
+    def emit(
+        self, event: Event, *, sequence: int | None = None, causation_id: str | None = None
+    ) -> Envelope:
+        """Publish ``event`` after the commit, and again after a crash until the broker has it."""
+        envelope = Envelope.wrap(
+            event, source=self.source, time=self.now, sequence=sequence, causation_id=causation_id
+        )
+        body, headers = event.data(), envelope.headers()
+        if len(body) > MAX_EVENT_BYTES:
+            raise ProtocolError(
+                f"{event.type_name()} is {len(body)} bytes; the limit is {MAX_EVENT_BYTES}",
+                code="event.too_large",
+            )
+        lane, subject, kind = (
+            f"{event.aggregate}/{event.aggregate_id}",
+            event.subject(),
+            event.type_name(),
+        )
+        encoded = "\n".join(f"{key}:{text}" for key, text in headers.items()).encode()
+        result = self.conn.execute(
+            insert(self.tables.outbox).values(
+                lane=lane, subject=subject, type=kind, headers=encoded, body=body
+            )
+        )
+        key = result.inserted_primary_key
+        self.emitted.append(
+            OutboxRow(int(key[0]) if key else 0, lane, subject, kind, headers, body)
+        )
+        return envelope
+
+    def first_time(self, consumer: str, event_id: str) -> bool:
+        """Whether this consumer sees this event for the first time; remembers it."""
+        inbox = self.tables.inbox
+        seen = select(inbox.c.event_id).where(
+            inbox.c.consumer == consumer, inbox.c.event_id == event_id
+        )
+        if self.conn.execute(seen).first() is not None:
+            return False
+        self.conn.execute(
+            insert(inbox).values(consumer=consumer, event_id=event_id, seen_at=self.now)
+        )
+        return True
+
+
+@dataclass(slots=True)
+class _Write:
+    work: Callable[[Tx], Any]
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    result: Any = None
+    error: BaseException | None = None
+
+    def resolve(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Database:
+    """See the module's text. Open with :meth:`start`, end with :meth:`close`."""
+
+    def __init__(self, url: str, metadata: MetaData, *, clock: Clock, source: str) -> None:
+        self.tables = Tables.define(metadata)
+        self._metadata, self._clock, self._source = metadata, clock, source
+        self._engine = _engine(url)
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="db-read")
+        self._thread = threading.Thread(target=self._write_loop, name="db-write", daemon=True)
+        self.on_emitted: Callable[[list[OutboxRow]], None] | None = None
+        """Called on the event loop with the rows of each commit, in order (the relay)."""
+
+    async def start(self) -> None:
+        """Create missing tables and start the writer."""
+        await asyncio.to_thread(self._metadata.create_all, self._engine)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Finish the writes that were asked for and close."""
+        self._writes.put(None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run ``work`` in a transaction; returns after its commit.
+
+        An exception of ``work`` undoes its own changes alone and is raised here. ``work`` must
+        not be a coroutine and must not keep the transaction.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._writes.put(_Write(work, loop, future))
+        return await asyncio.shield(future)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` with a connection that sees the last commit."""
+
+        def run() -> T:
+            with self._engine.connect() as conn:
+                return work(conn)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    async def outbox_rows(self, after: int, limit: int) -> list[OutboxRow]:
+        """Unacknowledged events in order."""
+        table = self.tables.outbox
+        query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
+
+        def load(conn: Connection) -> list[OutboxRow]:
+            return [
+                OutboxRow(row.id, row.lane, row.subject, row.type, _headers(row.headers), row.body)
+                for row in conn.execute(query)
+            ]
+
+        return await self.read(load)
+
+    async def outbox_done(self, ids: list[int]) -> None:
+        """Forget events that the broker has."""
+        table = self.tables.outbox
+        await self.write(
+            lambda tx: tx.conn.execute(delete(table).where(table.c.id.in_(ids))) and None
+        )
+
+    async def prune_inbox(self) -> None:
+        """Forget events seen more than 45 days ago: longer than the stream keeps them."""
+        inbox = self.tables.inbox
+        await self.write(
+            lambda tx: (
+                tx.conn.execute(delete(inbox).where(inbox.c.seen_at < tx.now - INBOX_KEPT)) and None
+            )
+        )
+
+    def _write_loop(self) -> None:
+        with self._engine.connect() as conn:
+            while (first := self._writes.get()) is not None:
+                stop = self._commit_group(conn, first)
+                if stop:
+                    return
+
+    def _commit_group(self, conn: Connection, first: _Write) -> bool:
+        """Run ``first`` and all that wait behind it, commit once; True when told to stop."""
+        group, emitted, stop = [first], list[OutboxRow](), False
+        started = time.perf_counter()
+        try:
+            with conn.begin():
+                emitted += self._run(conn, first)
+                while len(group) < MAX_SHARED_COMMIT:
+                    try:
+                        following = self._writes.get_nowait()
+                    except queue.Empty:
+                        break
+                    if following is None:
+                        stop = True
+                        break
+                    group.append(following)
+                    emitted += self._run(conn, following)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
+            emitted = []
+            for write in group:
+                write.error = write.error or error
+        telemetry.COMMIT_SECONDS.observe(time.perf_counter() - started)
+        telemetry.COMMIT_SIZE.observe(len(group))
+        first.loop.call_soon_threadsafe(self._committed, group, emitted)
+        return stop
+
+    def _run(self, conn: Connection, write: _Write) -> list[OutboxRow]:
+        tx = Tx(conn, self.tables, self._source, self._clock.now())
+        conn.exec_driver_sql("SAVEPOINT one")
+        try:
+            write.result = write.work(tx)
+        except BaseException as error:  # noqa: BLE001 - raised to the caller in write()
+            conn.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            write.error, tx.emitted = error, []
+        conn.exec_driver_sql("RELEASE SAVEPOINT one")
+        return tx.emitted
+
+    def _committed(self, group: list[_Write], emitted: list[OutboxRow]) -> None:
+        if emitted and self.on_emitted is not None:
+            self.on_emitted(emitted)
+        for write in group:
+            write.resolve()
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        # The driver's own transaction control would commit behind our back (SQLAlchemy docs,
+        # "Serializable isolation / Savepoints / Transactional DDL" of the pysqlite dialect).
+        @event.listens_for(engine, "connect")
+        def _connect(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA busy_timeout=10000")
+            connection.execute("PRAGMA foreign_keys=ON")
+
+        @event.listens_for(engine, "begin")
+        def _begin(conn: Connection) -> None:
+            writer = threading.current_thread().name == "db-write"
+            conn.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+    return engine
+
+
+def _headers(encoded: bytes) -> dict[str, str]:
+    pairs = (line.split(":", 1) for line in encoded.decode().split("\n"))
+    return {pair[0]: pair[1] for pair in pairs}

@@ -1,0 +1,270 @@
+"""The object store: content-addressed blobs in one bucket of any S3 server.
+
+Keys are ``sha256/<first two>/<digest>``. Every read is verified; a blob whose bytes do not match
+its name is deleted, so that the next upload can mend it.
+"""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from urllib.parse import quote
+
+import structlog
+import urllib3
+from minio import Minio
+from minio.error import S3Error
+from pydantic import ValidationError
+
+from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError
+from stellwerk.manifest import Manifest
+from stellwerk_kit.settings import ServiceSettings
+
+T = TypeVar("T")
+CHUNK = 1024 * 1024
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+PRESIGN_FOR = timedelta(minutes=15)
+PARALLEL = 8
+
+log = structlog.get_logger()
+
+
+def blob_key(digest: str) -> str:
+    """Object key of a blob."""
+    return f"sha256/{digest[:2]}/{digest}"
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 and size of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+class ObjectStore:
+    """Blobs and manifests. Methods raise ServiceUnavailableError when the server is away."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        keys = settings.read_credentials(settings.s3_credentials)
+        self._bucket = settings.s3_bucket
+        self._client = _client(settings.s3_endpoint, keys, settings)
+        public = settings.s3_public_endpoint or settings.s3_endpoint
+        self._signer = _client(public, keys, settings)
+        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="s3")
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def ensure_bucket(self) -> None:
+        """Make the bucket if it is not there."""
+        await self._run(self._ensure_bucket)
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Store ``data``; returns its digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        await self._run(lambda: self._put(digest, BytesIO(data), len(data)))
+        return digest
+
+    async def put_file(
+        self, path: Path, *, known: tuple[str, int] | None = None
+    ) -> tuple[str, int]:
+        """Store a file; returns digest and size. ``known`` skips hashing it again.
+
+        A file that changes while it is read raises ProtocolError ``output.changed``.
+        """
+        return await self._run(lambda: self._put_file(path, known))
+
+    async def get_bytes(self, digest: str, limit: int = MAX_MANIFEST_BYTES) -> bytes:
+        """A whole blob of at most ``limit`` bytes. Raises NotFoundError, ProtocolError."""
+        return await self._run(lambda: self._get_bytes(digest, limit))
+
+    async def fetch(self, digest: str, path: Path, size: int) -> None:
+        """Write a blob to ``path``, verified, by an atomic rename."""
+        await self._run(lambda: self._fetch(digest, path, size))
+
+    async def size(self, digest: str) -> int | None:
+        """Size of a blob, None if it is not there."""
+        return await self._run(lambda: self._size(digest))
+
+    async def sizes(self, digests: Iterable[str]) -> dict[str, int | None]:
+        """Sizes of many blobs, asked for in parallel."""
+        unique = list(dict.fromkeys(digests))
+        found = await asyncio.gather(*(self.size(digest) for digest in unique))
+        return dict(zip(unique, found, strict=True))
+
+    def presign_get(self, digest: str, filename: str | None = None) -> str:
+        """URL to read one blob for 15 minutes, as an attachment called ``filename``."""
+        extra: dict[str, str | list[str] | tuple[str]] | None = None
+        if filename:
+            name = quote(filename.rsplit("/", 1)[-1])
+            extra = {"response-content-disposition": f"attachment; filename*=UTF-8''{name}"}
+        return self._signer.presigned_get_object(
+            self._bucket, blob_key(digest), expires=PRESIGN_FOR, extra_query_params=extra
+        )
+
+    def presign_put(self, digest: str) -> str:
+        """URL to store one blob within 15 minutes."""
+        return self._signer.presigned_put_object(
+            self._bucket, blob_key(digest), expires=PRESIGN_FOR
+        )
+
+    async def put_manifest(self, manifest: Manifest) -> str:
+        """Store a manifest; returns its digest."""
+        return await self.put_bytes(manifest.canonical())
+
+    async def get_manifest(self, digest: str) -> Manifest:
+        """A stored manifest. Raises NotFoundError, ProtocolError for one that is malformed."""
+        data = await self.get_bytes(digest)
+        try:
+            return Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise ProtocolError(
+                f"blob {digest[:12]} is no manifest", code="manifest.malformed"
+            ) from error
+
+    async def delete(self, digest: str) -> None:
+        """Remove a blob; one that is not there is no error."""
+        await self._run(lambda: self._client.remove_object(self._bucket, blob_key(digest)))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except S3Error as error:
+            raise ServiceUnavailableError(
+                f"the object store answered {error.code}", code="storage.refused"
+            ) from error
+        except (urllib3.exceptions.HTTPError, ConnectionError) as error:
+            raise ServiceUnavailableError(
+                "the object store does not answer", code="storage.down"
+            ) from error
+
+    def _ensure_bucket(self) -> None:
+        if not self._client.bucket_exists(self._bucket):
+            try:
+                self._client.make_bucket(self._bucket)
+            except S3Error as error:
+                if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                    raise
+
+    def _put(self, digest: str, stream: BinaryIO, size: int) -> None:
+        self._client.put_object(self._bucket, blob_key(digest), stream, size)
+
+    def _put_file(self, path: Path, known: tuple[str, int] | None) -> tuple[str, int]:
+        digest, size = known or hash_file(path)
+        if self._size(digest) == size:
+            return digest, size
+        with path.open("rb") as raw:
+            reader = _HashingReader(raw)
+            self._put(digest, reader, size)  # type: ignore[arg-type]  # minio needs read() only
+            if reader.digest() != digest:
+                self._client.remove_object(self._bucket, blob_key(digest))
+                raise ProtocolError(
+                    f"{path.name} changed while it was uploaded", code="output.changed"
+                )
+        return digest, size
+
+    def _size(self, digest: str) -> int | None:
+        try:
+            return self._client.stat_object(self._bucket, blob_key(digest)).size
+        except S3Error as error:
+            if error.code in {"NoSuchKey", "NoSuchObject"}:
+                return None
+            raise
+
+    def _get_bytes(self, digest: str, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        total = 0
+        for chunk in self._stream(digest):
+            total += len(chunk)
+            if total > limit:
+                raise ProtocolError(
+                    f"blob {digest[:12]} is larger than {limit} bytes", code="blob.too_large"
+                )
+            chunks.append(chunk)
+        data = b"".join(chunks)
+        self._verify(digest, hashlib.sha256(data).hexdigest())
+        return data
+
+    def _fetch(self, digest: str, path: Path, size: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
+        try:
+            hashed = hashlib.sha256()
+            with os.fdopen(handle, "wb") as target:
+                for chunk in self._stream(digest):
+                    hashed.update(chunk)
+                    target.write(chunk)
+                    if target.tell() > size:
+                        raise ProtocolError(
+                            f"blob {digest[:12]} is larger than {size} bytes", code="blob.too_large"
+                        )
+            self._verify(digest, hashed.hexdigest())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _stream(self, digest: str) -> Iterable[bytes]:
+        try:
+            response = self._client.get_object(self._bucket, blob_key(digest))
+        except S3Error as error:
+            if error.code in {"NoSuchKey", "NoSuchObject"}:
+                raise NotFoundError(
+                    f"blob {digest[:12]} is not in the object store", code="blob.not_found"
+                ) from error
+            raise
+        try:
+            yield from response.stream(CHUNK)
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _verify(self, digest: str, actual: str) -> None:
+        if actual != digest:
+            log.error("corrupt blob removed", action="blob_corrupt", digest=digest)
+            self._client.remove_object(self._bucket, blob_key(digest))
+            raise ProtocolError(
+                f"blob {digest[:12]} is corrupt in the object store", code="blob.corrupt"
+            )
+
+
+class _HashingReader:
+    """Hashes what is read through it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._hash = raw, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._raw.read(size)
+        self._hash.update(data)
+        return data
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _client(endpoint: str, keys: dict[str, str], settings: ServiceSettings) -> Minio:
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=5, read=60),
+        maxsize=PARALLEL,
+        retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        cert_reqs="CERT_REQUIRED",
+    )
+    return Minio(
+        endpoint,
+        access_key=keys.get("access_key"),
+        secret_key=keys.get("secret_key"),
+        secure=settings.s3_secure,
+        region=settings.s3_region,
+        http_client=pool,
+    )

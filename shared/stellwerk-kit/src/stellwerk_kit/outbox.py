@@ -1,0 +1,90 @@
+"""The relay: publishes what was committed, in order per aggregate, until the broker has it.
+
+A crash between commit and acknowledgement publishes the same ids again; the broker's duplicate
+window and every reader's inbox drop them.
+"""
+
+import asyncio
+import zlib
+
+import structlog
+
+from stellwerk_kit import telemetry
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.db import Database, OutboxRow
+from stellwerk_kit.failpoints import failpoint
+from stellwerk_kit.tasks import TaskOwner
+
+LANES = 8
+FORGET_BATCH = 256
+FORGET_AFTER_S = 0.5
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Feeds lanes; events of one aggregate always go through the same lane."""
+
+    def __init__(self, db: Database, bus: Bus, tasks: TaskOwner, name: str) -> None:
+        self._db, self._bus, self._tasks, self._name = db, bus, tasks, name
+        self._lanes: list[asyncio.Queue[OutboxRow]] = [asyncio.Queue() for _ in range(LANES)]
+        self._done: list[int] = []
+        self._pending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._something_done = asyncio.Event()
+
+    async def start(self) -> None:
+        """Publish what an earlier process left, then what this one commits."""
+        after = 0
+        while rows := await self._db.outbox_rows(after, 500):
+            self.offer(rows)
+            after = rows[-1].id
+        self._db.on_emitted = self.offer
+        for number, lane in enumerate(self._lanes):
+            self._tasks.spawn(self._publish(lane), f"outbox-lane-{number}")
+        self._tasks.spawn(self._forget(), "outbox-forget")
+
+    def offer(self, rows: list[OutboxRow]) -> None:
+        """Queue committed rows; called on the event loop in commit order."""
+        self._pending += len(rows)
+        telemetry.OUTBOX_PENDING.set(self._pending)
+        self._idle.clear()
+        for row in rows:
+            self._lanes[zlib.crc32(row.lane.encode()) % LANES].put_nowait(row)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until all is published, at most ``timeout_s`` seconds; the rest stays stored."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("events stay in the outbox", action="outbox_left", pending=self._pending)
+        if self._done:
+            await self._db.outbox_done(self._done)
+            self._done = []
+
+    async def _publish(self, lane: "asyncio.Queue[OutboxRow]") -> None:
+        while True:
+            row = await lane.get()
+            failpoint(f"{self._name}.before_publish")
+            headers = {**row.headers, "Nats-Expected-Stream": "SW_EVENTS"}
+            await self._bus.publish_until_stored(row.subject, row.body, headers)
+            failpoint(f"{self._name}.after_publish")
+            telemetry.PUBLISHED.labels(row.type).inc()
+            self._done.append(row.id)
+            self._something_done.set()
+            self._pending -= 1
+            telemetry.OUTBOX_PENDING.set(self._pending)
+            if not self._pending:
+                self._idle.set()
+
+    async def _forget(self) -> None:
+        while True:
+            await self._something_done.wait()
+            if len(self._done) < FORGET_BATCH:
+                await asyncio.sleep(FORGET_AFTER_S)
+            self._something_done.clear()
+            ids, self._done = self._done, []
+            for start in range(0, len(ids), FORGET_BATCH):
+                await self._db.outbox_done(ids[start : start + FORGET_BATCH])

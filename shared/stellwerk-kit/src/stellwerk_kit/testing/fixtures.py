@@ -1,0 +1,103 @@
+"""pytest fixtures on real servers. Loaded by the root ``conftest.py``."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from stellwerk_kit import topology
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.service import Runtime
+from stellwerk_kit.settings import ServiceSettings
+from stellwerk_kit.testing.servers import NatsServer, S3Server
+
+RuntimeFactory = Callable[..., Awaitable[Runtime[Any]]]
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A fresh broker for this test (ready in well under a second)."""
+    server = NatsServer(tmp_path / "nats").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One object store for the session; tests get their own bucket."""
+    server = S3Server(tmp_path_factory.mktemp("s3")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def service_settings(nats_server: NatsServer, tmp_path: Path) -> ServiceSettings:
+    """Settings for a service on this test's broker, without an object store."""
+    return ServiceSettings(
+        nats_url=nats_server.url, data_dir=tmp_path / "service", time_profile="test"
+    )
+
+
+@pytest.fixture
+def s3_settings(s3_server: S3Server) -> dict[str, Any]:
+    """Keyword arguments for a settings class: this test's own bucket."""
+    return {
+        "s3_endpoint": s3_server.endpoint,
+        "s3_credentials": s3_server.credentials,
+        "s3_bucket": f"test-{next(_numbers)}",
+    }
+
+
+@pytest_asyncio.fixture
+async def bus(service_settings: ServiceSettings) -> AsyncIterator[Bus]:
+    """A connection to this test's broker, with the whole topology applied."""
+    connection = await Bus.connect(service_settings, "test")
+    await topology.apply(connection.js)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def objects(s3_settings: dict[str, Any]) -> AsyncIterator[ObjectStore]:
+    """An object store with a bucket of its own."""
+    store = ObjectStore(ServiceSettings(**s3_settings))
+    await store.ensure_bucket()
+    yield store
+    store.close()
+
+
+@pytest_asyncio.fixture
+async def runtime_factory(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> AsyncIterator[RuntimeFactory]:
+    """Builds and starts services in this process: ``await runtime_factory(name, Settings, build, **settings)``.
+
+    Each gets its own connection and, unless ``data_dir`` is given, its own folder; what still
+    runs at the end is stopped. A restart is ``await runtime.stop()`` and a second call with the
+    same ``data_dir``.
+    """
+    started: list[Runtime[Any]] = []
+
+    async def start(
+        name: str,
+        settings_class: type[ServiceSettings],
+        build: Callable[[Runtime[Any]], Awaitable[None]],
+        **values: Any,
+    ) -> Runtime[Any]:
+        values.setdefault("data_dir", tmp_path / f"{name}-{next(_numbers)}")
+        settings = settings_class(nats_url=nats_server.url, time_profile="test", **values)
+        runtime: Runtime[Any] = Runtime(name, settings, await Bus.connect(settings, name))
+        await build(runtime)
+        await runtime.start()
+        started.append(runtime)
+        return runtime
+
+    yield start
+    for runtime in reversed(started):
+        if not runtime.bus.client.is_closed:
+            await runtime.stop()

@@ -1,0 +1,262 @@
+"""The probes of the bus: heartbeats, retries, dead letters, restarts, order."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+
+from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError
+from stellwerk.events import Envelope, RunCancelRequested, RunSubmitted
+from stellwerk.runspec import RunSpec
+from stellwerk_kit import topology
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.consumer import Delivery, Reject, Retry
+from stellwerk_kit.db import Database, Tx
+from stellwerk_kit.service import Runtime
+from stellwerk_kit.settings import ServiceSettings
+from stellwerk_kit.testing import NatsServer, wait_until
+
+
+def submission(run_id: str, script: str = "a.py") -> RunSubmitted:
+    spec = RunSpec.model_validate({"source": {"inline": {script: "print(1)"}}, "script": script})
+    return RunSubmitted(run_id=run_id, experiment="e", spec=spec)
+
+
+def envelope(event: Any) -> Envelope:
+    return Envelope.wrap(event, source="/test", time=SystemClock().now())
+
+
+async def test_publish_is_idempotent_and_first_only(bus: Bus) -> None:
+    first = await bus.publish(envelope(submission("r1")), expect_first=True)
+    again = await bus.publish(envelope(submission("r1")), expect_first=True)
+    assert not first.duplicate
+    assert again.duplicate
+    with pytest.raises(ConflictError, match="another content"):
+        await bus.publish(envelope(submission("r1", "b.py")), expect_first=True)
+
+
+async def test_handler_outcomes(runtime_factory: Any, bus: Bus) -> None:
+    calls: list[str] = []
+
+    async def handle(received: Envelope) -> None:
+        run = received.event.aggregate_id
+        calls.append(run)
+        if run == "retry" and calls.count(run) == 1:
+            raise Retry("not yet", after_s=0.05)
+        if run == "reject":
+            raise Reject("never")
+
+    async def build(runtime: Runtime[Any]) -> None:
+        runtime.consume("scheduler-facts", {RunSubmitted: handle})
+
+    await runtime_factory("scheduler", ServiceSettings, build)
+    for run in ("good", "retry", "reject"):
+        await bus.publish(envelope(submission(run)))
+    await bus.js.publish(
+        "sw.evt.submission.bad.submitted",
+        b"{not json",
+        headers={"ce-type": RunSubmitted.type_name(), "ce-id": "x"},
+    )
+    await bus.js.publish(
+        "sw.evt.submission.other.submitted",
+        envelope(submission("good")).event.data(),
+        headers=envelope(submission("good")).headers() | {"Nats-Msg-Id": "forged"},
+    )
+
+    async def dead() -> int:
+        return int((await bus.js.stream_info("SW_DEAD")).state.messages)
+
+    await wait_until(lambda: calls.count("retry") == 2)
+    await wait_until(lambda: _equals(dead(), 3))
+    assert calls.count("good") == 1
+    assert calls.count("reject") == 1
+    info = await bus.js.consumer_info("SW_EVENTS", "scheduler-facts")
+    assert info.num_ack_pending == 0
+
+
+async def _equals(value: Any, expected: int) -> bool:
+    return bool(await value == expected)
+
+
+async def test_long_handler_runs_once(
+    runtime_factory: Any, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = topology.ConsumerSpec("slow", "SW_EVENTS", ("sw.evt.submission.*.*",), ack_wait_s=0.6)
+    started: list[str] = []
+    finished = asyncio.Event()
+
+    async def handle(received: Envelope) -> None:
+        started.append(received.id)
+        await asyncio.sleep(2.0)  # longer than three times the acknowledgement time
+        finished.set()
+
+    async def build(runtime: Runtime[Any]) -> None:
+        runtime.consume(spec, {RunSubmitted: handle})
+
+    await runtime_factory("slow", ServiceSettings, build)
+    await bus.publish(envelope(submission("r1")))
+    await asyncio.wait_for(finished.wait(), 10)
+    await wait_until(lambda: _no_pending(bus, "slow"))
+    assert len(started) == 1
+
+
+async def _no_pending(bus: Bus, consumer: str) -> bool:
+    info = await bus.js.consumer_info("SW_EVENTS", consumer)
+    return info.num_ack_pending == 0 and info.num_pending == 0
+
+
+class Ask(BaseModel):
+    name: str
+
+
+async def test_rpc_carries_errors_and_does_not_block(runtime_factory: Any, bus: Bus) -> None:
+    gate = asyncio.Event()
+
+    async def answer(request: Ask) -> Ask:
+        if request.name == "wait":
+            await gate.wait()
+        if request.name == "missing":
+            raise NotFoundError("no such thing", code="thing.not_found", field="name")
+        if request.name == "crash":
+            raise RuntimeError("secret detail")
+        return Ask(name=request.name.upper())
+
+    async def build(runtime: Runtime[Any]) -> None:
+        runtime.rpc("ask", Ask, answer)
+
+    await runtime_factory("history", ServiceSettings, build)
+    waiting = asyncio.ensure_future(bus.call("history", "ask", Ask(name="wait"), Ask))
+    assert (await bus.call("history", "ask", Ask(name="hello"), Ask)).name == "HELLO"
+    gate.set()
+    assert (await waiting).name == "WAIT"
+    with pytest.raises(NotFoundError, match="no such thing") as caught:
+        await bus.call("history", "ask", Ask(name="missing"), Ask)
+    assert (caught.value.code, caught.value.field) == ("thing.not_found", "name")
+    with pytest.raises(Exception, match="internal error") as crashed:
+        await bus.call("history", "ask", Ask(name="crash"), Ask)
+    assert "secret" not in str(crashed.value)
+    with pytest.raises(ServiceUnavailableError, match="not there"):
+        await bus.call("dataset", "nobody", Ask(name="x"), Ask)
+
+
+def _store(metadata: MetaData) -> Table:
+    return Table(
+        "seen", metadata, Column("id", Integer, primary_key=True), Column("run", String(40))
+    )
+
+
+async def test_effects_survive_broker_kills_exactly_once(
+    runtime_factory: Any, bus: Bus, nats_server: NatsServer
+) -> None:
+    metadata = MetaData()
+    seen = _store(metadata)
+    databases: list[Database] = []
+
+    async def build(runtime: Runtime[Any]) -> None:
+        db = await runtime.database(metadata)
+        databases.append(db)
+
+        async def handle(received: Envelope) -> None:
+            def work(tx: Tx) -> None:
+                if tx.first_time("scheduler-facts", received.id):
+                    tx.conn.execute(insert(seen).values(run=received.event.aggregate_id))
+                    tx.emit(RunCancelRequested(run_id=received.event.aggregate_id))
+
+            await db.write(work)
+
+        runtime.consume("scheduler-facts", {RunSubmitted: handle})
+
+    await runtime_factory("scheduler", ServiceSettings, build)
+    runs = [f"run-{number}" for number in range(150)]
+    for number, run in enumerate(runs):
+        if number in {40, 90}:
+            nats_server.kill()
+            nats_server.start()
+        event = envelope(submission(run))
+        await bus.publish_until_stored(event.event.subject(), event.event.data(), event.headers())
+
+    async def effects() -> list[str]:
+        return await databases[0].read(lambda conn: [row.run for row in conn.execute(select(seen))])
+
+    async def complete() -> bool:
+        return len(await effects()) >= len(runs)
+
+    await wait_until(complete, 30)
+    assert sorted(await effects()) == sorted(runs)
+    await wait_until(lambda: _cancels(bus, len(runs)), 20)
+
+
+async def _cancels(bus: Bus, expected: int) -> bool:
+    info = await bus.js.stream_info(
+        "SW_EVENTS", subjects_filter="sw.evt.submission.*.cancel-requested"
+    )
+    return len(info.state.subjects or {}) == expected
+
+
+async def test_write_failure_undoes_only_itself(service_settings: ServiceSettings) -> None:
+    metadata = MetaData()
+    seen = _store(metadata)
+    db = Database(
+        f"sqlite:///{service_settings.data_dir}.db", metadata, clock=SystemClock(), source="/t"
+    )
+    await db.start()
+
+    def work(number: int) -> Any:
+        def write(tx: Tx) -> int:
+            tx.conn.execute(insert(seen).values(run=str(number)))
+            if number % 3 == 0:
+                raise ValueError(number)
+            return number
+
+        return write
+
+    results = await asyncio.gather(*(db.write(work(n)) for n in range(30)), return_exceptions=True)
+    rows = await db.read(lambda conn: [row.run for row in conn.execute(select(seen))])
+    assert sorted(map(int, rows)) == [n for n in range(30) if n % 3]
+    assert sum(isinstance(result, ValueError) for result in results) == 10
+    await db.close()
+
+
+async def test_outbox_publishes_what_a_crash_left(
+    runtime_factory: Any, bus: Bus, tmp_path: Any
+) -> None:
+    metadata = MetaData()
+    db = Database(f"sqlite:///{tmp_path}/scheduler.db", metadata, clock=SystemClock(), source="/t")
+    await db.start()
+    await db.write(lambda tx: tx.emit(RunCancelRequested(run_id="left")) and None)
+    await db.close()
+
+    async def build(runtime: Runtime[Any]) -> None:
+        await runtime.database(MetaData())
+
+    await runtime_factory("scheduler", ServiceSettings, build, data_dir=tmp_path)
+    await wait_until(lambda: _cancels(bus, 1))
+
+
+async def test_batches_keep_order_and_repeat_until_handled(runtime_factory: Any, bus: Bus) -> None:
+    got: list[str] = []
+    failures = iter([True, False])
+
+    async def handle(batch: list[Delivery]) -> None:
+        if next(failures, False):
+            raise RuntimeError("try again")
+        got.extend(delivery.decode().event.aggregate_id for delivery in batch)
+
+    async def build(runtime: Runtime[Any]) -> None:
+        runtime.consume_batch("history-events", handle)
+
+    for number in range(100):
+        await bus.publish(envelope(submission(f"r{number}")))
+    await runtime_factory("history", ServiceSettings, build)
+    await wait_until(lambda: len(got) >= 100)
+    assert got == [f"r{number}" for number in range(100)]
+
+
+async def test_topology_plan_is_empty_after_apply(bus: Bus) -> None:
+    assert (await topology.plan(bus.js)).empty
+    changed = topology.ConsumerSpec("dataset-runs", "SW_EVENTS", ("sw.evt.run.*.queued",))
+    plan = await topology.plan(bus.js, (changed,))
+    assert plan.changed == ("dataset-runs",)

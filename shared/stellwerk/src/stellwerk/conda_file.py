@@ -1,0 +1,249 @@
+"""Conda environment files: reading the YAML, and the meaning of one conda package spec.
+
+Only plain data is read: no anchors, aliases, tags or templates, at most eight levels deep.
+Conda packages are not installed as such; :func:`index_requirement` says which package of the
+Python package index is the same thing.
+"""
+
+import difflib
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_TO_INDEX
+from stellwerk.environment_requirement import (
+    MAX_REQUIREMENTS,
+    InvalidEnvironment,
+    check_text,
+    parse_requirement,
+)
+
+KEYS = ("name", "channels", "dependencies", "prefix", "variables")
+_MAX_DEPTH = 8
+_SPEC = re.compile(
+    r"^(?:(?P<channel>[A-Za-z0-9_./-]+)::)?(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]*)\s*(?P<rest>.*)$"
+)
+_EXACT_OR_PREFIX = re.compile(
+    r"^(?P<equal>==?|(?=\d))\s*(?P<version>[^\s=<>!~,|]+)(=(?P<build>\S+))?$"
+)
+
+
+@dataclass(frozen=True)
+class CondaFile:
+    """What a conda environment file says, its parts sorted out; ``python`` None: not mentioned."""
+
+    python: str | None = None
+    channels: tuple[str, ...] = ()
+    conda_packages: tuple[str, ...] = ()
+    pip_packages: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CondaPackage:
+    """One conda spec: canonical name, versions in PEP 440 form, build string if any."""
+
+    name: str
+    versions: str
+    build: str | None = None
+
+
+def read_conda_yaml(text: str) -> CondaFile:
+    """The content of a conda environment file.
+
+    Raises InvalidEnvironment: env.syntax, env.too_large, env.field_unknown, and the codes of its
+    packages (env.requirement, env.conda_package, env.index_option, ...).
+    """
+    data = _load(check_text(text, "conda file"))
+    for key in data:
+        if key not in KEYS:
+            raise InvalidEnvironment(
+                "env.field_unknown",
+                field=str(key),
+                got=str(key),
+                hint=f"{_did_you_mean(str(key))}Known keys are {', '.join(KEYS)}.",
+            )
+    channels = _texts(data.get("channels"), "channels")
+    conda, pip = _dependencies(data.get("dependencies"))
+    python, packages = None, []
+    for index, spec in enumerate(conda):
+        package = parse_conda_package(spec, f"dependencies[{index}]")
+        if package.name == "python":
+            python = package.versions or None
+        else:
+            packages.append(spec)
+    return CondaFile(python, channels, tuple(packages), pip, _variables(data.get("variables")))
+
+
+def parse_conda_package(spec: str, where: str) -> CondaPackage:
+    """One conda spec. ``=1.2`` means 1.2 and everything below it, as conda does."""
+    match = _SPEC.match(spec.strip())
+    if match is None:
+        raise _not_a_package(spec, where)
+    name, rest = canonicalize_name(match["name"]), match["rest"].strip()
+    build = None
+    if exact := _EXACT_OR_PREFIX.match(rest):
+        version, build = exact["version"], exact["build"]
+        fuzzy = exact["equal"] == "=" and build is None and not version.endswith("*")
+        rest = f"=={version}.*" if fuzzy else f"=={version}"
+    try:
+        requirement = parse_requirement(name + rest, where)
+    except InvalidEnvironment as error:
+        raise _not_a_package(spec, where) from error
+    if requirement.extras or requirement.marker:
+        raise _not_a_package(spec, where)
+    return CondaPackage(name, str(requirement.specifier), build)
+
+
+def index_requirement(package: CondaPackage, where: str) -> Requirement | None:
+    """The same package on the Python package index; None for what every environment has.
+
+    Raises InvalidEnvironment (env.conda_package) where there is no such package.
+    """
+    if package.name in CONDA_BUILT_IN:
+        return None
+    name = CONDA_TO_INDEX.get(package.name)
+    if name is None:
+        raise InvalidEnvironment(
+            "env.conda_package",
+            field=where,
+            got=package.name + package.versions,
+            hint="Conda packages are installed from the Python package index here, and this one "
+            "has no known counterpart. Move it to the pip section under its index name, or "
+            "remove it if it is a system library.",
+        )
+    return Requirement(name + package.versions)
+
+
+def _load(text: str) -> dict[Hashable, Any]:
+    if "{{" in text or "{%" in text:
+        raise _syntax("{{", "Templates are not evaluated; write the values themselves.")
+    try:
+        _check_events(text)
+        data = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader, see below
+    except InvalidEnvironment:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
+        problem = str(getattr(error, "problem", None) or "not readable")
+        raise _syntax(place, f"The YAML is broken there: {problem}.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _syntax("the file", "The YAML holds a value that cannot be read.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise _syntax(type(data).__name__, f"The file must be a mapping with {', '.join(KEYS)}.")
+    return data
+
+
+def _check_events(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        mark = event.start_mark
+        line = f"line {mark.line + 1}" if mark else "the file"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _syntax(line, "Anchors and aliases are not allowed; repeat the value.")
+        if tag := getattr(event, "tag", None):
+            raise _syntax(f"{line}: {tag}", "Tags are not allowed; write plain values.")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise _syntax(line, f"Nested deeper than {_MAX_DEPTH} levels.")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML libraries keep the last silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
+
+
+def _dependencies(value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if value is None:
+        return (), ()
+    if not isinstance(value, list):
+        raise _wrong_type("dependencies", value, "a list")
+    if len(value) > MAX_REQUIREMENTS:
+        raise InvalidEnvironment(
+            "env.too_large",
+            field="dependencies",
+            got=f"{len(value)} entries",
+            hint=f"The limit is {MAX_REQUIREMENTS}.",
+        )
+    conda: list[str] = []
+    pip: tuple[str, ...] = ()
+    for index, entry in enumerate(value):
+        if isinstance(entry, dict) and set(entry) == {"pip"}:
+            pip += _pip_section(entry["pip"], f"dependencies[{index}].pip")
+        elif isinstance(entry, str) and entry.strip():
+            conda.append(entry.strip())
+        else:
+            raise _wrong_type(f"dependencies[{index}]", entry, "a package, or a mapping pip: [...]")
+    return tuple(conda), pip
+
+
+def _pip_section(value: object, where: str) -> tuple[str, ...]:
+    entries = _texts(value, where)
+    for index, entry in enumerate(entries):
+        parse_requirement(entry, f"{where}[{index}]")
+    return entries
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise _wrong_type(where, value, "a list")
+    for index, entry in enumerate(value):
+        if not isinstance(entry, str) or not entry.strip():
+            raise _wrong_type(f"{where}[{index}]", entry, "text; put it in quotes")
+    return tuple(entry.strip() for entry in value)
+
+
+def _variables(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong_type("variables", value, "a mapping of names to text")
+    for name, content in value.items():
+        if not isinstance(name, str) or isinstance(content, bool | None | list | dict):
+            raise _wrong_type(f"variables.{name}", content, "text; put it in quotes")
+    return {name: str(content) for name, content in value.items()}
+
+
+def _did_you_mean(key: str) -> str:
+    close = difflib.get_close_matches(key, KEYS, n=1)
+    return f"Did you mean {close[0]}? " if close else ""
+
+
+def _syntax(got: str, hint: str) -> InvalidEnvironment:
+    return InvalidEnvironment("env.syntax", field="conda file", got=got, hint=hint)
+
+
+def _wrong_type(where: str, got: object, wanted: str) -> InvalidEnvironment:
+    return InvalidEnvironment("env.syntax", field=where, got=str(got), hint=f"It must be {wanted}.")
+
+
+def _not_a_package(spec: str, where: str) -> InvalidEnvironment:
+    return InvalidEnvironment(
+        "env.conda_package",
+        field=where,
+        got=spec,
+        hint="This is not a conda package spec that is understood; write name, name=1.2, "
+        "name==1.2.3 or name>=1.2,<2.",
+    )

@@ -1,0 +1,92 @@
+"""Data tables about package names: what environment specs of older projects mean here.
+
+All keys are canonical names (PEP 503): lower case, runs of ``-``, ``_`` and ``.`` are one ``-``.
+"""
+
+# Packages of the Azure ML SDK v1. The platform provides what they did, so they are not installed.
+PROVIDED_BY_PLATFORM = frozenset(
+    {
+        "azureml-contrib-services",
+        "azureml-core",
+        "azureml-dataprep",
+        "azureml-dataset-runtime",
+        "azureml-defaults",
+        "azureml-interpret",
+        "azureml-mlflow",
+        "azureml-opendatasets",
+        "azureml-pipeline",
+        "azureml-pipeline-core",
+        "azureml-pipeline-steps",
+        "azureml-sdk",
+        "azureml-telemetry",
+        "azureml-tensorboard",
+        "azureml-train",
+        "azureml-train-core",
+        "azureml-widgets",
+    }
+)
+
+# Conda packages that every environment has by its nature.
+CONDA_BUILT_IN = frozenset({"pip", "python"})
+
+# Conda package -> the same thing on the Python package index.
+CONDA_TO_INDEX = {
+    "absl-py": "absl-py",
+    "bokeh": "bokeh",
+    "cloudpickle": "cloudpickle",
+    "cython": "cython",
+    "dask": "dask",
+    "dill": "dill",
+    "flask": "flask",
+    "gensim": "gensim",
+    "h5py": "h5py",
+    "imageio": "imageio",
+    "ipykernel": "ipykernel",
+    "ipython": "ipython",
+    "jax": "jax",
+    "joblib": "joblib",
+    "keras": "keras",
+    "lightgbm": "lightgbm",
+    "matplotlib": "matplotlib",
+    "matplotlib-base": "matplotlib",
+    "nltk": "nltk",
+    "numba": "numba",
+    "numpy": "numpy",
+    "opencv": "opencv-python-headless",
+    "openpyxl": "openpyxl",
+    "packaging": "packaging",
+    "pandas": "pandas",
+    "pillow": "pillow",
+    "plotly": "plotly",
+    "protobuf": "protobuf",
+    "psutil": "psutil",
+    "py-opencv": "opencv-python-headless",
+    "py-xgboost": "xgboost",
+    "pyarrow": "pyarrow",
+    "pydot": "pydot",
+    "pytest": "pytest",
+    "python-dateutil": "python-dateutil",
+    "pytorch": "torch",
+    "pytz": "pytz",
+    "pyyaml": "pyyaml",
+    "requests": "requests",
+    "scikit-image": "scikit-image",
+    "scikit-learn": "scikit-learn",
+    "scipy": "scipy",
+    "seaborn": "seaborn",
+    "setuptools": "setuptools",
+    "six": "six",
+    "statsmodels": "statsmodels",
+    "sympy": "sympy",
+    "tabulate": "tabulate",
+    "tensorboard": "tensorboard",
+    "tensorflow": "tensorflow",
+    "tensorflow-base": "tensorflow",
+    "tensorflow-gpu": "tensorflow",
+    "torchaudio": "torchaudio",
+    "torchvision": "torchvision",
+    "tqdm": "tqdm",
+    "typing-extensions": "typing-extensions",
+    "wheel": "wheel",
+    "xgboost": "xgboost",
+}

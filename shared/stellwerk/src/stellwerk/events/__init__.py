@@ -1,0 +1,72 @@
+"""The events of the platform: one frozen class each, in one registry."""
+
+from stellwerk.events.archive import ArchiveFailed, RunArchived
+from stellwerk.events.attempt import AttemptExited, AttemptStarted, ExitSummary, LogClosure
+from stellwerk.events.base import MAX_EVENT_BYTES, REGISTRY, Event
+from stellwerk.events.dataset import DatasetFailed, DatasetReady, DatasetRegistered, ResolvedInput
+from stellwerk.events.envelope import Envelope, UnknownEventTypeError, decode
+from stellwerk.events.image import ImageBuildStarted, ImageFailed, ImageInfo, ImageReady
+from stellwerk.events.model import ModelDeleted, ModelRegistered
+from stellwerk.events.node import Gpu, NodeDraining, NodeJoined, NodeResources, NodeScaled
+from stellwerk.events.pool import NodeLost, PoolTargetSet
+from stellwerk.events.run import (
+    AttemptLost,
+    RunAssigned,
+    RunCanceled,
+    RunCompleted,
+    RunFailed,
+    RunFinalizing,
+    RunPreparing,
+    RunProvisioning,
+    RunQueued,
+    RunRetrying,
+    RunStarted,
+    RunStopRequested,
+)
+from stellwerk.events.submission import RunCancelRequested, RunSubmitted
+
+__all__ = [
+    "MAX_EVENT_BYTES",
+    "REGISTRY",
+    "ArchiveFailed",
+    "AttemptExited",
+    "AttemptLost",
+    "AttemptStarted",
+    "DatasetFailed",
+    "DatasetReady",
+    "DatasetRegistered",
+    "Envelope",
+    "Event",
+    "ExitSummary",
+    "Gpu",
+    "ImageBuildStarted",
+    "ImageFailed",
+    "ImageInfo",
+    "ImageReady",
+    "LogClosure",
+    "ModelDeleted",
+    "ModelRegistered",
+    "NodeDraining",
+    "NodeJoined",
+    "NodeLost",
+    "NodeResources",
+    "NodeScaled",
+    "PoolTargetSet",
+    "ResolvedInput",
+    "RunArchived",
+    "RunAssigned",
+    "RunCancelRequested",
+    "RunCanceled",
+    "RunCompleted",
+    "RunFailed",
+    "RunFinalizing",
+    "RunPreparing",
+    "RunProvisioning",
+    "RunQueued",
+    "RunRetrying",
+    "RunStarted",
+    "RunStopRequested",
+    "RunSubmitted",
+    "UnknownEventTypeError",
+    "decode",
+]

@@ -1,0 +1,88 @@
+"""Facts of the attempt aggregate: what executors report of one try at a run."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stellwerk.events.base import Event, event
+
+ExitReason = Literal[
+    "exited",
+    "signaled",
+    "oom",
+    "timeout",
+    "canceled",
+    "superseded",
+    "lease-expired",
+    "launch-failed",
+    "environment-missing",
+    "input-failed",
+    "outputs-failed",
+    "shim-lost",
+]
+
+
+class LogClosure(BaseModel):
+    """How much a log holds when it is complete. ``sha256`` is over all its bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    stream: str
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ExitSummary(BaseModel):
+    """How an attempt ended. Times in seconds, memory in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    reason: ExitReason
+    exit_code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    message: str | None = None
+    duration_s: float | None = None
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+    outputs_manifest: str | None = None
+    outputs_skipped: tuple[str, ...] = ()
+    logs: tuple[LogClosure, ...] = ()
+    metric_batches: int = 0
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the user's program ended by itself with status 0."""
+        return self.reason == "exited" and self.exit_code == 0
+
+
+class _AttemptEvent(Event):
+    run_id: str
+    attempt: Annotated[int, Field(ge=1)]
+    node_id: str
+    executor_id: str
+
+    def discriminator(self) -> str:
+        """The attempt's number."""
+        return str(self.attempt)
+
+
+@event(
+    aggregate="attempt", verb="started", owner="gpu-executor", key="run_id", addressee="executor_id"
+)
+class AttemptStarted(_AttemptEvent):
+    """The process runs. ``timings_s`` maps a step of the start to the seconds it took."""
+
+    started_at: float
+    pid: int
+    timings_s: dict[str, float] = {}
+
+
+@event(
+    aggregate="attempt", verb="exited", owner="gpu-executor", key="run_id", addressee="executor_id"
+)
+class AttemptExited(_AttemptEvent):
+    """The process is gone; its log, records and outputs are stored. Said until seen."""
+
+    exit: ExitSummary

@@ -1,0 +1,130 @@
+"""What a run is asked to do: the part of RunSubmitted that every service reads.
+
+Frozen models, unknown fields refused: a misspelt field must not be ignored silently.
+The same models are the body of ``POST /api/v1/runs``.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.ids import NAME_PATTERN
+
+MAX_INLINE_SOURCE_BYTES = 64 * 1024
+MAX_ARGUMENTS = 1000
+MAX_RUN_SECONDS = 30 * 24 * 3600
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+ComputeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Tags = dict[Annotated[str, StringConstraints(min_length=1, max_length=255)], str | None]
+
+
+class Spec(BaseModel):
+    """Base of all request models: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputArgument(Spec):
+    """An argument that becomes the path (mount, download) or id (direct) of an input."""
+
+    input: VariableName
+
+
+Argument = str | int | float | bool | InputArgument
+
+
+class DatasetInput(Spec):
+    """A dataset made available to the run under a name.
+
+    ``dataset`` is a registered name or a dataset id; ``version`` None means the latest when the
+    run is prepared. ``path`` is where it appears, relative to the run's working folder.
+    """
+
+    dataset: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    version: Annotated[int, Field(ge=1)] | None = None
+    mode: Literal["mount", "download", "direct"] = "mount"
+    path: RelativePath | None = None
+
+
+class InlineSource(Spec):
+    """Source files inside the event itself: at most 64 KiB in all, for small scripts."""
+
+    inline: dict[RelativePath, str] = Field(min_length=1, max_length=50)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        size = sum(len(text.encode()) for text in self.inline.values())
+        if size > MAX_INLINE_SOURCE_BYTES:
+            raise ValueError(
+                f"inline source is {size} bytes; the limit is {MAX_INLINE_SOURCE_BYTES}. "
+                "Upload a snapshot instead (the SDK and the command line do)."
+            )
+        return self
+
+
+class SnapshotSource(Spec):
+    """A source snapshot uploaded before: the digest of its manifest."""
+
+    snapshot: Digest
+
+
+class EnvironmentReference(Spec):
+    """A registered environment; ``version`` None means the latest when the run is prepared."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)] | None = None
+
+
+class Resources(Spec):
+    """What one attempt needs on its node. Memory in MiB; None means no limit of its own."""
+
+    cpus: Annotated[float, Field(gt=0, le=1024)] | None = None
+    memory_mb: Annotated[int, Field(ge=16, le=16 * 1024 * 1024)] | None = None
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+class RunSpec(Spec):
+    """One training run: script or command, arguments, inputs, environment, target, limits."""
+
+    source: InlineSource | SnapshotSource
+    script: RelativePath | None = None
+    command: tuple[str, ...] | None = None
+    arguments: tuple[Argument, ...] = Field(default=(), max_length=MAX_ARGUMENTS)
+    inputs: dict[VariableName, DatasetInput] = Field(default_factory=dict, max_length=100)
+    environment: EnvironmentReference | EnvironmentDefinition = Field(
+        default_factory=EnvironmentDefinition
+    )
+    environment_variables: dict[VariableName, str] = Field(default_factory=dict, max_length=500)
+    target: ComputeName = "local"
+    resources: Resources = Resources()
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    max_duration_s: Annotated[float, Field(gt=0, le=MAX_RUN_SECONDS)] = MAX_RUN_SECONDS
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 0
+    grace_s: Annotated[float, Field(ge=0, le=600)] = 30.0
+    tags: Tags = Field(default_factory=dict, max_length=200)
+    properties: Tags = Field(default_factory=dict, max_length=200)
+    display_name: Annotated[str, StringConstraints(max_length=255)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.script is None) == (self.command is None):
+            raise ValueError("give exactly one of script and command")
+        if self.command is not None and not self.command:
+            raise ValueError("command is empty; give the program and its arguments")
+        for index, argument in enumerate(self.arguments):
+            if isinstance(argument, InputArgument) and argument.input not in self.inputs:
+                raise ValueError(
+                    f"arguments[{index}] names input {argument.input!r}, which inputs does not have"
+                )
+        inline = self.source.inline if isinstance(self.source, InlineSource) else None
+        if inline is not None and self.script is not None and self.script not in inline:
+            raise ValueError(
+                f"script {self.script!r} is not in source.inline, which has "
+                f"{', '.join(sorted(inline))}"
+            )
+        return self

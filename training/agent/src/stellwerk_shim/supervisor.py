@@ -1,0 +1,248 @@
+"""The supervisor's life: start the run, carry its output, stop it when told, record its end.
+
+One thread, one selector. Signals: SIGTERM stops the run (reason and grace from stop.json), SIGHUP
+re-reads the lease, SIGCHLD reaps. Everything the executor needs is on disk before it is notified.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import selectors
+import signal
+import time
+
+from stellwerk_shim import child, files, tree
+from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
+from stellwerk_shim.logpipe import LogPipe
+from stellwerk_shim.notifier import Notifier
+from stellwerk_shim.outcome import Outcome
+from stellwerk_shim.runsocket import RunSocket
+from stellwerk_shim.wakeups import Wakeups
+
+GIB = 1 << 30
+GRACE_S = 30.0
+KILL_AGAIN_S = 1.0
+CLEAR_S = 10.0
+DRAIN_S = 5.0
+
+
+def supervise(folder: str) -> int:
+    """Run the attempt in `folder` to its end. Returns 0, or 1 if there is nothing to run here."""
+    _detach(folder)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 1  # another supervisor has this attempt
+    launch = files.read_json(folder, "launch.json")
+    if not launch or os.path.exists(os.path.join(folder, "exit.json")):
+        return 1
+    Supervisor(folder, launch).run()
+    return 0
+
+
+class Supervisor:
+    """One attempt from start to exit record."""
+
+    def __init__(self, folder: str, launch: dict[str, object]) -> None:
+        self._folder = folder
+        self._launch = launch
+        self._wakeups = Wakeups()
+        self._record = files.Reserved(folder, "exit.json")
+        self._log = LogPipe(
+            os.path.join(folder, "std.log"),
+            _integer(launch.get("log_limit_bytes"), GIB),
+            drop=launch.get("log_overflow") == "drop",
+        )
+        self._socket = RunSocket(folder, GIB)
+        self._notifier = Notifier(str(launch["notify_path"]), str(launch["notify_key"]))
+        self._outcome = Outcome(launch)
+        self._limits = Limits(folder, launch, self._outcome.started_mono)
+        self._child = 0
+        self._status: int | None = None
+        self._kill_at = NEVER
+
+    def run(self) -> None:
+        """Start the run, wait for its end, write exit.json, notify."""
+        try:
+            child.become_subreaper()
+            self._child = child.start(self._launch, self._log.child_end)
+        except (child.LaunchError, OSError) as error:
+            self._outcome.launch_failed(str(error))
+            os.close(self._log.child_end)
+        else:
+            os.close(self._log.child_end)
+            self._announce()
+            self._loop()
+            self._clear()
+        self._finish()
+
+    def _announce(self) -> None:
+        own = os.getpid()
+        files.write_json(
+            self._folder,
+            "shim.json",
+            {
+                "pid": own,
+                "start_ticks": tree.start_ticks(own),
+                "child_pid": self._child,
+                "child_start_ticks": tree.start_ticks(self._child),
+                "boot_id": tree.boot_id(),
+                "started_at": self._outcome.started_at,
+                "started_mono": self._outcome.started_mono,
+            },
+        )
+        self._notifier.send(time.monotonic())
+
+    def _loop(self) -> None:
+        """Serve until the run's first process has ended."""
+        selector = selectors.DefaultSelector()
+        selector.register(self._wakeups, selectors.EVENT_READ)
+        watched: set[object] = set()
+        self._handle_signals(time.monotonic())
+        while self._status is None:
+            self._watch(selector, watched)
+            now = time.monotonic()
+            wait = min(
+                self._log.deadline,
+                self._socket.deadline,
+                self._notifier.deadline,
+                self._limits.deadline,
+                self._kill_at,
+            )
+            ready = selector.select(None if wait == NEVER else max(0.0, wait - now))
+            self._serve([key.fileobj for key, _ in ready])
+        selector.close()
+
+    def _watch(self, selector: selectors.BaseSelector, watched: set[object]) -> None:
+        """Make the selector watch exactly what is wanted now."""
+        wanted: set[object] = set(self._socket.selectable)
+        if self._log.wants_input:
+            wanted.add(self._log.pipe)
+        for gone in watched - wanted:
+            selector.unregister(gone)  # type: ignore[arg-type]
+        for new in wanted - watched:
+            selector.register(new, selectors.EVENT_READ)  # type: ignore[arg-type]
+        watched.clear()
+        watched |= wanted
+
+    def _serve(self, ready: list[object]) -> None:
+        now = time.monotonic()
+        grew = False
+        for source in ready:
+            if source is self._wakeups:
+                self._handle_signals(now)
+            elif source == self._log.pipe:
+                grew |= self._log.copy(now)
+            else:
+                grew |= self._socket.handle(source, now)  # type: ignore[arg-type]
+        grew |= self._log.tick(now)
+        grew |= self._socket.tick(now)
+        if grew:
+            self._notifier.send(now)
+        self._notifier.tick(now)
+        self._enforce(now)
+
+    def _handle_signals(self, now: float) -> None:
+        for number in self._wakeups.take():
+            if number == signal.SIGTERM:
+                stop = files.read_json(self._folder, "stop.json")
+                grace = stop.get("grace_s", self._launch.get("grace_s"))
+                message = stop.get("message")
+                self._stop(
+                    str(stop.get("reason") or "canceled"),
+                    str(message) if message else None,
+                    _number(grace, GRACE_S),
+                    now,
+                )
+            elif number == signal.SIGHUP:
+                self._limits.read_lease()
+            elif number == signal.SIGCHLD:
+                self._reap()
+
+    def _stop(self, reason: str, message: str | None, grace: float, now: float) -> None:
+        """SIGTERM to the run's group, once; a repeated stop may only bring the kill nearer."""
+        if not self._outcome.stopping:
+            try:
+                os.killpg(self._child, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # just ended; the wait status is about to arrive
+        self._outcome.stop(reason, message)
+        self._kill_at = min(self._kill_at, now + grace)
+
+    def _enforce(self, now: float) -> None:
+        due = self._limits.check(now)
+        if due is not None:
+            reason, message = due
+            grace = _number(self._launch.get("grace_s"), GRACE_S)
+            if reason != "timeout":
+                grace = 0.0 if reason == "oom" else min(grace, LEASE_GRACE_S)
+            self._stop(reason, message, grace, now)
+        if now >= self._kill_at:
+            tree.kill_descendants(os.getpid())
+            self._kill_at = now + KILL_AGAIN_S
+
+    def _reap(self) -> bool:
+        """Take the status of every child that ended; True while others are left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self._child:
+                self._status = status
+
+    def _clear(self) -> None:
+        """End whatever the run left behind: as subreaper this process has it all below itself."""
+        until = time.monotonic() + CLEAR_S
+        while self._reap():
+            left = tree.kill_descendants(os.getpid())
+            if not self._wakeups.wait(min(KILL_AGAIN_S, until - time.monotonic())):
+                if time.monotonic() >= until:
+                    self._outcome.note(f"{left} processes of the run could not be ended")
+                    return
+            self._wakeups.take()
+
+    def _finish(self) -> None:
+        now = time.monotonic()
+        self._log.drain(now, now + DRAIN_S)
+        self._socket.drain(now, now + DRAIN_S)
+        if self._status is not None:
+            self._outcome.ended(self._status)
+        self._log.close()
+        self._socket.close()
+        sizes = {
+            "log_bytes": self._log.size,
+            "log_sha256": self._log.digest,
+            "log_dropped_bytes": self._log.dropped,
+            "records_bytes": self._socket.size,
+        }
+        self._record.commit(self._outcome.record(sizes, self._limits.peak_bytes))
+        self._notifier.send(time.monotonic())
+
+
+def _detach(folder: str) -> None:
+    """Cut every tie to the executor: session, inherited descriptors, standard streams."""
+    os.closerange(3, 1 << 16)
+    try:
+        os.setsid()
+    except PermissionError:
+        pass  # already a session's leader
+    null = os.open("/dev/null", os.O_RDONLY)
+    trace = os.open(os.path.join(folder, "shim.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(trace, 1)
+    os.dup2(trace, 2)
+    os.close(null)
+    os.close(trace)
+
+
+def _integer(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) else default
