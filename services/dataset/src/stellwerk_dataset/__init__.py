@@ -1,0 +1,1 @@
+"""The dataset service: immutable datasets, their versions, datastores, web files."""

@@ -1,0 +1,1 @@
+"""environment-build: locked, byte-compiled environments, each built once and cached by its id."""

@@ -1,4 +1,4 @@
-"""Builds environments into the cache: lock, install, byte-compile, check, publish.
+"""Builds environments into the cache: lock, install, byte-compile, publish.
 
 One build of an environment at a time on a machine, whoever asks: others wait and find it done.
 A build that fails, is cancelled or dies leaves nothing that could be used.
@@ -131,7 +131,7 @@ class Builder:
         await construction.install(lock)
         failpoint("environment-build.installed")
         await construction.compile()
-        size = await construction.check()
+        size = await construction.measure()
         ready = self._ready(spec, identity).model_copy(
             update={
                 "lock_digest": lock.digest,
@@ -170,7 +170,7 @@ class Builder:
 
 def _of_os_error(error: OSError) -> Failure:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return classify("check", 1, "No space left on device")
+        return classify("compile", 1, "No space left on device")
     return Failure(
         "internal",
         "env.build_failed",

@@ -92,6 +92,10 @@ class EnvironmentCache:
             return None
         return ready
 
+    def contains(self, env_id: str) -> bool:
+        """Whether it is there; does not count as use."""
+        return (self.path(env_id) / READY).exists()
+
     @asynccontextmanager
     async def lock(self, env_id: str) -> AsyncIterator[bool]:
         """Hold the environment alone among all processes; the value says if that took waiting.

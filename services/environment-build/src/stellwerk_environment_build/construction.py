@@ -138,11 +138,10 @@ class Construction:
             raise BuildFailedError(classify("compile", ended.returncode, said))
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
 
-    async def check(self) -> int:
-        """Size in bytes. Raises BuildFailedError where a package reaches out of its place."""
-        await asyncio.to_thread(inspection.check_records, self.target)
+    async def measure(self) -> int:
+        """Size in bytes, files shared by hard links included."""
         size = await asyncio.to_thread(inspection.measure, self.target)
-        await self.log.line(f"[4/4] Checked: {human_bytes(size)}")
+        await self.log.line(f"[4/4] Installed size {human_bytes(size)}")
         return size
 
     async def _uv(

@@ -9,10 +9,11 @@ from typing import Literal
 
 from stellwerk.events.image import BuildFailure
 
-Phase = Literal["resolve", "create", "install", "compile", "check"]
+Phase = Literal["resolve", "create", "install", "compile"]
 
 _MAX_WORDS = 2000
 _CREDENTIALS = re.compile(r"://[^/\s@'\"`]+@")
+_LABEL = re.compile(r"^\s*(error|cause): ")
 _NO_SPACE = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
 _NO_ANSWER = re.compile(
     r"Failed to fetch|error sending request|Request failed after|dns error|tcp connect error"
@@ -85,16 +86,6 @@ def classify(phase: Phase, returncode: int, output: str) -> Failure:
     return _internal(phase, returncode)
 
 
-def wheel_invalid(package: str, problem: str) -> Failure:
-    """A package's file list does not match what it installed."""
-    return Failure(
-        "your-spec",
-        "env.wheel_invalid",
-        f"The package {package} is broken: {problem}. Choose another version of it.",
-        retryable=False,
-    )
-
-
 def _of_installer(words: str) -> Failure:
     if mismatch := re.search(r"Hash mismatch for `([^`]+)`", words):
         return Failure(
@@ -153,9 +144,10 @@ def _internal(phase: Phase, returncode: int) -> Failure:
 
 
 def _own_words(output: str) -> str:
-    """From the first error on, shortened."""
+    """From the first error on, without the tool's layout, shortened."""
     start = output.find("error:")
-    words = redact(output[max(start, 0) :]).strip()
+    lines = (_LABEL.sub("", line).strip() for line in output[max(start, 0) :].splitlines())
+    words = redact("\n".join(filter(None, lines)))
     return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " …"
 
 
@@ -164,5 +156,4 @@ _PHASE_NAMES: dict[Phase, str] = {
     "create": "creation",
     "install": "installation",
     "compile": "compilation",
-    "check": "check",
 }

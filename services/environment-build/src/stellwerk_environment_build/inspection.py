@@ -1,17 +1,12 @@
-"""What an installed environment holds, and whether it stayed inside its own folder."""
+"""What a lock names and what an installed environment holds."""
 
-import csv
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stellwerk_environment_build.failures import BuildFailedError, wheel_invalid
-
-MAX_FILES = 500_000
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -48,35 +43,8 @@ def count_installed(environment: Path) -> int:
 
 
 def measure(environment: Path) -> int:
-    """Bytes of all files. Raises BuildFailedError for links among the packages, or too many files."""
-    total = count = 0
-    for entry in _files(site_packages(environment)):
-        status = entry.stat(follow_symlinks=False)
-        total, count = total + status.st_size, count + 1
-        if stat.S_ISLNK(status.st_mode):
-            raise BuildFailedError(wheel_invalid(_owner(entry.path), "it holds a symbolic link"))
-        if count > MAX_FILES:
-            raise BuildFailedError(
-                wheel_invalid(_owner(entry.path), f"the environment has over {MAX_FILES} files")
-            )
-    return total
-
-
-def check_records(environment: Path) -> None:
-    """Raise BuildFailedError where a package's file list names a place outside the environment."""
-    packages = site_packages(environment)
-    root = os.path.normpath(environment) + os.sep
-    for record in packages.glob("*.dist-info/RECORD"):
-        for name in _listed(record):
-            if not os.path.normpath(packages / name).startswith(root):
-                package = record.parent.name.removesuffix(".dist-info")
-                problem = f"its file list names {name[:80]!r}, outside the environment"
-                raise BuildFailedError(wheel_invalid(package, problem))
-
-
-def _listed(record: Path) -> Iterator[str]:
-    with record.open(encoding="utf-8", errors="replace", newline="") as file:
-        yield from (row[0] for row in csv.reader(file) if row)
+    """Bytes of all installed files."""
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in _files(environment))
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -88,7 +56,3 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
                     pending.append(entry.path)
                 else:
                     yield entry
-
-
-def _owner(path: str) -> str:
-    return path.partition("site-packages" + os.sep)[2].partition(os.sep)[0]

@@ -68,19 +68,19 @@ async def run_step(
         start_new_session=True,
     )
     try:
-        step.pid_file.write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
+        _record(process.pid, step.pid_file)
         stream = process.stdout if step.reads == "both" else process.stderr
         assert stream is not None  # noqa: S101 - asked for above
         async with asyncio.timeout(step.limit_s):
             output = await _follow(stream, step.silence_s, on_line, on_silence)
-            returncode = await process.wait()
-    except TimeoutError as error:
-        raise StepTimeoutError from error
-    finally:
+            return Ended(await process.wait(), output)
+    except BaseException as error:
         _kill_group(process.pid)
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _END_SECONDS)
-    return Ended(returncode, output)
+        if isinstance(error, TimeoutError):
+            raise StepTimeoutError from error
+        raise
 
 
 def kill_recorded(pid_file: Path) -> None:
@@ -91,6 +91,11 @@ def kill_recorded(pid_file: Path) -> None:
             _kill_group(int(pid))
     except (OSError, ValueError, psutil.Error):
         return
+
+
+def _record(pid: int, pid_file: Path) -> None:
+    with suppress(psutil.NoSuchProcess):  # it may have ended already
+        pid_file.write_text(f"{pid} {psutil.Process(pid).create_time()}")
 
 
 async def _follow(

@@ -36,7 +36,7 @@ _SHORTEST_SECRET = 4
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Where packages come from beside the configured index; ``no_index`` means from nowhere else."""
+    """Sources beside the configured index; ``no_index``: instead of it."""
 
     find_links: tuple[Path, ...] = ()
     no_index: bool = False
@@ -70,7 +70,7 @@ def uv_environment(
 
 
 def operator_config(environ: Mapping[str, str]) -> Path | None:
-    """uv's own configuration file of this user or machine; one of a project is never used."""
+    """The tool's own configuration file of this user or machine; one of a project is never used."""
     home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/"), ".config"))
     chosen = environ.get("UV_CONFIG_FILE")
     places = [Path(chosen)] if chosen else [home / "uv/uv.toml", Path("/etc/uv/uv.toml")]

@@ -1,0 +1,1 @@
+"""Runs attempts on one machine and provides its nodes."""

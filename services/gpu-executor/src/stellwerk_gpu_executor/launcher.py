@@ -105,6 +105,7 @@ class ProcessLauncher:
         self._clock = clock or SystemClock()
         self._tasks = TaskOwner()
         self._spawner = Spawner()
+        self._followed: dict[int, ProcessHandle] = {}
 
     async def start(self, request: LaunchRequest) -> ProcessHandle:
         """Start the attempt. Returns when the run's program is loaded or has failed to."""
@@ -115,7 +116,11 @@ class ProcessLauncher:
         activity = self._notify.event(_key(request.run_id, request.attempt))
         pid = self._spawner.spawn(attempt.path)
         pidfd = os.pidfd_open(pid)
-        await _await_start(attempt, activity, pidfd)
+        try:
+            await _await_start(attempt, activity, pidfd)
+        except BaseException:
+            os.close(pidfd)  # cancelled or too slow; whatever starts can still be adopted
+            raise
         self._spawner.prepare()
         shim = attempt.read_shim()
         if attempt.read_exit() or (shim is not None and shim.pid == pid):
@@ -155,12 +160,16 @@ class ProcessLauncher:
             raise AttemptRunningError(f"attempt folder {attempt.path.name}: stop the attempt first")
         await self._kill(attempt)
         launch = attempt.read_launch()
-        await asyncio.to_thread(shutil.rmtree, attempt.path)
+        await asyncio.to_thread(_remove, attempt.path)
         if launch is not None:
             self._notify.forget(str(launch["notify_key"]))
 
     async def close(self) -> None:
         """Let go of everything; runs go on."""
+        for pidfd, handle in self._followed.items():
+            asyncio.get_running_loop().remove_reader(pidfd)
+            handle.release()
+        self._followed.clear()
         self._spawner.close()
         await self._tasks.close()
 
@@ -186,11 +195,13 @@ class ProcessLauncher:
     ) -> ProcessHandle:
         """Return a handle that ends when the supervisor does."""
         handle = ProcessHandle(attempt, activity, pidfd, pid)
+        self._followed[pidfd] = handle
         asyncio.get_running_loop().add_reader(pidfd, self._gone, handle, pidfd)
         return handle
 
     def _gone(self, handle: ProcessHandle, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
+        del self._followed[pidfd]
         handle.release()
         record = handle.attempt.read_exit()
         if record is not None:
@@ -286,3 +297,16 @@ def _locked(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder, folders that the run made read-only included."""
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for parent, names, _ in os.walk(folder):
+            for name in names:
+                path = Path(parent, name)
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(folder)

@@ -1,0 +1,1 @@
+"""The model registry: versions of models and what each was made from."""

@@ -63,7 +63,9 @@ class Tables:
 
     @classmethod
     def define(cls, metadata: MetaData) -> "Tables":
-        """Add the tables to ``metadata``."""
+        """Add the tables to ``metadata``, once."""
+        if "outbox" in metadata.tables:
+            return cls(metadata.tables["outbox"], metadata.tables["inbox"])
         outbox = Table(
             "outbox",
             metadata,

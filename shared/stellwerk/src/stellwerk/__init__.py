@@ -1,0 +1,97 @@
+"""Stellwerk's SDK: train Keras models on your own machines.
+
+Everything public is imported on first use, so that ``import stellwerk`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stellwerk.compute import AmlCompute, ComputeTarget
+    from stellwerk.conda_dependencies import CondaDependencies
+    from stellwerk.dataset import Dataset, DatasetConsumptionConfig, FileDataset
+    from stellwerk.datastore import DataPath, Datastore
+    from stellwerk.environment import Environment
+    from stellwerk.errors import (
+        AuthenticationError,
+        ComputeTargetException,
+        ConflictError,
+        NotFoundError,
+        ProtocolError,
+        RunFailedError,
+        ServiceUnavailableError,
+        StellwerkError,
+        StreamingInterruptedError,
+        UserError,
+    )
+    from stellwerk.experiment import Experiment
+    from stellwerk.model import Model
+    from stellwerk.run import Run
+    from stellwerk.script_run_config import ScriptRunConfig
+    from stellwerk.workspace import Workspace
+
+_HOMES = {
+    "compute": ("AmlCompute", "ComputeTarget"),
+    "conda_dependencies": ("CondaDependencies",),
+    "dataset": ("Dataset", "DatasetConsumptionConfig", "FileDataset"),
+    "datastore": ("DataPath", "Datastore"),
+    "environment": ("Environment",),
+    "errors": (
+        "AuthenticationError",
+        "ComputeTargetException",
+        "ConflictError",
+        "NotFoundError",
+        "ProtocolError",
+        "RunFailedError",
+        "ServiceUnavailableError",
+        "StellwerkError",
+        "StreamingInterruptedError",
+        "UserError",
+    ),
+    "experiment": ("Experiment",),
+    "model": ("Model",),
+    "run": ("Run",),
+    "script_run_config": ("ScriptRunConfig",),
+    "workspace": ("Workspace",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AmlCompute",
+    "AuthenticationError",
+    "ComputeTarget",
+    "ComputeTargetException",
+    "CondaDependencies",
+    "ConflictError",
+    "DataPath",
+    "Dataset",
+    "DatasetConsumptionConfig",
+    "Datastore",
+    "Environment",
+    "Experiment",
+    "FileDataset",
+    "Model",
+    "NotFoundError",
+    "ProtocolError",
+    "Run",
+    "RunFailedError",
+    "ScriptRunConfig",
+    "ServiceUnavailableError",
+    "StellwerkError",
+    "StreamingInterruptedError",
+    "UserError",
+    "Workspace",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stellwerk' has no attribute {name!r}")
+    value: object = getattr(import_module(f"stellwerk.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

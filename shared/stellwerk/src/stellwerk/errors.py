@@ -8,6 +8,7 @@ StellwerkError
 ├── ServiceUnavailableError   the platform cannot answer now; retry after ``retry_after_s``
 ├── ComputeTargetException    v1 name: the cluster is not there or cannot be made
 ├── RunFailedError            a run ended as Failed and the caller asked for an exception
+├── StreamingInterruptedError the caller stopped watching a run; the run itself goes on
 └── ProtocolError             an answer or a message that breaks the contract
 """
 
@@ -79,6 +80,12 @@ class RunFailedError(StellwerkError):
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
         self.details = details
+
+
+class StreamingInterruptedError(StellwerkError):
+    """Watching a run was interrupted with Ctrl-C. The run goes on."""
+
+    code = "run.streaming_interrupted"
 
 
 class ProtocolError(StellwerkError):

@@ -7,6 +7,7 @@ The same models are the body of ``POST /api/v1/runs``.
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.ids import NAME_PATTERN
@@ -123,8 +124,9 @@ class RunSpec(Spec):
                 )
         inline = self.source.inline if isinstance(self.source, InlineSource) else None
         if inline is not None and self.script is not None and self.script not in inline:
-            raise ValueError(
-                f"script {self.script!r} is not in source.inline, which has "
-                f"{', '.join(sorted(inline))}"
+            raise PydanticCustomError(
+                "source.entrypoint",
+                "script {script} is not in source.inline, which has {files}",
+                {"script": repr(self.script), "files": ", ".join(sorted(inline))},
             )
         return self

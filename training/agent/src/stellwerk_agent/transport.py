@@ -29,9 +29,11 @@ class Transport(object):
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket: "Optional[socket.socket]" = None
-        self._reset()
+        self._behind: "List[bytes]" = []
+        self._busy = False
         self._dropped = 0
         self._warned = False
+        self._reset()
 
     def send(self, record: bytes) -> bool:
         """Send one line, newline included. False if it was dropped; never raises OSError."""
@@ -60,8 +62,8 @@ class Transport(object):
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._busy: bool = False
-        self._behind: "List[bytes]" = []
+        self._busy = False
+        self._behind = []
         self._wait_s = FIRST_WAIT_S
         self._closed_until = 0.0
 

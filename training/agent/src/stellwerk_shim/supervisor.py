@@ -212,8 +212,11 @@ class Supervisor:
         self._socket.drain(now, now + DRAIN_S)
         if self._status is not None:
             self._outcome.ended(self._status)
-        self._log.close()
-        self._socket.close()
+        for part, close in (("log", self._log.close), ("records", self._socket.close)):
+            try:
+                close()
+            except OSError as error:
+                self._outcome.note(f"the run's {part} may be incomplete on disk: {error.strerror}")
         sizes = {
             "log_bytes": self._log.size,
             "log_sha256": self._log.digest,

@@ -49,7 +49,7 @@ class ExitSummary(BaseModel):
     outputs_manifest: str | None = None
     outputs_skipped: tuple[str, ...] = ()
     logs: tuple[LogClosure, ...] = ()
-    metric_batches: int = 0
+    metric_records: int = 0
 
     @property
     def succeeded(self) -> bool:

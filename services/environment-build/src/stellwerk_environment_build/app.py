@@ -1,0 +1,64 @@
+"""The composition root: what the service is made of and what it listens to."""
+
+from stellwerk.api import EnvironmentRequest
+from stellwerk.events import RunPreparing
+from stellwerk_environment_build.builder import Builder
+from stellwerk_environment_build.cache import EnvironmentCache
+from stellwerk_environment_build.handlers import (
+    GetBuild,
+    Handlers,
+    ListEnvironments,
+    NamedEnvironment,
+    StartBuild,
+)
+from stellwerk_environment_build.interpreters import find_interpreters
+from stellwerk_environment_build.reconcile import Reconciler
+from stellwerk_environment_build.registry import EnvironmentStore
+from stellwerk_environment_build.settings import EnvironmentBuildSettings
+from stellwerk_environment_build.store import CONSUMER, BuildStore
+from stellwerk_environment_build.tables import metadata
+from stellwerk_kit.service import Runtime
+
+SWEEP_S = 5.0
+
+
+async def build(runtime: Runtime[EnvironmentBuildSettings]) -> None:
+    """Compose the service on ``runtime``."""
+    settings = runtime.settings
+    cache = EnvironmentCache(settings.environments_dir)
+    interpreters = await find_interpreters(settings.build_interpreters)
+    builder = Builder(
+        cache,
+        interpreters,
+        index=settings.index,
+        limits=settings.limits,
+        clock=runtime.clock,
+    )
+    runtime.log.info(
+        "composed",
+        action="composed",
+        pythons=[each.version for each in interpreters],
+        swept=cache.sweep(),
+    )
+    db = await runtime.database(metadata)
+    builds = BuildStore(db)
+    await builds.recover()
+    reconciler = Reconciler(
+        builds,
+        builder,
+        runtime.bus,
+        runtime.tasks,
+        parallel=settings.build_parallel,
+        retries=settings.build_retries,
+        retry_s=settings.retry_s,
+    )
+    runtime.on_stop(reconciler.stop)
+    builds_due = runtime.every("builds", SWEEP_S, reconciler.sweep)
+    builds_due.hint()
+    handlers = Handlers(builder, builds, EnvironmentStore(db), builds_due)
+    runtime.consume(CONSUMER, {RunPreparing: handlers.on_run_preparing})
+    runtime.rpc("environment-register", EnvironmentRequest, handlers.register)
+    runtime.rpc("environment-get", NamedEnvironment, handlers.get)
+    runtime.rpc("environment-list", ListEnvironments, handlers.list)
+    runtime.rpc("build-start", StartBuild, handlers.start_build)
+    runtime.rpc("build-get", GetBuild, handlers.get_build)

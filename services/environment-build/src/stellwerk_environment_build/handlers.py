@@ -1,0 +1,170 @@
+"""What the service answers: runs that are being prepared, and requests about environments."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.environment_spec import (
+    EnvironmentDefinition,
+    InvalidEnvironment,
+    check,
+    from_conda_yaml,
+    from_requirements,
+)
+from stellwerk.errors import NotFoundError, UserError
+from stellwerk.events import Envelope, RunPreparing
+from stellwerk.runspec import EnvironmentReference
+from stellwerk_environment_build.builder import Builder
+from stellwerk_environment_build.domain import Waiter, Wanted
+from stellwerk_environment_build.failures import Failure
+from stellwerk_environment_build.registry import EnvironmentStore
+from stellwerk_environment_build.store import BuildStore
+from stellwerk_kit.service import Trigger
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NamedEnvironment(_Request):
+    """A registered environment; ``version`` None is the latest."""
+
+    name: str
+    version: int | None = None
+
+
+class ListEnvironments(_Request):
+    """A page of versions, of one name or of all."""
+
+    name: str | None = None
+    limit: int = Field(50, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class StartBuild(NamedEnvironment):
+    """Build now; ``rebuild`` even if it is there already."""
+
+    rebuild: bool = False
+
+
+class GetBuild(_Request):
+    """An environment by its id."""
+
+    env_id: str
+
+
+@dataclass
+class Handlers:
+    """The consumed event and the verbs. ``builds_due`` wakes the reconciler."""
+
+    builder: Builder
+    builds: BuildStore
+    registry: EnvironmentStore
+    builds_due: Trigger
+
+    async def on_run_preparing(self, envelope: Envelope) -> None:
+        """Answer ImageReady or ImageFailed at once, or let the run wait for a build."""
+        event = envelope.event
+        assert isinstance(event, RunPreparing)  # noqa: S101 - dispatched by type
+        try:
+            wanted = await self._wanted(event.environment)
+            spec, env_id = self.builder.identify(wanted.definition)
+        except InvalidEnvironment as error:
+            await self._refuse(envelope.id, event.run_id, error.code, str(error))
+            return
+        except NotFoundError as error:
+            await self._refuse(envelope.id, event.run_id, error.code, error.message)
+            return
+        waits = await self.builds.request(
+            envelope.id,
+            spec,
+            env_id,
+            Waiter.of(event.run_id, wanted, spec),
+            lambda: self.builder.lookup(spec, env_id),
+        )
+        if waits:
+            self.builds_due.hint()
+
+    async def register(self, request: EnvironmentRequest) -> EnvironmentView:
+        """Verb ``environment-register``."""
+        try:
+            definition = _definition(request)
+            spec, env_id = self.builder.identify(definition)
+        except InvalidEnvironment as error:
+            raise UserError(str(error), code=error.code, field=error.field) from error
+        view = await self.registry.register(request.name, definition, spec, env_id)
+        return (await self._with_states(view))[0]
+
+    async def get(self, request: NamedEnvironment) -> EnvironmentView:
+        """Verb ``environment-get``."""
+        view = await self.registry.get(request.name, request.version)
+        return (await self._with_states(view))[0]
+
+    async def list(self, request: ListEnvironments) -> Page[EnvironmentView]:
+        """Verb ``environment-list``."""
+        page = await self.registry.list(request.name, request.limit, request.cursor)
+        return Page(items=await self._with_states(*page.items), next_cursor=page.next_cursor)
+
+    async def start_build(self, request: StartBuild) -> BuildView:
+        """Verb ``build-start``."""
+        view = await self.registry.get(request.name, request.version)
+        try:
+            spec, env_id = self.builder.identify(view.definition)
+        except InvalidEnvironment as error:
+            raise UserError(str(error), code=error.code, field=error.field) from error
+        found = self.builder.lookup(spec, env_id)
+        if found is not None and (spec.user_managed or not request.rebuild):
+            return BuildView(build=0, state="ready", **found.model_dump(include=_SHARED_FIELDS))
+        started = await self.builds.start(spec, env_id, rebuild=request.rebuild)
+        self.builds_due.hint()
+        return started
+
+    async def get_build(self, request: GetBuild) -> BuildView:
+        """Verb ``build-get``."""
+        return await self.builds.get(request.env_id)
+
+    async def _wanted(self, asked: EnvironmentReference | EnvironmentDefinition) -> Wanted:
+        if isinstance(asked, EnvironmentDefinition):
+            return Wanted(asked)
+        view = await self.registry.get(asked.name, asked.version)
+        return Wanted(view.definition, view.name, view.version)
+
+    async def _refuse(self, event_id: str, run_id: str, code: str, message: str) -> None:
+        failure = Failure("your-spec", code, message, retryable=False)
+        await self.builds.refuse(event_id, run_id, failure)
+
+    async def _with_states(self, *views: EnvironmentView) -> tuple[EnvironmentView, ...]:
+        known = await self.builds.states([view.env_id for view in views])
+        return tuple(
+            view.model_copy(update={"state": self._state(view, known.get(view.env_id))})
+            for view in views
+        )
+
+    def _state(self, view: EnvironmentView, recorded: str | None) -> str:
+        if recorded in {"building", "failed"}:
+            return str(recorded)
+        there = view.definition.user_managed or self.builder.cache.contains(view.env_id)
+        return "ready" if there else "not-built"
+
+
+_SHARED_FIELDS = {"env_id", "python", "packages", "lock_digest", "bytes", "seconds", "warnings"}
+
+
+def _definition(request: EnvironmentRequest) -> EnvironmentDefinition:
+    forms = (request.definition, request.conda_yaml, request.requirements)
+    given = [form for form in forms if form is not None]
+    if len(given) != 1:
+        raise InvalidEnvironment(
+            "env.field",
+            field="environment",
+            got=f"{len(given)} of definition, conda_yaml, requirements",
+            hint="Give exactly one of them.",
+        )
+    if request.conda_yaml is not None:
+        return from_conda_yaml(request.conda_yaml)
+    if request.requirements is not None:
+        return from_requirements(request.requirements)
+    assert request.definition is not None  # noqa: S101 - the one that is given
+    check(request.definition)
+    return request.definition

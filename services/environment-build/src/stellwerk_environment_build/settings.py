@@ -1,0 +1,63 @@
+"""Settings of the environment-build service (``STELLWERK_*``)."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from stellwerk_environment_build.construction import Limits
+from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_kit.settings import ServiceSettings
+
+
+class EnvironmentBuildSettings(ServiceSettings):
+    """Where environments lie, where packages come from, and how long a build may take.
+
+    The package index is the installer's own setting (``UV_DEFAULT_INDEX``, ``PIP_INDEX_URL``,
+    or its configuration file), so that its credentials are nowhere else.
+    """
+
+    environments_dir: Path = Field(
+        Path(".stellwerk/environments"), description="Environment cache; executors read it."
+    )
+    build_parallel: int = Field(2, ge=1, le=64, description="Builds at a time.")
+    build_workers: int = Field(0, ge=0, le=256, description="Compiling processes; 0: one a core.")
+    build_retries: int = Field(
+        2, ge=0, le=10, description="Further tries when the index did not answer."
+    )
+    build_resolve_s: float = Field(600.0, gt=0, description="Limit of a resolution, in seconds.")
+    build_install_s: float = Field(3600.0, gt=0, description="Limit of an installation.")
+    build_compile_s: float = Field(1800.0, gt=0, description="Limit of the byte-compilation.")
+    build_heartbeat_s: float = Field(5.0, gt=0, description="Longest silence in a build's log.")
+    build_find_links: tuple[Path, ...] = Field((), description="Folders with further packages.")
+    build_no_index: bool = Field(False, description="Use those folders alone, no package index.")
+    build_allow_sdist: bool = Field(
+        False, description="Allow source distributions: their code runs in the builder, unboxed."
+    )
+    build_interpreters: tuple[Path, ...] = Field(
+        (), description="Python interpreters to prefer over those found on the machine."
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of a build's phases."""
+        return Limits(
+            resolve_s=self.build_resolve_s,
+            install_s=self.build_install_s,
+            compile_s=self.build_compile_s,
+            heartbeat_s=self.build_heartbeat_s,
+            workers=self.build_workers,
+        )
+
+    @property
+    def index(self) -> IndexOptions:
+        """Where packages come from beside the configured index."""
+        return IndexOptions(
+            find_links=self.build_find_links,
+            no_index=self.build_no_index,
+            allow_sdist=self.build_allow_sdist,
+        )
+
+    @property
+    def retry_s(self) -> float:
+        """Pause before the first further try; it doubles."""
+        return 0.1 if self.test_profile else 5.0

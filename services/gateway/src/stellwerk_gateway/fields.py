@@ -1,0 +1,47 @@
+"""Parameters of the routes: what a path or a query may contain, said once."""
+
+from typing import Annotated
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from stellwerk.errors import UserError
+from stellwerk.ids import ID_PATTERN, NAME_PATTERN
+from stellwerk.manifest import safe_path
+
+RunId = Annotated[str, Path(pattern=ID_PATTERN, description="Id of a run.")]
+DatasetId = Annotated[str, Path(pattern=ID_PATTERN, description="Id of a dataset.")]
+EnvId = Annotated[str, Path(pattern=ID_PATTERN, description="Id of a prepared environment.")]
+DatasetName = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of a dataset.")]
+DatastoreName = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of a datastore.")]
+EnvironmentName = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of an environment.")]
+ComputeId = Annotated[
+    str, Path(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a cluster.")
+]
+ModelId = Annotated[
+    str, Path(pattern=r"^[a-zA-Z0-9][\w\-.]{0,254}$", description="Name of a model.")
+]
+VersionNumber = Annotated[int, Path(ge=1, le=2**31, description="Version, from 1.")]
+Version = Annotated[
+    int | None, Query(ge=1, le=2**31, description="Version; without it the latest.")
+]
+Offset = Annotated[int, Query(ge=0, le=2**53, description="First byte wanted.")]
+Follow = Annotated[bool, Query(description="Keep the answer open while the log grows.")]
+FilePath = Annotated[str, Path(description="Relative path, with slashes.")]
+
+
+class PageQuery(BaseModel):
+    """Paging of every list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="Most items in the answer.")
+    cursor: str | None = Field(None, max_length=1000, description="next_cursor of the last page.")
+
+
+def relative_path(text: str, field: str = "path") -> str:
+    """A path after full decoding, checked once. Raises UserError ``path.invalid``."""
+    try:
+        return safe_path(text)
+    except ValueError as error:
+        raise UserError(f"{field}: {error}", code="path.invalid", field=field) from error

@@ -1,0 +1,71 @@
+"""Composition of the executor."""
+
+import socket
+
+from stellwerk.events import NodeJoined
+from stellwerk.ids import new_id
+from stellwerk_gpu_executor import resources
+from stellwerk_gpu_executor.attempts import Attempts
+from stellwerk_gpu_executor.cache import BlobCache
+from stellwerk_gpu_executor.handlers import EventHandlers
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.leases import LeaseClient
+from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_gpu_executor.prepare import Preparer
+from stellwerk_gpu_executor.reconcile import Reconciler
+from stellwerk_gpu_executor.settings import Settings
+from stellwerk_gpu_executor.store import Store, metadata
+from stellwerk_kit.service import Runtime
+from stellwerk_kit.topology import executor_consumer
+
+SWEEP_S = 60.0
+
+
+async def build(runtime: Runtime[Settings]) -> None:
+    """Open everything, take up old attempts, join the cluster."""
+    settings, boot_id = runtime.settings, new_id()
+    settings.executor_dir.mkdir(parents=True, exist_ok=True)
+    db = await runtime.database(metadata)
+    objects = await runtime.objects()
+    notify = NotifyServer(settings.executor_dir / "notify.sock")
+    await notify.start()
+    launcher = ProcessLauncher(notify, clock=runtime.clock)
+    cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
+    preparer = Preparer(objects, cache, settings.executor_dir, settings.environments_dir)
+    preparer.install_agent()
+    store = Store(db, settings.executor_id, boot_id, settings.max_nodes)
+    leases = LeaseClient(
+        runtime.bus, runtime.clock, settings.executor_id, boot_id, settings.scheduler_url
+    )
+    attempts = Attempts(
+        settings,
+        runtime.bus,
+        runtime.clock,
+        runtime.tasks,
+        store,
+        objects,
+        preparer,
+        launcher,
+        leases,
+    )
+    reconciler = Reconciler(attempts, cache)
+
+    runtime.on_stop(notify.close)
+    runtime.on_stop(launcher.close)
+    runtime.on_stop(leases.close)
+    await attempts.resume()
+    await store.join(
+        NodeJoined(
+            executor_id=settings.executor_id,
+            boot_id=boot_id,
+            hostname=socket.gethostname()[:64],
+            resources=resources.machine(),
+            max_nodes=settings.max_nodes,
+            pools=settings.pools,
+        )
+    )
+    runtime.consume(executor_consumer(settings.executor_id), EventHandlers(store, attempts).table())
+    renew_s = 0.5 if settings.test_profile else 20.0
+    runtime.every("renew-leases", renew_s, reconciler.renew_leases).hint()
+    runtime.every("sweep", SWEEP_S, reconciler.sweep).hint()
+    runtime.every("trim-cache", SWEEP_S, reconciler.trim_cache)

@@ -1,0 +1,248 @@
+"""The life of an attempt on this machine: prepare, start, follow, store, report.
+
+Each step may be repeated after a crash: a started process is adopted, an interrupted preparation
+is made anew, what was shipped is shipped again at most in part.
+"""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from stellwerk.errors import NotFoundError, ServiceUnavailableError, StellwerkError
+from stellwerk.events import AttemptStarted, ExitSummary, LogClosure, RunAssigned, RunStopRequested
+from stellwerk.ids import new_id
+from stellwerk_gpu_executor import domain
+from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
+from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
+from stellwerk_gpu_executor.leases import LeaseClient
+from stellwerk_gpu_executor.outputs import Outputs
+from stellwerk_gpu_executor.prepare import PrepareError, Preparer
+from stellwerk_gpu_executor.settings import Settings
+from stellwerk_gpu_executor.shipper import Shipper
+from stellwerk_gpu_executor.store import Store
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.clock import Clock
+from stellwerk_kit.failpoints import failpoint
+from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.tasks import TaskOwner
+
+LOGS_SCAN_S = 1.0
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Attempt:
+    """A live attempt. ``lease_deadline`` is on the monotonic clock, margin already taken off."""
+
+    assigned: RunAssigned
+    lease_deadline: float
+    handle: Handle | None = None
+    stop_reason: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Run and attempt number."""
+        return self.assigned.run_id, self.assigned.attempt
+
+    def stop(self, reason: str, grace_s: float | None = None) -> None:
+        """End it; before its process is there, it will not be started."""
+        self.stop_reason = self.stop_reason or reason
+        if self.handle is not None:
+            self.handle.stop(reason, grace_s)
+
+    def renew(self, deadline: float) -> None:
+        """Let it live until that monotonic time."""
+        self.lease_deadline = deadline
+        if self.handle is not None:
+            self.handle.renew(deadline)
+
+
+@dataclass
+class Attempts:
+    """All live attempts of this executor."""
+
+    settings: Settings
+    bus: Bus
+    clock: Clock
+    tasks: TaskOwner
+    store: Store
+    objects: ObjectStore
+    preparer: Preparer
+    launcher: Launcher
+    leases: LeaseClient
+    live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
+
+    async def resume(self) -> None:
+        """Take up what an earlier process of this executor left."""
+        for row in await self.store.live():
+            self.begin(row.assigned, stop_reason=row.stop_reason)
+
+    def begin(self, assigned: RunAssigned, stop_reason: str | None = None) -> None:
+        """Start the life of an attempt; an attempt that is alive already is left alone."""
+        key = (assigned.run_id, assigned.attempt)
+        if key in self.live:
+            return
+        lease = assigned.lease_s - domain.lease_margin(assigned.lease_s)
+        attempt = Attempt(assigned, self.clock.monotonic() + lease, stop_reason=stop_reason)
+        self.live[key] = attempt
+        self.tasks.spawn(self._live(attempt), f"attempt-{assigned.run_id}-{assigned.attempt}")
+
+    async def stop(self, event: RunStopRequested) -> None:
+        """Stop an attempt if it lives here."""
+        attempt = self.live.get((event.run_id, event.attempt))
+        if attempt is not None:
+            attempt.stop(event.reason, event.grace_s)
+
+    def folder(self, assigned: RunAssigned) -> Path:
+        """Folder of an attempt."""
+        name = f"{assigned.run_id}-{assigned.attempt}"
+        return self.settings.executor_dir / "attempts" / name
+
+    async def _live(self, attempt: Attempt) -> None:
+        folder = AttemptDir(self.folder(attempt.assigned))
+        try:
+            summary = await self._to_the_end(attempt, folder)
+            failpoint("gpu-executor.before_exit_report")
+            await self.store.exited(attempt.assigned, summary)
+            await self.launcher.cleanup(folder)
+            await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
+        finally:
+            self.live.pop(attempt.key, None)
+
+    async def _to_the_end(self, attempt: Attempt, folder: AttemptDir) -> ExitSummary:
+        handle = await self.launcher.adopt(folder)
+        if handle is not None:
+            attempt.lease_deadline = folder.read_lease() or attempt.lease_deadline
+        else:
+            try:
+                handle = await self._start(attempt, folder)
+            except PrepareError as error:
+                return ExitSummary(reason=error.reason, message=str(error))
+        attempt.handle = handle
+        handle.renew(attempt.lease_deadline)
+        if attempt.stop_reason is not None:
+            handle.stop(attempt.stop_reason)
+        await self._report_start(attempt, folder)
+        return await self._follow(attempt, folder, handle)
+
+    async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
+        assigned = attempt.assigned
+        started = time.perf_counter()
+        python = self.preparer.interpreter(assigned)
+        folder.create()
+        layout = self._repeat(lambda: self.preparer.lay_out(assigned, folder.path))
+        confirmed = self.leases.confirm(assigned, attempt)
+        places, valid = await asyncio.gather(layout, confirmed)
+        if attempt.stop_reason is not None or not valid:
+            canceled = attempt.stop_reason == "canceled"
+            raise PrepareError(
+                "canceled" if canceled else "superseded",
+                "the attempt was stopped before its process was started",
+            )
+        attempt.timings["prepare"] = time.perf_counter() - started
+        env = domain.environment(
+            assigned, python, places, os.environ, new_id(), self.settings.gateway_url
+        )
+        memory = assigned.spec.resources.memory_mb
+        request = LaunchRequest(
+            folder=folder.path,
+            run_id=assigned.run_id,
+            attempt=assigned.attempt,
+            argv=domain.command_line(assigned, python, places.inputs),
+            cwd=places.work,
+            env=env,
+            grace_s=assigned.spec.grace_s,
+            lease=attempt.lease_deadline,
+            max_duration_s=assigned.spec.max_duration_s,
+            memory_limit_bytes=None if memory is None else memory * 1024 * 1024,
+            log_limit_bytes=self.settings.run_log_bytes,
+        )
+        failpoint("gpu-executor.before_launch")
+        handle = await self.launcher.start(request)
+        failpoint("gpu-executor.after_launch")
+        attempt.timings["launch"] = time.perf_counter() - started - attempt.timings["prepare"]
+        return handle
+
+    async def _repeat(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Wait for an object store that is away instead of failing the run."""
+        while True:
+            try:
+                return await make()
+            except ServiceUnavailableError as error:
+                log.warning("waiting for storage", action="storage_wait", error=error.message)
+                await asyncio.sleep(min(5.0, error.retry_after_s))
+
+    async def _report_start(self, attempt: Attempt, folder: AttemptDir) -> None:
+        shim = folder.read_shim()
+        if shim is None:
+            return
+        assigned = attempt.assigned
+        await self.store.started(
+            AttemptStarted(
+                run_id=assigned.run_id,
+                attempt=assigned.attempt,
+                node_id=assigned.node_id,
+                executor_id=assigned.executor_id,
+                started_at=shim.started_at,
+                pid=shim.child_pid,
+                timings_s=attempt.timings,
+            )
+        )
+
+    async def _follow(self, attempt: Attempt, folder: AttemptDir, handle: Handle) -> ExitSummary:
+        assigned, work = attempt.assigned, folder.path / "work"
+        outputs = Outputs(self.objects, folder, work, self.clock)
+
+        async def resolve(record: dict[str, object]) -> dict[str, object] | None:
+            return await self._repeat(lambda: outputs.resolve(record))
+
+        shipper = Shipper(self.bus, assigned.run_id, assigned.attempt, folder, resolve)
+        uploads = self.tasks.spawn_quiet(self._upload_meanwhile(outputs), "outputs")
+        scans = self.tasks.spawn_quiet(self._wake(handle), "logs-scan")
+        end = self.tasks.spawn_quiet(handle.wait(), "attempt-end")
+        try:
+            while not end.done():
+                handle.activity.clear()
+                await shipper.ship(work)
+                wake = self.tasks.spawn_quiet(handle.activity.wait(), "activity")
+                await asyncio.wait({wake, end}, return_when=asyncio.FIRST_COMPLETED)
+                wake.cancel()
+            return await self._store_rest(end.result(), shipper, outputs, work)
+        finally:
+            for task in (uploads, scans, end):
+                task.cancel()
+
+    async def _store_rest(
+        self, record: ExitRecord, shipper: Shipper, outputs: Outputs, work: Path
+    ) -> ExitSummary:
+        """After the end: the rest of the log, all outputs, then what the event says."""
+        await shipper.ship(work)
+        failpoint("gpu-executor.before_outputs")
+        manifest, skipped = await self._repeat(outputs.finish)
+        logs: tuple[LogClosure, ...] = await asyncio.to_thread(shipper.closures, work)
+        return domain.exit_summary(
+            record, manifest=manifest, skipped=skipped, logs=logs, records=shipper.records
+        )
+
+    async def _upload_meanwhile(self, outputs: Outputs) -> None:
+        while True:
+            await asyncio.sleep(self.settings.outputs_scan_s)
+            with suppress(ServiceUnavailableError, NotFoundError, StellwerkError):
+                await outputs.upload_settled()
+
+    async def _wake(self, handle: Handle) -> None:
+        """Files under ./logs have nobody to announce them: look once a second."""
+        while True:
+            await asyncio.sleep(LOGS_SCAN_S)
+            handle.activity.set()

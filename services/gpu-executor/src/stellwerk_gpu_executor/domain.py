@@ -1,0 +1,181 @@
+"""Pure decisions of the executor: node sets, command lines, environments, exit summaries."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from stellwerk.events import ExitSummary, LogClosure, RunAssigned
+from stellwerk.events.attempt import ExitReason
+from stellwerk.runspec import InputArgument
+from stellwerk_gpu_executor.attempt_dir import ExitRecord
+
+LEASE_MARGIN_S = 15.0
+
+
+def lease_margin(lease_s: float) -> float:
+    """How long before its lease ends a run must be gone: 15 s, an eighth of a short lease."""
+    return min(LEASE_MARGIN_S, lease_s / 8)
+
+
+def node_id(pool: str, number: int, executor_id: str) -> str:
+    """Name of a pool's n-th node here, at most 40 characters."""
+    name = f"{pool}-{number}-{executor_id}"
+    if len(name) <= 40:
+        return name
+    short = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{pool[:20].rstrip('-')}-{number}-{short}"
+
+
+def resize(
+    nodes: tuple[str, ...],
+    size: int,
+    *,
+    drain: tuple[str, ...],
+    busy: frozenset[str],
+    pool: str,
+    executor_id: str,
+) -> tuple[str, ...]:
+    """Node set after "size nodes are wanted": a busy node is never taken away."""
+    kept = list(nodes)
+    for node in [*drain, *reversed(nodes)]:
+        if len(kept) <= size:
+            break
+        if node in kept and node not in busy:
+            kept.remove(node)
+    number = 0
+    while len(kept) < size:
+        name = node_id(pool, number, executor_id)
+        if name not in kept:
+            kept.append(name)
+        number += 1
+    return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where one attempt's things lie."""
+
+    work: Path
+    home: Path
+    temporary: Path
+    matplotlib: Path
+    agent: Path
+    inputs: Mapping[str, str]
+
+
+def arguments(assigned: RunAssigned, inputs: Mapping[str, str]) -> list[str]:
+    """The run's arguments as text; an input becomes its path (or its id in direct mode)."""
+    return [
+        inputs[argument.input] if isinstance(argument, InputArgument) else str(argument)
+        for argument in assigned.spec.arguments
+    ]
+
+
+def command_line(assigned: RunAssigned, python: str, inputs: Mapping[str, str]) -> list[str]:
+    """What is executed: the script under the environment's Python, or the command as it is."""
+    rest = arguments(assigned, inputs)
+    if assigned.spec.script is not None:
+        return [python, assigned.spec.script, *rest]
+    return [*(assigned.spec.command or ()), *rest]
+
+
+def environment(
+    assigned: RunAssigned,
+    python: str,
+    places: Places,
+    base: Mapping[str, str],
+    token: str,
+    gateway_url: str,
+) -> dict[str, str]:
+    """The run's whole environment: nothing of the executor's own leaks into it.
+
+    Later entries win: platform, environment definition, the run's own variables.
+    """
+    bin_dir = str(Path(python).parent)
+    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    platform = {
+        "PATH": f"{bin_dir}:{system}",
+        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        "HOME": str(places.home),
+        "TMPDIR": str(places.temporary),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(places.agent),
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(places.matplotlib),
+        "STELLWERK_EXPERIMENT": assigned.experiment,
+        "STELLWERK_NODE": assigned.node_id,
+        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
+        **_azureml(assigned, token, gateway_url),
+        **_inputs(assigned, places.inputs),
+    }
+    own = dict(assigned.spec.environment_variables)
+    if "PYTHONPATH" in own:
+        own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
+    return {**platform, **assigned.image.environment_variables, **own}
+
+
+def _azureml(assigned: RunAssigned, token: str, gateway_url: str) -> dict[str, str]:
+    """Names that scripts written for the Azure ML SDK v1 look for (azureml-core, core/run.py)."""
+    return {
+        "AZUREML_RUN_ID": assigned.run_id,
+        "AZUREML_ARM_SUBSCRIPTION": "00000000-0000-0000-0000-000000000000",
+        "AZUREML_ARM_RESOURCEGROUP": "stellwerk",
+        "AZUREML_ARM_WORKSPACE_NAME": assigned.workspace,
+        "AZUREML_ARM_PROJECT_NAME": assigned.experiment,
+        "AZUREML_EXPERIMENT_ID": assigned.experiment,
+        "AZUREML_WORKSPACE_ID": assigned.workspace,
+        "AZUREML_RUN_TOKEN": token,
+        "AZUREML_RUN_TOKEN_EXPIRY": "4102444800",
+        "AZUREML_SERVICE_ENDPOINT": gateway_url,
+    }
+
+
+def _inputs(assigned: RunAssigned, paths: Mapping[str, str]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    modes = []
+    for name, path in paths.items():
+        for variable in (
+            name,
+            name.upper(),
+            f"AZURE_ML_INPUT_{name}",
+            f"AZUREML_DATAREFERENCE_{name}",
+        ):
+            variables[variable] = path
+        modes.append(f"{name}:{assigned.inputs[name].mode.capitalize()}")
+    if modes:
+        variables["AZUREML_DATASET_ENVIRONMENT_VARS"] = ",".join(modes)
+    return variables
+
+
+def exit_summary(
+    record: ExitRecord,
+    *,
+    manifest: str | None,
+    skipped: tuple[str, ...],
+    logs: tuple[LogClosure, ...],
+    records: int,
+) -> ExitSummary:
+    """The supervisor's exit record with what was stored, as the event carries it."""
+    known: tuple[str, ...] = get_args(ExitReason)
+    return ExitSummary(
+        reason=record.reason if record.reason in known else "shim-lost",
+        exit_code=record.exit_code,
+        signal=record.signal,
+        oom=record.oom,
+        message=record.message,
+        duration_s=record.duration_s,
+        cpu_s=record.cpu_s,
+        peak_memory_bytes=record.peak_rss_bytes,
+        outputs_manifest=manifest,
+        outputs_skipped=skipped[:100],
+        logs=logs,
+        metric_records=records,
+    )
+
+
+def log_stream(path: str) -> str:
+    """Subject token of a file under ``./logs``."""
+    return f"f-{hashlib.sha256(path.encode()).hexdigest()[:12]}"

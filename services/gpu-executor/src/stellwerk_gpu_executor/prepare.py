@@ -1,0 +1,152 @@
+"""Makes an attempt's folders: source, inputs, home; and checks that its environment is there."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import stellwerk_agent
+from stellwerk.errors import NotFoundError, ProtocolError
+from stellwerk.events import ResolvedInput, RunAssigned
+from stellwerk.events.attempt import ExitReason
+from stellwerk.manifest import Manifest, safe_path
+from stellwerk.runspec import InlineSource
+from stellwerk_gpu_executor.cache import BlobCache
+from stellwerk_gpu_executor.domain import Places
+from stellwerk_kit.objects import ObjectStore
+
+PARALLEL = 16
+
+
+class PrepareError(Exception):
+    """The attempt cannot be started; ``reason`` is what the exit summary says."""
+
+    def __init__(self, reason: ExitReason, message: str) -> None:
+        super().__init__(message)
+        self.reason: ExitReason = reason
+
+
+class Preparer:
+    """Lays out attempts under ``executor_dir``."""
+
+    def __init__(
+        self, objects: ObjectStore, cache: BlobCache, executor_dir: Path, environments: Path
+    ) -> None:
+        self._objects, self._cache = objects, cache
+        self._dir, self._environments = executor_dir, environments
+        self._agent = executor_dir / "agent"
+        self._manifests: dict[str, Manifest] = {}
+
+    def install_agent(self) -> None:
+        """Copy the in-run library where runs find it, and nothing else of ours."""
+        source = Path(stellwerk_agent.__file__).parent
+        target = self._agent / "stellwerk_agent"
+        shutil.rmtree(self._agent, ignore_errors=True)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def interpreter(self, assigned: RunAssigned) -> str:
+        """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
+        image = assigned.image
+        if image.interpreter is not None:
+            found = shutil.which(image.interpreter)
+            if found is None:
+                raise PrepareError(
+                    "launch-failed", f"interpreter {image.interpreter} is not on this node"
+                )
+            return found
+        python = self._environments / image.env_id / "bin" / "python"
+        if not (self._environments / image.env_id / "ready.json").exists():
+            raise PrepareError(
+                "environment-missing", f"environment {image.env_id[:12]} is not on this node"
+            )
+        return str(python.absolute())
+
+    async def lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
+        """Make the working folder and the inputs of an attempt, from scratch."""
+        work, home, temporary = folder / "work", folder / "home", folder / "tmp"
+        await asyncio.to_thread(_fresh, folder, [work, home, temporary])
+        matplotlib = self._dir / "matplotlib" / assigned.image.env_id
+        matplotlib.mkdir(parents=True, exist_ok=True)
+        _, paths = await asyncio.gather(
+            self._source(assigned, work), self._inputs(assigned, folder / "inputs", work)
+        )
+        if assigned.spec.script is not None and not (work / assigned.spec.script).is_file():
+            raise PrepareError(
+                "launch-failed", f"script {assigned.spec.script!r} is not in the source"
+            )
+        (work / "outputs").mkdir(exist_ok=True)
+        (work / "logs").mkdir(exist_ok=True)
+        return Places(work, home, temporary, matplotlib, self._agent.absolute(), paths)
+
+    async def _source(self, assigned: RunAssigned, work: Path) -> None:
+        source = assigned.spec.source
+        if isinstance(source, InlineSource):
+            for name, text in source.inline.items():
+                target = work / safe_path(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
+            return
+        try:
+            manifest = await self._manifest(source.snapshot)
+            await self._each(manifest, work, link=False)
+        except (NotFoundError, ProtocolError) as error:
+            raise PrepareError("launch-failed", f"source snapshot: {error}") from error
+
+    async def _inputs(self, assigned: RunAssigned, folder: Path, work: Path) -> dict[str, str]:
+        paths = {}
+        for name, resolved in assigned.inputs.items():
+            if resolved.mode == "direct":
+                paths[name] = resolved.dataset_id
+                continue
+            try:
+                paths[name] = await self._input(resolved, folder / name, work)
+            except (NotFoundError, ProtocolError, OSError) as error:
+                raise PrepareError("input-failed", f"input {name!r}: {error}") from error
+        return paths
+
+    async def _input(self, resolved: ResolvedInput, folder: Path, work: Path) -> str:
+        manifest = await self._manifest(resolved.manifest)
+        folder.mkdir(parents=True)
+        await self._each(manifest, folder, link=resolved.mode == "mount")
+        if resolved.path is not None:
+            folder = _place(resolved.path, folder, work)
+        return str(folder / manifest.entries[0].path) if resolved.single_file else str(folder)
+
+    async def _each(self, manifest: Manifest, folder: Path, *, link: bool) -> None:
+        gate = asyncio.Semaphore(PARALLEL)
+        bring = self._cache.link if link else self._cache.copy
+
+        async def one(index: int) -> None:
+            async with gate:
+                entry = manifest.entries[index]
+                await bring(entry, folder / entry.path)
+
+        await asyncio.gather(*(one(index) for index in range(len(manifest.entries))))
+
+    async def _manifest(self, digest: str) -> Manifest:
+        """Manifests are immutable and small: the last few stay in memory."""
+        if digest not in self._manifests:
+            if len(self._manifests) >= 64:
+                self._manifests.pop(next(iter(self._manifests)))
+            self._manifests[digest] = await self._objects.get_manifest(digest)
+        return self._manifests[digest]
+
+
+def _fresh(folder: Path, subfolders: list[Path]) -> None:
+    """Remove what an interrupted preparation left, make the folders anew."""
+    for path in [*subfolders, folder / "inputs"]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in subfolders:
+        path.mkdir(mode=0o700, parents=True)
+
+
+def _place(path: str, folder: Path, work: Path) -> Path:
+    """Make the input appear at ``path``, relative to the working folder."""
+    try:
+        target = work / safe_path(path.removeprefix("./").rstrip("/"))
+    except ValueError as error:
+        raise ProtocolError(f"{error}; give a path relative to the run's folder") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise ProtocolError(f"path {path!r} is taken by the source")
+    target.symlink_to(folder.absolute())
+    return target

@@ -1,0 +1,34 @@
+"""Settings of the gpu-executor."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from stellwerk_kit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """One executor: one process on one machine that provides nodes."""
+
+    executor_id: str = Field(
+        "local", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?$", description="Its name."
+    )
+    executor_dir: Path = Field(
+        Path(".stellwerk/executor"), description="Folder of the node cache and the attempts."
+    )
+    environments_dir: Path = Field(
+        Path(".stellwerk/environments"), description="Environment cache that runs use."
+    )
+    max_nodes: int = Field(8, ge=1, le=1000, description="How many nodes it provides at most.")
+    pools: tuple[str, ...] = Field((), description="Pools it provides nodes for; empty: any.")
+    scheduler_url: str | None = Field(
+        None, description="Operations address of the scheduler: leases when the bus is away."
+    )
+    gateway_url: str = Field("http://127.0.0.1:8470", description="What runs see as the service.")
+    cache_bytes: int = Field(
+        50 * 1024**3, ge=0, description="Size of the node cache; least recently used leave."
+    )
+    run_log_bytes: int = Field(1024**3, ge=1024, description="Longest log of one run.")
+    outputs_scan_s: float = Field(
+        10.0, gt=0, description="How often finished files under outputs are uploaded meanwhile."
+    )

@@ -1,0 +1,187 @@
+"""Ships an attempt's log and records from its folder to the bus, from where it left off.
+
+What was acknowledged is noted in ``shipped.json``; after a crash a little is sent again, and
+readers drop it by its offset. Nothing is taken from the folder before the broker has it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from stellwerk import subjects
+from stellwerk.events import LogClosure
+from stellwerk_gpu_executor.attempt_dir import AttemptDir
+from stellwerk_gpu_executor.domain import log_stream
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.failpoints import failpoint
+
+CHUNK = 256 * 1024
+RECORDS_A_BATCH = 500
+MAX_LOG_FILES = 100
+
+Resolve = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
+
+
+class Shipper:
+    """One attempt's shipping; ``resolve`` turns a record that names a file into what is sent."""
+
+    def __init__(
+        self, bus: Bus, run_id: str, attempt: int, folder: AttemptDir, resolve: Resolve
+    ) -> None:
+        self._bus, self._run, self._attempt = bus, run_id, attempt
+        self._folder, self._resolve = folder, resolve
+        self._state_file = folder.path / "shipped.json"
+        self._offsets: dict[str, int] = {}
+        self._records_offset = 0
+        self.records = 0
+        self._load()
+
+    async def ship(self, work: Path) -> None:
+        """Send everything that is there now."""
+        await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)
+        for path in _log_files(work / "logs"):
+            name = path.relative_to(work).as_posix()
+            await self._ship_log(log_stream(name), name, path)
+        await self._ship_records()
+
+    async def ship_log(self) -> None:
+        """Send new output and records alone: the frequent case while a run prints."""
+        await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)
+        await self._ship_records()
+
+    def closures(self, work: Path) -> tuple[LogClosure, ...]:
+        """Length and SHA-256 of each log, as shipped."""
+        logs = [("std", "user_logs/std_log.txt", self._folder.log)]
+        logs += [
+            (log_stream(path.relative_to(work).as_posix()), path.relative_to(work).as_posix(), path)
+            for path in _log_files(work / "logs")
+        ]
+        return tuple(
+            LogClosure(
+                stream=stream,
+                path=name,
+                bytes=self._offsets.get(stream, 0),
+                sha256=_sha256(path, self._offsets.get(stream, 0)),
+            )
+            for stream, name, path in logs
+            if stream == "std" or self._offsets.get(stream, 0)
+        )
+
+    async def _ship_log(self, stream: str, name: str, path: Path) -> None:
+        offset = self._offsets.get(stream, 0)
+        try:
+            source = _open(path)
+        except OSError:
+            return
+        with os.fdopen(source, "rb", buffering=0) as file:
+            while chunk := os.pread(file.fileno(), CHUNK, offset):
+                headers = {
+                    "Nats-Msg-Id": f"log/{self._run}/{self._attempt}/{stream}/{offset}-{offset + len(chunk)}",
+                    "Sw-Offset": str(offset),
+                    "Sw-Path": quote(name),
+                }
+                subject = subjects.log(self._run, self._attempt, stream)
+                await self._bus.publish_until_stored(subject, chunk, headers)
+                failpoint("gpu-executor.after_log")
+                offset += len(chunk)
+                self._offsets[stream] = offset
+                self._save()
+
+    async def _ship_records(self) -> None:
+        while lines := _lines(self._folder.records, self._records_offset):
+            published = []
+            for line in lines:
+                record = await self._resolve(_parse(line))
+                published.append(record if record is not None else {"k": "ignored"})
+            first = self.records
+            body = json.dumps(
+                {"first": first, "records": published}, separators=(",", ":")
+            ).encode()
+            last = first + len(published)
+            headers = {"Nats-Msg-Id": f"metric/{self._run}/{self._attempt}/{first}-{last}"}
+            await self._bus.publish_until_stored(
+                subjects.metric(self._run, self._attempt), body, headers
+            )
+            self.records = last
+            self._records_offset += sum(len(line) for line in lines)
+            self._save()
+
+    def _load(self) -> None:
+        try:
+            state = json.loads(self._state_file.read_bytes())
+        except (OSError, ValueError):
+            return
+        self._offsets = {str(name): int(offset) for name, offset in state["offsets"].items()}
+        self._records_offset, self.records = int(state["records_offset"]), int(state["records"])
+
+    def _save(self) -> None:
+        state = {
+            "offsets": self._offsets,
+            "records_offset": self._records_offset,
+            "records": self.records,
+        }
+        temporary = self._state_file.with_suffix(".new")
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self._state_file)
+
+
+def _log_files(folder: Path) -> list[Path]:
+    """Regular files below ``./logs``, never through a link, at most 100."""
+    found: list[Path] = []
+    if folder.is_symlink():
+        return found
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        found += [Path(root, name) for name in sorted(files) if not Path(root, name).is_symlink()]
+        if len(found) >= MAX_LOG_FILES:
+            break
+    return found[:MAX_LOG_FILES]
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _lines(path: Path, offset: int) -> list[bytes]:
+    """Whole lines from ``offset``, at most 500 or 256 KiB (one longer line comes alone)."""
+    try:
+        source = _open(path)
+    except OSError:
+        return []
+    try:
+        data = os.pread(source, CHUNK, offset)
+        end = data.rfind(b"\n") + 1
+        if not end and len(data) == CHUNK:
+            data = os.pread(source, 2 * CHUNK, offset)
+            end = data.find(b"\n") + 1
+    finally:
+        os.close(source)
+    return data[:end].splitlines(keepends=True)[:RECORDS_A_BATCH]
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {"k": "malformed"}
+    return record if isinstance(record, dict) else {"k": "malformed"}
+
+
+def _sha256(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    try:
+        source = _open(path)
+    except OSError:
+        return digest.hexdigest()
+    try:
+        offset = 0
+        while offset < size and (chunk := os.pread(source, min(1 << 20, size - offset), offset)):
+            digest.update(chunk)
+            offset += len(chunk)
+    finally:
+        os.close(source)
+    return digest.hexdigest()

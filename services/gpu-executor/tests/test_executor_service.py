@@ -1,0 +1,225 @@
+"""The executor on a real broker and object store, running real processes."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from stellwerk.events import (
+    AttemptExited,
+    AttemptStarted,
+    Envelope,
+    Event,
+    ImageInfo,
+    NodeJoined,
+    NodeScaled,
+    PoolTargetSet,
+    ResolvedInput,
+    RunAssigned,
+    RunStopRequested,
+    decode,
+)
+from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk.runspec import RunSpec
+from stellwerk_gpu_executor.app import build
+from stellwerk_gpu_executor.settings import Settings
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.service import Runtime
+from stellwerk_kit.settings import ServiceSettings
+from stellwerk_kit.testing import wait_until
+
+
+class Anything(BaseModel):
+    model_config = {"extra": "allow"}
+
+
+async def scheduler(runtime: Runtime[Any]) -> None:
+    """Says yes to everything."""
+
+    async def confirm(request: Any) -> BaseModel:
+        return Anything.model_validate({"valid": True})
+
+    async def renew(request: Any) -> BaseModel:
+        leases = [{**lease, "valid": True, "lease_s": 4.0} for lease in request.leases]
+        return Anything.model_validate({"leases": leases})
+
+    runtime.rpc("attempt-confirm", Anything, confirm)
+    runtime.rpc("lease-renew", Anything, renew)
+
+
+def assigned(run_id: str, script: str, **changes: Any) -> RunAssigned:
+    spec = {"source": {"inline": {"main.py": script}}, "script": "main.py", **changes.pop("spec", {})}
+    values = {
+        "run_id": run_id,
+        "attempt": 1,
+        "node_id": "cpu-0-local",
+        "executor_id": "local",
+        "pool": "cpu",
+        "lease_s": 4.0,
+        "experiment": "test",
+        "workspace": "default",
+        "spec": RunSpec.model_validate(spec),
+        "image": ImageInfo(env_id="none", interpreter=sys.executable),
+        "inputs": {},
+        **changes,
+    }
+    return RunAssigned(**values)
+
+
+async def publish(bus: Bus, event: Event, sequence: int | None = None) -> None:
+    await bus.publish(Envelope.wrap(event, source="/test", time=SystemClock().now(), sequence=sequence))
+
+
+class Watcher:
+    """Collects events, log bytes and records from the bus."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.log = b""
+        self.records: list[Any] = []
+
+    async def start(self, bus: Bus) -> None:
+        async def on_event(message: Any) -> None:
+            self.events.append(decode(message.subject, message.headers, message.data).event)
+
+        async def on_log(message: Any) -> None:
+            offset = int(message.headers["Sw-Offset"])
+            self.log = self.log[:offset] + message.data + self.log[offset + len(message.data) :]
+
+        async def on_records(message: Any) -> None:
+            batch = Anything.model_validate_json(message.data).model_dump()
+            self.records[batch["first"] :] = batch["records"]
+
+        await bus.client.subscribe("sw.evt.>", cb=on_event)
+        await bus.client.subscribe("sw.log.*.*.std", cb=on_log)
+        await bus.client.subscribe("sw.metric.>", cb=on_records)
+        await bus.client.flush()
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def start(factory: Any, s3_settings: dict[str, Any], tmp_path: Path, **more: Any) -> Runtime[Any]:
+    return await factory(
+        "gpu-executor", Settings, build, data_dir=tmp_path / "ex", executor_dir=tmp_path / "executor",
+        environments_dir=tmp_path / "envs", **{**s3_settings, **more},
+    )  # fmt: skip
+
+
+async def test_provides_nodes_by_generation(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await start(runtime_factory, s3_settings, tmp_path, max_nodes=3)
+    await wait_until(lambda: watch.of(NodeJoined))
+    target = {"pool": "cpu", "executor_id": "local", "reason": "queue"}
+    await publish(bus, PoolTargetSet(size=2, generation=1, **target))
+    await publish(bus, PoolTargetSet(size=9, generation=2, **target))
+    await publish(bus, PoolTargetSet(size=1, generation=3, drain=("cpu-0-local",), **target))
+    scaled = await wait_until(lambda: watch.of(NodeScaled) if len(watch.of(NodeScaled)) >= 1 and watch.of(NodeScaled)[-1].generation == 3 else None)
+    assert (scaled[-1].to_count, len(scaled[-1].nodes)) == (1, 1)
+    assert all(event.to_count <= 3 for event in scaled)
+
+
+SCRIPT = """
+import os, sys, json
+from stellwerk_agent import Run
+run = Run.get_context()
+print("hello", os.environ["AZUREML_RUN_ID"], sys.argv[1:])
+for step in range(5):
+    run.log("loss", 1.0 / (step + 1))
+data = open(sys.argv[2]).read()
+os.makedirs("outputs/model", exist_ok=True)
+open("outputs/model/weights.txt", "w").write(data * 2)
+os.symlink("/etc/hostname", "outputs/link")
+open("logs/extra.txt", "w").write("side log")
+open("note.txt", "w").write("note")
+run.upload_file("note.txt", "note.txt")
+print("done")
+"""
+
+
+async def test_attempt_from_assignment_to_exit(runtime_factory: Any, bus: Bus, s3_settings: Any, objects: ObjectStore, tmp_path: Path) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+    digest = await objects.put_bytes(b"abc")
+    manifest = await objects.put_manifest(Manifest(entries=(ManifestEntry(path="data.txt", size=3, sha256=digest),)))
+    data = ResolvedInput(dataset_id="d1", name="data", version=1, mode="mount", path=None, manifest=manifest, files=1, bytes=3, single_file=True)
+    spec = {"arguments": ["--data", {"input": "data"}, 50, 0.5], "inputs": {"data": {"dataset": "data"}}}
+    await publish(bus, assigned("run1", SCRIPT, spec=spec, inputs={"data": data}), 1)
+    (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)
+    assert exited.exit.succeeded, watch.log.decode()
+    assert watch.of(AttemptStarted)[0].pid > 0
+    text = watch.log.decode()
+    assert text.startswith("hello run1 ['--data', '/")
+    assert text.endswith("'50', '0.5']\ndone\n")
+    closure = next(log for log in exited.exit.logs if log.stream == "std")
+    assert (closure.bytes, closure.sha256) == (len(watch.log), hashlib.sha256(watch.log).hexdigest())
+    assert any(log.path == "logs/extra.txt" and log.bytes == 8 for log in exited.exit.logs)
+    assert [r["v"] for r in watch.records if r["k"] == "metric"] == [1 / n for n in range(1, 6)]
+    assert exited.exit.metric_records == len(watch.records)
+    files = {entry.path: entry for entry in (await objects.get_manifest(exited.exit.outputs_manifest)).entries}
+    assert set(files) == {"outputs/model/weights.txt", "note.txt"}
+    assert await objects.get_bytes(files["outputs/model/weights.txt"].sha256) == b"abcabc"
+    assert any("outputs/link" in line for line in exited.exit.outputs_skipped)
+    await wait_until(lambda: not list((tmp_path / "executor" / "attempts").iterdir()))
+
+
+async def test_restart_of_the_executor_loses_nothing(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    first = await start(runtime_factory, s3_settings, tmp_path)
+    gate = tmp_path / "gate"
+    script = f"import os, time\nfor n in range(200): print('line', n)\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)\nprint('after')\n"
+    await publish(bus, assigned("run2", script), 1)
+    await wait_until(lambda: b"line 199" in watch.log, 20)
+    await first.stop()
+    gate.touch()
+    await start(runtime_factory, s3_settings, tmp_path)
+    (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)
+    assert exited.exit.succeeded
+    assert watch.log.decode() == "".join(f"line {n}\n" for n in range(200)) + "after\n"
+    await publish(bus, assigned("run2", script), 2)  # a late repeat starts nothing
+    await wait_until(lambda: _settled(bus))
+    assert len(watch.of(AttemptExited)) == 1
+
+
+async def _settled(bus: Bus) -> bool:
+    info = await bus.js.consumer_info("SW_EVENTS", "executor-local")
+    return info.num_pending == 0 and info.num_ack_pending == 0
+
+
+async def test_stop_running_and_unknown_attempts(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+    await publish(bus, assigned("run3", "import time\nprint('up')\ntime.sleep(600)\n"), 1)
+    await wait_until(lambda: b"up" in watch.log, 20)
+    stop = {"attempt": 1, "node_id": "cpu-0-local", "executor_id": "local", "reason": "canceled", "grace_s": 2.0}
+    await publish(bus, RunStopRequested(run_id="run3", **stop), 2)
+    await publish(bus, RunStopRequested(run_id="run4", **stop), 2)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 2, 20)
+    assert {event.exit.reason for event in watch.of(AttemptExited)} == {"canceled"}
+
+
+async def test_what_cannot_start_is_said(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+    await publish(bus, assigned("run5", "", image=ImageInfo(env_id="e" * 40)), 1)
+    lost = ResolvedInput(dataset_id="d", name=None, version=None, mode="mount", path=None, manifest="0" * 64, files=1, bytes=1, single_file=False)
+    await publish(bus, assigned("run6", "", inputs={"data": lost}, spec={"inputs": {"data": {"dataset": "d"}}}), 1)
+    await publish(bus, assigned("run7", "raise SystemExit(3)"), 1)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 3, 20)
+    ends = {event.run_id: event.exit for event in watch.of(AttemptExited)}
+    assert ends["run5"].reason == "environment-missing"
+    assert ends["run6"].reason == "input-failed"
+    assert (ends["run7"].reason, ends["run7"].exit_code) == ("exited", 3)

@@ -1,0 +1,195 @@
+"""The REST API as typed calls: one connection pool, retries, errors of ``stellwerk.errors``.
+
+A call that may be repeated without harm is repeated while the platform restarts: after 502, 503,
+504, 429 (honouring Retry-After) and after a lost connection, for at most ``patience_s``. A call
+that may not be repeated is tried again only where it surely was not carried out.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from stellwerk.api import Page
+from stellwerk.config import Connection, discover
+from stellwerk.errors import ProtocolError, ServiceUnavailableError
+from stellwerk.ids import new_id
+from stellwerk.problems import RETRYABLE, error_of, raise_for
+
+M = TypeVar("M", bound=BaseModel)
+Params = Mapping[str, str | int | float | list[str] | None]
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_FIRST_CONTACT_S = 3.0
+_LONGEST_PAUSE_S = 2.0
+
+
+def segment(text: str) -> str:
+    """``text`` as one path segment of an address."""
+    return quote(text, safe="")
+
+
+def file_path(text: str) -> str:
+    """A file's path as several path segments of an address."""
+    return quote(text, safe="/")
+
+
+class Client:
+    """A connection to the gateway. Threads may share it."""
+
+    def __init__(self, connection: Connection, *, patience_s: float = 30.0) -> None:
+        self.connection = connection
+        self.patience_s = patience_s
+        self._reached = False
+        headers = {"Accept": "application/json"}
+        if connection.token:
+            headers["Authorization"] = f"Bearer {connection.token}"
+        self._http = _http_client(connection.url, headers)
+        self._stores: dict[str, httpx2.Client] = {}
+
+    @classmethod
+    def connect(cls) -> "Client":
+        """A client of the platform that is found from here."""
+        return cls(discover())
+
+    def address(self, path: str) -> str:
+        """The full address of an API path such as ``/runs``."""
+        return f"{self.connection.url}/api/v1{path}"
+
+    def get(self, path: str, model: type[M], params: Params | None = None) -> M:
+        """GET and read the answer as ``model``."""
+        return self.call("GET", path, model, params=params)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        model: type[M],
+        *,
+        body: BaseModel | None = None,
+        params: Params | None = None,
+        key: str | None = None,
+        repeatable: bool = True,
+    ) -> M:
+        """One request. ``key`` is its Idempotency-Key, the same in every repetition."""
+        headers = {"Idempotency-Key": key or new_id()} if method == "POST" else {}
+        content = None if body is None else body.model_dump_json().encode()
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        request = self._http.build_request(
+            method, self.address(path), params=_clean(params), headers=headers, content=content
+        )
+        response = self._send(request, repeatable=repeatable)
+        try:
+            return model.model_validate_json(response.content or b"{}")
+        except ValidationError as error:
+            raise ProtocolError(
+                f"{method} {path}: the answer is not what this version of the SDK understands "
+                f"({error.error_count()} fields); are client and platform of the same version?"
+            ) from error
+
+    def pages(self, path: str, item: type[M], params: Params | None = None) -> Iterator[M]:
+        """Everything of a paged list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, Page[item], {**(params or {}), "cursor": cursor})  # type: ignore[valid-type]
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    @contextmanager
+    def stream(
+        self,
+        path: str,
+        params: Params | None = None,
+        *,
+        accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
+        read_timeout_s: float = 30.0,
+    ) -> Iterator[httpx2.Response]:
+        """An open GET whose body arrives bit by bit. Not repeated; raises like :meth:`call`."""
+        with self._http.stream(
+            "GET",
+            self.address(path),
+            params=_clean(params),
+            headers={"Accept": accept, **(headers or {})},
+            timeout=httpx2.Timeout(30.0, connect=5.0, read=read_timeout_s),
+        ) as response:
+            raise_for(response)
+            yield response
+
+    def store(self, url: str) -> httpx2.Client:
+        """The client for presigned addresses: it never carries the token."""
+        scheme = urlsplit(url).scheme
+        if scheme not in self._stores:
+            self._stores[scheme] = _http_client(url, {})
+        return self._stores[scheme]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for each in (self._http, *self._stores.values()):
+            each.close()
+
+    def _send(self, request: httpx2.Request, *, repeatable: bool) -> httpx2.Response:
+        began, attempt = time.monotonic(), 0
+        while True:
+            try:
+                response = self._http.send(request)
+            except httpx2.TransportError as error:
+                patience = self.patience_s if self._reached else _FIRST_CONTACT_S
+                never_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                pause = pause_before(attempt)
+                if not (repeatable or never_sent) or _over(began, pause, patience):
+                    raise self.unreachable(error) from error
+            else:
+                self._reached = True
+                if response.status_code < 400:
+                    return response
+                problem = error_of(response)
+                if response.status_code not in RETRYABLE:
+                    raise problem
+                pause = pause_before(attempt)
+                if isinstance(problem, ServiceUnavailableError):
+                    pause = max(pause, problem.retry_after_s)
+                if _over(began, pause, self.patience_s):
+                    raise problem
+            time.sleep(pause)
+            attempt += 1
+
+    def unreachable(self, error: Exception) -> ServiceUnavailableError:
+        """What a connection failure means to a user."""
+        return ServiceUnavailableError(
+            f"Cannot reach the platform at {self.connection.url} (from {self.connection.source}): "
+            f"{error or type(error).__name__}. Is it running? `stellwerk status` tells, "
+            "`stellwerk up` starts it on this machine.",
+            code="unreachable",
+        )
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds to wait before repeating for the ``attempt``-th time, counted from 0."""
+    return float(min(0.1 * 2.0 ** min(attempt, 10), _LONGEST_PAUSE_S))
+
+
+def _over(began: float, pause: float, patience: float) -> bool:
+    return time.monotonic() + pause - began > patience
+
+
+def _http_client(url: str, headers: Mapping[str, str]) -> httpx2.Client:
+    parts = urlsplit(url)
+    return httpx2.Client(
+        headers=dict(headers),
+        timeout=httpx2.Timeout(30.0, connect=5.0),
+        limits=httpx2.Limits(max_connections=32),
+        verify=parts.scheme != "http",  # spares reading the certificates that HTTP never uses
+        trust_env=parts.hostname not in _LOOPBACK,  # a proxy cannot reach this machine's loopback
+    )
+
+
+def _clean(params: Params | None) -> dict[str, str | int | float | list[str]] | None:
+    return {k: v for k, v in params.items() if v is not None} if params else None
