@@ -193,7 +193,7 @@ def _host(split: SplitResult) -> tuple[str, IpAddress | None]:
     text = (split.hostname or "").removesuffix(".")
     try:
         if split.netloc.startswith("["):
-            address: IpAddress = IPv6Address(text)
+            address: IpAddress = IPv6Address(text.replace("%", " "))  # no zones
             return str(address), address
         if text and _NUMBER.match(text.rsplit(".", 1)[-1]):
             address = ip_address(_ipv4_number(text))

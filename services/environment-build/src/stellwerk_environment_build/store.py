@@ -44,11 +44,11 @@ class BuildStore:
                 return False
             if (found := lookup()) is not None:
                 number = _number(tx.conn, env_id)
-                for fact in domain.ready(found, number, [waiter], cached=True):
-                    tx.emit(fact, causation_id=event_id)
+                for there in domain.ready(found, number, [waiter], cached=True):
+                    tx.emit(there, causation_id=event_id)
                 return False
             job = _claim(tx, env_id, spec)
-            tx.conn.execute(insert(waiters).values(**_waiter_columns(waiter, env_id)))
+            _wait(tx.conn, waiter, env_id)
             for fact in domain.started(env_id, job.build, [waiter.run_id]):
                 tx.emit(fact, causation_id=event_id)
             return True
@@ -85,7 +85,7 @@ class BuildStore:
         return await self._db.read(lambda conn: [_job(row) for row in conn.execute(query)])
 
     async def recover(self) -> None:
-        """After a restart: builds that were cut short begin anew, unless that happened too often."""
+        """After a restart: builds that were cut short begin anew, but not for ever."""
 
         def work(tx: Tx) -> None:
             for row in tx.conn.execute(select(builds).where(builds.c.state == "building")).all():
@@ -210,15 +210,19 @@ def _waiting(conn: Connection, env_id: str) -> list[Waiter]:
     ]
 
 
-def _waiter_columns(waiter: Waiter, env_id: str) -> dict[str, object]:
-    return {
-        "run_id": waiter.run_id,
-        "env_id": env_id,
-        "name": waiter.name,
-        "version": waiter.version,
-        "variables": dict(waiter.variables),
-        "warnings": list(waiter.warnings),
-    }
+def _wait(conn: Connection, waiter: Waiter, env_id: str) -> None:
+    mine = (waiters.c.run_id == waiter.run_id, waiters.c.env_id == env_id)
+    conn.execute(delete(waiters).where(*mine))
+    conn.execute(
+        insert(waiters).values(
+            run_id=waiter.run_id,
+            env_id=env_id,
+            name=waiter.name,
+            version=waiter.version,
+            variables=dict(waiter.variables),
+            warnings=list(waiter.warnings),
+        )
+    )
 
 
 def _job(row: Row[tuple[object, ...]]) -> Job:

@@ -126,7 +126,7 @@ async def present(source: LogSource, offset: int, first: Chunk) -> AsyncIterator
         chunk = await source.read(offset, 0)
 
 
-async def follow(platform: Platform, source: LogSource, offset: int) -> AsyncIterator[bytes]:
+async def follow_log(platform: Platform, source: LogSource, offset: int) -> AsyncIterator[bytes]:
     """The log from ``offset`` until it is closed and its owner is over.
 
     A log that does not exist yet is waited for. When a run is tried again, its log begins anew

@@ -17,7 +17,7 @@ from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.runspec import ComputeName, Digest, Name, RelativePath, RunSpec, Spec, Tags
 
 T = TypeVar("T")
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][\w\-.]{0,254}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][A-Za-z0-9_.-]{0,254}$")]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
 Count = Annotated[int, Field(ge=0)]
 

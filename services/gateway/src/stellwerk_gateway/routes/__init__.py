@@ -1,0 +1,23 @@
+"""The REST routes, one module per thing; each is a thin function over one verb of one service."""
+
+from fastapi import APIRouter
+
+from stellwerk_gateway.problems import documented
+from stellwerk_gateway.routes import (
+    blobs,
+    compute,
+    datasets,
+    environments,
+    info,
+    models,
+    run_files,
+    runs,
+)
+
+
+def api() -> APIRouter:
+    """All routes under ``/api/v1``, with the problems that any of them may answer."""
+    router = APIRouter(prefix="/api/v1", responses=documented(401, 403, 422, 429, 500, 503))
+    for module in (info, runs, run_files, blobs, datasets, environments, compute, models):
+        router.include_router(module.router)
+    return router

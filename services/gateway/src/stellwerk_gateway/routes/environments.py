@@ -1,0 +1,110 @@
+"""Environments and their builds."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import Field
+from starlette.responses import StreamingResponse
+
+from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.errors import NotFoundError
+from stellwerk_gateway import examples
+from stellwerk_gateway.fields import EnvId, EnvironmentName, Follow, Offset, PageQuery, Version
+from stellwerk_gateway.logs import BuildLog, follow_log, present
+from stellwerk_gateway.platform import Here
+from stellwerk_gateway.problems import documented
+from stellwerk_gateway.routes.run_files import BYTES, LOG_TYPE
+from stellwerk_gateway.streams import LiveResponse
+
+router = APIRouter(tags=["environments"])
+
+
+class EnvironmentQuery(PageQuery):
+    """What to list."""
+
+    name: str | None = Field(None, max_length=255, description="All versions of this one.")
+
+
+@router.post(
+    "/environments",
+    status_code=201,
+    summary="Register an environment",
+    responses=documented(400, 413, 415),
+)
+async def register_environment(
+    body: Annotated[EnvironmentRequest, Body(openapi_examples=examples.ENVIRONMENT)],
+    platform: Here,
+    response: Response,
+) -> EnvironmentView:
+    """A new version (201), or the one that has the same definition already (200)."""
+    view = await platform.send(
+        "environment-build", "environment-register", body, EnvironmentView
+    )
+    response.status_code = 201 if view.created else 200
+    return view
+
+
+@router.get("/environments", summary="List environments")
+async def list_environments(
+    query: Annotated[EnvironmentQuery, Query()], platform: Here
+) -> Page[EnvironmentView]:
+    """The latest version of each, or all versions of one."""
+    return await platform.ask(
+        "environment-build", "environment-list", Page[EnvironmentView], **query.model_dump()
+    )
+
+
+@router.get(
+    "/environments/{environment}", summary="Show an environment", responses=documented(404)
+)
+async def get_environment(
+    environment: EnvironmentName, platform: Here, version: Version = None
+) -> EnvironmentView:
+    """The latest version unless one is asked for."""
+    return await platform.ask(
+        "environment-build", "environment-get", EnvironmentView, name=environment, version=version
+    )
+
+
+@router.post(
+    "/environments/{environment}/builds",
+    status_code=202,
+    summary="Build an environment",
+    responses=documented(404),
+)
+async def start_build(
+    environment: EnvironmentName,
+    platform: Here,
+    version: Version = None,
+    rebuild: Annotated[bool, Query(description="Build again although it is there.")] = False,
+) -> BuildView:
+    """Prepares it now instead of with the first run; one that is ready is answered at once."""
+    return await platform.ask(
+        "environment-build", "build-start", BuildView, name=environment, version=version,
+        rebuild=rebuild,
+    )  # fmt: skip
+
+
+@router.get("/builds/{env_id}", summary="Show a build", responses=documented(404))
+async def get_build(env_id: EnvId, platform: Here) -> BuildView:
+    """State of the latest build, and what was installed."""
+    return await platform.ask("environment-build", "build-get", BuildView, env_id=env_id)
+
+
+@router.get(
+    "/builds/{env_id}/log",
+    summary="Read or follow a build log",
+    response_class=StreamingResponse,
+    responses={**documented(404), **BYTES},
+)
+async def read_build_log(
+    env_id: EnvId, platform: Here, offset: Offset = 0, follow: Follow = False
+) -> StreamingResponse:
+    """Raw bytes; with `follow` until the build is over."""
+    build = await get_build(env_id, platform)
+    log = BuildLog(platform, env_id, build.build)
+    first = await log.read(offset, 0)
+    if first.missing and (not follow or build.state != "building"):
+        raise NotFoundError(f"Build {env_id} has no log.", code="log.not_found", field="env_id")
+    content = follow_log(platform, log, offset) if follow else present(log, offset, first)
+    return LiveResponse(platform, content, LOG_TYPE)

@@ -1,0 +1,112 @@
+"""Registered models."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import Field
+
+from stellwerk.api import ModelPatch, ModelRequest, ModelView, Page
+from stellwerk_gateway import examples
+from stellwerk_gateway.downloads import find_file, to_blob
+from stellwerk_gateway.fields import (
+    FilePath,
+    ModelId,
+    PageQuery,
+    Version,
+    VersionNumber,
+    relative_path,
+)
+from stellwerk_gateway.platform import Here
+from stellwerk_gateway.problems import documented
+from stellwerk_gateway.replies import FileList
+
+router = APIRouter(tags=["models"])
+
+
+class ModelQuery(PageQuery):
+    """What to list."""
+
+    name: str | None = Field(None, max_length=255, description="All versions of this model.")
+    run_id: str | None = Field(None, max_length=40, description="Models made by this run.")
+    tag: str | None = Field(None, max_length=1000, description="name or name=value.")
+
+
+@router.post(
+    "/models",
+    status_code=201,
+    summary="Register a model",
+    responses=documented(400, 404, 408, 409, 413, 415),
+)
+async def register_model(
+    body: Annotated[ModelRequest, Body(openapi_examples=examples.MODEL)], platform: Here
+) -> ModelView:
+    """The next version of a name, from a run's files or from uploaded blobs."""
+    return await platform.send("model-registry", "model-register", body, ModelView)
+
+
+@router.get("/models", summary="List models")
+async def list_models(query: Annotated[ModelQuery, Query()], platform: Here) -> Page[ModelView]:
+    """The latest version of each model, or all versions that fit."""
+    return await platform.ask("model-registry", "model-list", Page[ModelView], **query.model_dump())
+
+
+@router.get("/models/{model}", summary="Show a model", responses=documented(404))
+async def get_model(model: ModelId, platform: Here, version: Version = None) -> ModelView:
+    """The latest version unless one is asked for, with the run it came from."""
+    return await platform.ask(
+        "model-registry", "model-get", ModelView, name=model, version=version
+    )
+
+
+@router.patch(
+    "/models/{model}/versions/{version}",
+    summary="Change a model's tags",
+    responses=documented(400, 404, 413),
+)
+async def patch_model(
+    model: ModelId, version: VersionNumber, body: ModelPatch, platform: Here
+) -> ModelView:
+    """Merges tags, adds properties, sets the description."""
+    patch = body.model_dump(exclude_unset=True)
+    return await platform.ask(
+        "model-registry", "model-patch", ModelView, name=model, version=version, patch=patch
+    )
+
+
+@router.delete(
+    "/models/{model}/versions/{version}", summary="Delete a version", responses=documented(404)
+)
+async def delete_model(model: ModelId, version: VersionNumber, platform: Here) -> ModelView:
+    """Its number is never used again."""
+    return await platform.ask(
+        "model-registry", "model-delete", ModelView, name=model, version=version
+    )
+
+
+@router.get(
+    "/models/{model}/versions/{version}/files",
+    summary="List a model's files",
+    responses=documented(404),
+)
+async def list_model_files(model: ModelId, version: VersionNumber, platform: Here) -> FileList:
+    """Paths, sizes and digests."""
+    return await platform.ask(
+        "model-registry", "model-files", FileList, name=model, version=version
+    )
+
+
+@router.get(
+    "/models/{model}/versions/{version}/files/{path:path}",
+    status_code=307,
+    response_class=Response,
+    summary="Download a file of a model",
+    responses=documented(404),
+)
+async def get_model_file(
+    model: ModelId, version: VersionNumber, path: FilePath, platform: Here
+) -> Response:
+    """A redirect to the object store, valid for 15 minutes."""
+    name = relative_path(path)
+    files = await list_model_files(model, version, platform)
+    file = find_file(files.files, name)
+    return to_blob(platform, file.sha256 or "", name)

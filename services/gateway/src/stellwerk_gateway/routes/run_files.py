@@ -1,0 +1,115 @@
+"""What runs leave: logs while they grow, files, metrics."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response, StreamingResponse
+
+from stellwerk.errors import NotFoundError
+from stellwerk.runstate import TERMINAL
+from stellwerk_gateway.downloads import find_file, to_blob
+from stellwerk_gateway.fields import FilePath, Follow, Offset, RunId, relative_path
+from stellwerk_gateway.logs import RunLog, follow_log, present
+from stellwerk_gateway.platform import Here, Platform
+from stellwerk_gateway.problems import documented
+from stellwerk_gateway.replies import FileList, LogList, MetricList
+from stellwerk_gateway.streams import LiveResponse
+from stellwerk_gateway.submission import find_run
+
+router = APIRouter(tags=["runs"])
+
+LOG_TYPE = "text/plain; charset=utf-8"
+BYTES = {200: {"description": "Raw bytes.", "content": {"text/plain": {}}}}
+
+
+@router.get("/runs/{run_id}/logs", summary="List a run's logs", responses=documented(404))
+async def list_logs(run_id: RunId, platform: Here) -> LogList:
+    """Logs with their present lengths."""
+    try:
+        return await platform.ask("history", "run-logs", LogList, run_id=run_id)
+    except NotFoundError:
+        await find_run(platform, run_id)
+        return LogList()
+
+
+@router.get(
+    "/runs/{run_id}/logs/{path:path}",
+    summary="Read or follow a log",
+    response_class=StreamingResponse,
+    responses={**documented(404), **BYTES},
+)
+async def read_log(
+    run_id: RunId, path: FilePath, platform: Here, offset: Offset = 0, follow: Follow = False
+) -> StreamingResponse:
+    """Raw bytes from `offset`. With `follow` the answer stays open until the run is over.
+
+    Following waits for a log that does not exist yet. When the run is tried again, the log of
+    the new attempt follows from its first byte.
+    """
+    return await _log(platform, run_id, relative_path(path), offset, follow=follow)
+
+
+@router.get("/runs/{run_id}/files", summary="List a run's files", responses=documented(404))
+async def list_files(run_id: RunId, platform: Here) -> FileList:
+    """Outputs and logs; `sha256` is missing for a log that still grows."""
+    try:
+        return await platform.ask("history", "run-files", FileList, run_id=run_id)
+    except NotFoundError:
+        await find_run(platform, run_id)
+        return FileList()
+
+
+@router.get(
+    "/runs/{run_id}/files/{path:path}",
+    summary="Download a file of a run",
+    response_class=Response,
+    responses={
+        **documented(404),
+        **BYTES,
+        307: {"description": "To the file in the object store, valid for 15 minutes."},
+    },
+)
+async def get_file(run_id: RunId, path: FilePath, platform: Here) -> Response:
+    """A redirect to the stored file, or the bytes so far of a log that still grows."""
+    name = relative_path(path)
+    file = find_file((await list_files(run_id, platform)).files, name)
+    if file.sha256 is not None:
+        return to_blob(platform, file.sha256, name)
+    response = await _log(platform, run_id, name, 0, follow=False)
+    response.headers["Content-Disposition"] = "attachment"
+    return response
+
+
+@router.get("/runs/{run_id}/metrics", summary="Read logged values", responses=documented(404))
+async def get_metrics(
+    run_id: RunId,
+    platform: Here,
+    name: Annotated[str | None, Query(max_length=255, description="Only this metric.")] = None,
+    after: Annotated[int, Query(ge=0, description="Only values after this sequence.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Most values in the answer.")] = 1000,
+) -> MetricList:
+    """Values in the order they were logged."""
+    try:
+        return await platform.ask(
+            "history", "run-metrics", MetricList, run_id=run_id, name=name, after=after, limit=limit
+        )
+    except NotFoundError:
+        await find_run(platform, run_id)
+        return MetricList()
+
+
+async def _log(
+    platform: Platform, run_id: str, path: str, offset: int, *, follow: bool
+) -> LiveResponse:
+    log = RunLog(platform, run_id, path)
+    first = await log.read(offset, 0)
+    if first.missing:
+        run = await find_run(platform, run_id, stale=True)
+        if not follow or run.status in TERMINAL:
+            raise NotFoundError(
+                f"Run {run_id} has no log {path!r} (yet); see GET /api/v1/runs/{run_id}/logs.",
+                code="log.not_found",
+                field="path",
+            )
+    content = follow_log(platform, log, offset) if follow else present(log, offset, first)
+    return LiveResponse(platform, content, LOG_TYPE)

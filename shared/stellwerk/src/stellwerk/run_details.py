@@ -1,0 +1,114 @@
+"""``Run.get_details()``: a run as the dictionary that v1 code reads. Pure."""
+
+from datetime import datetime
+from typing import Any
+
+from stellwerk.api import RunView
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.runspec import EnvironmentReference, InputArgument, RunSpec, SnapshotSource
+
+
+def details(view: RunView, logs: dict[str, str]) -> dict[str, Any]:
+    """The v1 keys; ``logs`` maps the path of each log to its address."""
+    content: dict[str, Any] = {
+        "runId": view.run_id,
+        "target": view.target,
+        "status": view.status,
+        "startTimeUtc": _utc(view.started_at),
+        "endTimeUtc": _utc(view.ended_at),
+        "services": {},
+        "warnings": [{"source": "stellwerk", "message": text} for text in view.warnings],
+        "properties": _properties(view),
+        "inputDatasets": [
+            {
+                "dataset": {"id": each.dataset_id, "name": each.name, "version": each.version},
+                "consumptionDetails": {
+                    "type": "RunInput",
+                    "inputName": name,
+                    "mechanism": each.mode.capitalize(),
+                    "pathOnCompute": each.path,
+                },
+            }
+            for name, each in view.inputs.items()
+        ],
+        "outputDatasets": [],
+        "runDefinition": run_definition(view) if view.spec else {},
+        "logFiles": logs,
+        "submittedBy": view.submitted_by,
+    }
+    if view.error is not None:
+        content["error"] = {"error": {"code": view.error.code, "message": view.error.message}}
+    return content
+
+
+def run_definition(view: RunView) -> dict[str, Any]:
+    """What the run was asked to do."""
+    spec = view.spec
+    if spec is None:
+        return {}
+    return {
+        "script": spec.script,
+        "command": " ".join(spec.command or ()),
+        "arguments": [_argument(each) for each in spec.arguments],
+        "target": spec.target,
+        "framework": "Python",
+        "communicator": "None",
+        "nodeCount": 1,
+        "jobName": spec.display_name,
+        "maxRunDurationSeconds": spec.max_duration_s,
+        "data": {name: each.model_dump(mode="json") for name, each in spec.inputs.items()},
+        "outputData": {},
+        "dataReferences": {},
+        "environment": _environment(view, spec),
+        "environmentVariables": dict(spec.environment_variables),
+        "history": {
+            "outputCollection": True,
+            "directoriesToWatch": ["logs"],
+            "snapshotProject": True,
+        },
+        "docker": {"useDocker": False},
+        "amlCompute": {"name": None, "vmSize": None},
+    }
+
+
+def _properties(view: RunView) -> dict[str, str | None]:
+    properties = dict(view.properties)
+    if view.spec is not None and isinstance(view.spec.source, SnapshotSource):
+        properties.setdefault("ContentSnapshotId", view.spec.source.snapshot)
+    return properties
+
+
+def _environment(view: RunView, spec: RunSpec) -> dict[str, Any]:
+    given = spec.environment
+    definition = given if isinstance(given, EnvironmentDefinition) else EnvironmentDefinition()
+    reference = given if isinstance(given, EnvironmentReference) else None
+    image = view.image
+    return {
+        "name": reference.name if reference else (image.name if image else None),
+        "version": image.version if image and image.version else (reference and reference.version),
+        "python": {
+            "interpreterPath": (image and image.interpreter) or "python",
+            "userManagedDependencies": definition.user_managed,
+            "condaDependencies": {
+                "channels": list(definition.channels),
+                "dependencies": [
+                    *([f"python={definition.python}"] if definition.python else []),
+                    *definition.conda_packages,
+                    {"pip": list(definition.pip_packages)},
+                ],
+            },
+        },
+        "environmentVariables": dict(definition.environment_variables),
+        "docker": {"enabled": False, "baseImage": None, "baseDockerfile": None, "arguments": []},
+        "inferencingStackVersion": None,
+    }
+
+
+def _argument(argument: object) -> str:
+    if isinstance(argument, InputArgument):
+        return f"DatasetConsumptionConfig:{argument.input}"
+    return str(argument)
+
+
+def _utc(time: datetime | None) -> str | None:
+    return time.isoformat().replace("+00:00", "Z") if time else None
