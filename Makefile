@@ -9,7 +9,8 @@ MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/datas
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo up down check test constraints clean
+.PHONY: help setup demo up down check test e2e chaos bench generate constraints clean
+export STELLWERK_HOME ?= $(CURDIR)/.stellwerk
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +24,39 @@ $(VENV)/.ready: $(SETUP_INPUTS)
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -c constraints.txt \
 	  --group dev $(MEMBERS:%=-e %)
 	@touch $@
+
+demo: setup ## train Keras on MNIST through every service of an embedded stack
+	@$(BIN)/python training/examples/keras-mnist/demo.py
+
+up: setup ## start the embedded stack in .stellwerk/
+	@$(BIN)/stellwerk up
+
+down: setup ## stop it
+	@$(BIN)/stellwerk down
+
+check: setup ## format, lint, types, generated pages, fast tests
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy $(MEMBERS:%=%/src)
+	@$(BIN)/pytest -q -m "not slow" shared services training deploy tests/test_architecture.py
+
+test: setup ## every test: real broker, real object store, real Keras
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy $(MEMBERS:%=%/src)
+	@$(BIN)/pytest -q --durations=15
+
+e2e: setup ## the whole platform as processes
+	@$(BIN)/pytest -q tests/e2e
+
+chaos: setup ## kill every part at every phase of a run, with a seed
+	@$(BIN)/pytest -q tests/chaos --chaos=full
+
+bench: setup ## figures as ratios, JSON lines in bench-results/
+	@$(BIN)/python tests/bench/run.py
+
+generate: setup ## docs pages that come from the code
+	@$(BIN)/python docs/generate.py
 
 constraints: ## pin every dependency anew, host-free
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \

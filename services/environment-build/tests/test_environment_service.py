@@ -337,18 +337,22 @@ async def test_build_can_be_asked_for_and_forced(
         NAME, "environment-register", {"name": "e", "requirements": "alpha"}, EnvironmentView
     )
 
-    async def built(number: int) -> BuildView:
+    async def built(number: int) -> BuildView | None:
         view = await bus.call(NAME, "build-get", {"env_id": begun.env_id}, BuildView)
-        return view if (view.state, view.build) == ("ready", number) else None  # type: ignore[return-value]
+        return view if (view.state, view.build) == ("ready", number) else None
 
     begun = await bus.call(NAME, "build-start", {"name": "e"}, BuildView)
     assert begun.state == "building"
-    assert (await wait_until(lambda: built(1))).packages == ("alpha==1.0",)
+    first = await wait_until(lambda: built(1))
+    assert first is not None
+    assert first.packages == ("alpha==1.0",)
     make_wheel("alpha", "2.0")
     there = await bus.call(NAME, "build-start", {"name": "e"}, BuildView)
     assert (there.state, there.packages) == ("ready", ("alpha==1.0",))
     await bus.call(NAME, "build-start", {"name": "e", "rebuild": True}, BuildView)
-    assert (await wait_until(lambda: built(2))).packages == ("alpha==2.0",)
+    second = await wait_until(lambda: built(2))
+    assert second is not None
+    assert second.packages == ("alpha==2.0",)
 
 
 async def test_restart_takes_builds_up_again(

@@ -110,7 +110,9 @@ async def _check(scope: Scope, body: bytes) -> None:
             check_json(body)
     except JsonError as error:
         where = "" if error.offset is None else f" at offset {error.offset}"
-        raise HttpError(400, "json.invalid", f"The body is not valid JSON{where}: {error}.") from error
+        raise HttpError(
+            400, "json.invalid", f"The body is not valid JSON{where}: {error}."
+        ) from error
 
 
 def _too_large(limit: int) -> HttpError:

@@ -20,9 +20,7 @@ from stellwerk_gateway.problems import HttpError
 RUN_NOT_FOUND = "run.not_found"
 
 
-def submission(
-    request: RunRequest, *, workspace: str, key: str, submitted_by: str
-) -> RunSubmitted:
+def submission(request: RunRequest, *, workspace: str, key: str, submitted_by: str) -> RunSubmitted:
     """The fact a request becomes. Raises UserError for a field the fact may not have."""
     if request.parent_run_id is not None and not ids.is_id(request.parent_run_id):
         raise UserError(

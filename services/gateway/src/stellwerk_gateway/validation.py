@@ -75,9 +75,7 @@ def _illegal_id(errors: Sequence[Error]) -> HttpError | None:
     return None
 
 
-def _likeliest(
-    errors: Sequence[Error], types_of: Mapping[str, Any]
-) -> list[tuple[Error, _Place]]:
+def _likeliest(errors: Sequence[Error], types_of: Mapping[str, Any]) -> list[tuple[Error, _Place]]:
     """All errors outside unions, and of each union only the branch that fits best."""
     unions: dict[tuple[str | int, ...] | None, dict[str, list[tuple[Error, _Place]]]] = {}
     for error in errors:

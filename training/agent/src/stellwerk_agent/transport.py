@@ -44,7 +44,7 @@ class Transport(object):
             return False
         if os.getpid() != self._pid:
             self._close()  # the parent's connection: only this process's hold on it ends
-            pass
+            self._reset()
         with self._lock:
             if self._busy:
                 # A signal handler interrupted a send of this thread: its line must stay whole.

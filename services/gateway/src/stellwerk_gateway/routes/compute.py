@@ -24,9 +24,7 @@ async def create_compute(
 
 
 @router.get("/compute", summary="List clusters")
-async def list_compute(
-    query: Annotated[PageQuery, Query()], platform: Here
-) -> Page[ComputeView]:
+async def list_compute(query: Annotated[PageQuery, Query()], platform: Here) -> Page[ComputeView]:
     """All clusters with their nodes."""
     return await platform.ask("scheduler", "compute-list", Page[ComputeView], **query.model_dump())
 
@@ -43,14 +41,10 @@ async def get_compute(compute: ComputeId, platform: Here) -> ComputeView:
 async def patch_compute(compute: ComputeId, body: ComputePatch, platform: Here) -> ComputeView:
     """Changes how many nodes it keeps and how long they idle."""
     patch = body.model_dump(exclude_none=True)
-    return await platform.ask(
-        "scheduler", "compute-update", ComputeView, name=compute, patch=patch
-    )
+    return await platform.ask("scheduler", "compute-update", ComputeView, name=compute, patch=patch)
 
 
-@router.delete(
-    "/compute/{compute}", summary="Delete a cluster", responses=documented(404, 409)
-)
+@router.delete("/compute/{compute}", summary="Delete a cluster", responses=documented(404, 409))
 async def delete_compute(compute: ComputeId, platform: Here) -> ComputeView:
     """Lets its nodes go; runs that still wait for it are told why they cannot start."""
     return await platform.ask("scheduler", "compute-delete", ComputeView, name=compute)

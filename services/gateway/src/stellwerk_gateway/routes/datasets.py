@@ -150,9 +150,7 @@ async def upload_files(
     return await platform.send("dataset", "datastore-upload", request, DatastoreUploadView)
 
 
-@router.get(
-    "/datastores/{datastore}/files", summary="List a datastore", responses=documented(404)
-)
+@router.get("/datastores/{datastore}/files", summary="List a datastore", responses=documented(404))
 async def list_datastore_files(
     datastore: DatastoreName, query: Annotated[PrefixQuery, Query()], platform: Here
 ) -> Page[DatasetFileView]:

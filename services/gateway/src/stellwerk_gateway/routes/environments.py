@@ -37,9 +37,7 @@ async def register_environment(
     response: Response,
 ) -> EnvironmentView:
     """A new version (201), or the one that has the same definition already (200)."""
-    view = await platform.send(
-        "environment-build", "environment-register", body, EnvironmentView
-    )
+    view = await platform.send("environment-build", "environment-register", body, EnvironmentView)
     response.status_code = 201 if view.created else 200
     return view
 
@@ -54,9 +52,7 @@ async def list_environments(
     )
 
 
-@router.get(
-    "/environments/{environment}", summary="Show an environment", responses=documented(404)
-)
+@router.get("/environments/{environment}", summary="Show an environment", responses=documented(404))
 async def get_environment(
     environment: EnvironmentName, platform: Here, version: Version = None
 ) -> EnvironmentView:

@@ -53,9 +53,7 @@ async def list_models(query: Annotated[ModelQuery, Query()], platform: Here) -> 
 @router.get("/models/{model}", summary="Show a model", responses=documented(404))
 async def get_model(model: ModelId, platform: Here, version: Version = None) -> ModelView:
     """The latest version unless one is asked for, with the run it came from."""
-    return await platform.ask(
-        "model-registry", "model-get", ModelView, name=model, version=version
-    )
+    return await platform.ask("model-registry", "model-get", ModelView, name=model, version=version)
 
 
 @router.patch(

@@ -70,9 +70,7 @@ async def submit_run(
 @router.get("/runs", summary="List runs")
 async def list_runs(query: Annotated[RunQuery, Query()], platform: Here) -> Page[RunView]:
     """Runs without their specs, newest first unless `order` says otherwise."""
-    return await platform.ask(
-        "history", "run-list", Page[RunView], **query.model_dump(mode="json")
-    )
+    return await platform.ask("history", "run-list", Page[RunView], **query.model_dump(mode="json"))
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=documented(404))

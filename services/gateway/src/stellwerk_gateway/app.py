@@ -1,0 +1,125 @@
+"""Composition root: the REST application, the layers around it, and its port."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from stellwerk.api import Problem
+from stellwerk.environment_spec import InvalidEnvironment
+from stellwerk.errors import StellwerkError
+from stellwerk_gateway import pages
+from stellwerk_gateway.auth import Authentication, FailureLimit, TokenFile
+from stellwerk_gateway.guard import Guard
+from stellwerk_gateway.limits import BodyLimits
+from stellwerk_gateway.platform import Platform
+from stellwerk_gateway.problems import problem, problem_of
+from stellwerk_gateway.routes import api
+from stellwerk_gateway.server import ApiServer
+from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.validation import refusal
+from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.service import Runtime
+
+TOKENS_CHECK_S = 5.0
+ABOUT = """
+Training runs on your own machines: submit, follow, fetch what they leave.
+
+Send `Authorization: Bearer <token>` with every request. Errors are `application/problem+json`
+(RFC 9457): `code` is stable, `field` names what is wrong, `detail` says what to do.
+"""
+
+
+async def build(runtime: Runtime[GatewaySettings]) -> None:
+    """Listen on the REST port; raises ValueError for a bad tokens file, OSError for the port."""
+    settings = runtime.settings
+    tokens = TokenFile(settings.tokens_file)
+    objects = ObjectStore(settings)  # not waited for: only downloads and uploads need it
+    platform = Platform(settings, runtime.bus, objects, runtime.clock)
+    server = ApiServer(layered(platform, tokens), settings)
+    serving = runtime.spawn("rest", server.serve())
+    runtime.every("tokens", TOKENS_CHECK_S, tokens.refresh)
+
+    async def stop() -> None:
+        platform.stopping.set()
+        server.stop()
+        await serving
+        objects.close()
+
+    runtime.on_stop(stop)
+    runtime.log.info("REST", action="listening", host=settings.api_host, port=server.port)
+
+
+def layered(platform: Platform, tokens: TokenFile) -> ASGIApp:
+    """The application inside its layers: guard, authentication, body limits."""
+    limited = BodyLimits(application(platform), platform.settings)
+    authenticated = Authentication(limited, tokens, FailureLimit(platform.clock))
+    return Guard(authenticated, platform.settings.allowed_hosts)
+
+
+def application(platform: Platform) -> FastAPI:
+    """The routes, and how their errors become problems."""
+    app = FastAPI(
+        title="Stellwerk",
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers=_handlers(),
+    )
+    app.state.platform = platform
+    bearer = Depends(HTTPBearer(auto_error=False, description="A token of the tokens file."))
+    app.include_router(api(), dependencies=[bearer])
+    description = _describe(app)
+    app.openapi_schema = description
+    app.include_router(pages.router(description), include_in_schema=False)
+    return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with the model of all problems in it."""
+    found: dict[str, Any] = get_openapi(
+        title=app.title, version="1", description=app.description, routes=app.routes
+    )
+    schemas = found["components"]["schemas"]
+    schemas["Problem"] = Problem.model_json_schema()
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    return found
+
+
+def _handlers() -> dict[int | type[Exception], Callable[[Request, Any], Awaitable[Response]]]:
+    async def known(_: Request, error: Exception) -> Response:
+        return problem_of(error)
+
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        route = request.scope.get("route")
+        return problem_of(refusal(error.errors(), _types_of(route)))
+
+    async def unrouted(_: Request, error: HTTPException) -> Response:
+        code = {404: "route.not_found", 405: "method.not_allowed"}.get(error.status_code, "http")
+        detail = f"{error.detail}. GET /docs lists all routes."
+        return problem(error.status_code, code, detail, headers=error.headers)
+
+    return {
+        StellwerkError: known,
+        InvalidEnvironment: known,
+        RequestValidationError: invalid,
+        HTTPException: unrouted,
+        Exception: known,
+    }
+
+
+def _types_of(route: Any) -> dict[str, Any]:
+    """The types of a route's body and of its query, where they are models."""
+    body = getattr(route, "body_field", None)
+    query = getattr(getattr(route, "dependant", None), "query_params", ())
+    found = {} if body is None else {"body": body.field_info.annotation}
+    return found | ({"query": query[0].field_info.annotation} if len(query) == 1 else {})
