@@ -50,7 +50,7 @@ e2e: setup ## the whole platform as processes
 	@$(BIN)/pytest -q tests/e2e
 
 chaos: setup ## kill every part at every phase of a run, with a seed
-	@$(BIN)/pytest -q tests/chaos --chaos=full
+	@STELLWERK_CHAOS=full $(BIN)/pytest -q --timeout 1800 tests/chaos
 
 bench: setup ## figures as ratios, JSON lines in bench-results/
 	@$(BIN)/python tests/bench/run.py

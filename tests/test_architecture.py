@@ -48,7 +48,11 @@ def test_no_service_imports_another(service: str) -> None:
 
 def test_contracts_and_agent_know_nothing_of_services() -> None:
     for path in (ROOT / "shared/stellwerk/src").rglob("*.py"):
-        allowed = {"stellwerk", "stellwerk_agent", "stellwerk_embedded"}  # the last two lazily, by name
+        allowed = {
+            "stellwerk",
+            "stellwerk_agent",
+            "stellwerk_embedded",
+        }  # the last two lazily, by name
         found = {name.partition(".")[0] for name in imports(path) if name.startswith("stellwerk")}
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {found - allowed}"
     for path in (ROOT / "training/agent/src").rglob("*.py"):
@@ -68,7 +72,17 @@ def test_every_service_has_the_same_files(service: str) -> None:
 @pytest.mark.parametrize("service", [name for name in SERVICES if name != "gateway"])
 def test_deciders_do_no_io(service: str) -> None:
     domain = ROOT / "services" / service / "src" / package(service) / "domain.py"
-    forbidden = {"asyncio", "sqlalchemy", "nats", "minio", "httpx2", "socket", "subprocess", "time", "random"}
+    forbidden = {
+        "asyncio",
+        "sqlalchemy",
+        "nats",
+        "minio",
+        "httpx2",
+        "socket",
+        "subprocess",
+        "time",
+        "random",
+    }
     found = {name.partition(".")[0] for name in imports(domain)} & forbidden
     assert not found, f"{domain.relative_to(ROOT)} imports {found}"
 
@@ -87,7 +101,10 @@ def test_files_and_functions_stay_short_and_documented(path: Path) -> None:
 
 
 def test_only_one_home_for_clocks_and_random_ids() -> None:
-    homes = {"shared/stellwerk-kit/src/stellwerk_kit/clock.py", "shared/stellwerk/src/stellwerk/ids.py"}
+    homes = {
+        "shared/stellwerk-kit/src/stellwerk_kit/clock.py",
+        "shared/stellwerk/src/stellwerk/ids.py",
+    }
     pattern = re.compile(r"\b(datetime\.now\(|datetime\.utcnow\(|uuid4\()")
     for path in SOURCES:
         name = str(path.relative_to(ROOT))
@@ -97,16 +114,28 @@ def test_only_one_home_for_clocks_and_random_ids() -> None:
 
 
 def test_generated_pages_are_up_to_date() -> None:
-    done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_index_host_or_machine_path_is_committed() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     pattern = re.compile(r"https?://[\w.-]+/simple\b|/packages/[0-9a-f]{2}/[0-9a-f]{2}/")
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if path.suffix in {".py", ".toml", ".txt", ".md", ".yml", ".yaml", ""} and path.is_file() and path.name != "test_architecture.py":
+        if (
+            path.suffix in {".py", ".toml", ".txt", ".md", ".yml", ".yaml", ""}
+            and path.is_file()
+            and path.name != "test_architecture.py"
+        ):
             assert not pattern.search(path.read_text(errors="replace")), name
 
 

@@ -72,7 +72,7 @@ asyncio.run(builder.build(spec, identity, lambda line: print(line, flush=True)))
 """
 
 
-@pytest.mark.parametrize("point", ["resolved", "installed", "before_publish"])
+@pytest.mark.parametrize("point", ["resolved", "installed", "before_rename"])
 async def test_killed_build_leaves_nothing_usable_and_the_next_one_succeeds(
     make_wheel: MakeWheel, make_builder: MakeBuilder, tmp_path: Path, point: str
 ) -> None:

@@ -343,14 +343,14 @@ async def test_build_can_be_asked_for_and_forced(
 
     begun = await bus.call(NAME, "build-start", {"name": "e"}, BuildView)
     assert begun.state == "building"
-    first = await wait_until(lambda: built(1))
+    first: BuildView | None = await wait_until(lambda: built(1))
     assert first is not None
     assert first.packages == ("alpha==1.0",)
     make_wheel("alpha", "2.0")
     there = await bus.call(NAME, "build-start", {"name": "e"}, BuildView)
     assert (there.state, there.packages) == ("ready", ("alpha==1.0",))
     await bus.call(NAME, "build-start", {"name": "e", "rebuild": True}, BuildView)
-    second = await wait_until(lambda: built(2))
+    second: BuildView | None = await wait_until(lambda: built(2))
     assert second is not None
     assert second.packages == ("alpha==2.0",)
 
@@ -381,6 +381,7 @@ POINTS = [
     f"{NAME}.before_build",
     f"{NAME}.resolved",
     f"{NAME}.installed",
+    f"{NAME}.before_rename",
     f"{NAME}.before_publish",
     f"{NAME}.before_finish",
     f"{NAME}.after_publish",

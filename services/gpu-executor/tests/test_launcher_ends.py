@@ -144,7 +144,7 @@ while True: signal.pause()
 async def test_stop_then_kill_after_grace(tmp_path: Path) -> None:
     async with launcher(tmp_path) as service:
         handle = await service.start(request(tmp_path / "a1", STUBBORN))
-        await log_holds(handle, b"ready")
+        await log_holds(handle, b"ready\n")
         started = time.monotonic()
         handle.stop("superseded", grace_s=0.4)
         handle.stop("canceled", grace_s=30)
@@ -154,11 +154,23 @@ async def test_stop_then_kill_after_grace(tmp_path: Path) -> None:
     assert read(handle.attempt.log).endswith(b"not yet\n")
 
 
+async def test_repeated_stop_may_shorten_the_grace(tmp_path: Path) -> None:
+    async with launcher(tmp_path) as service:
+        handle = await service.start(request(tmp_path / "a1", STUBBORN))
+        await log_holds(handle, b"ready\n")
+        handle.stop("canceled")
+        await log_holds(handle, b"not yet\n")
+        handle.stop("node-drain", grace_s=0)
+        record = await handle.wait()
+    assert (record.reason, record.signal) == ("canceled", signal.SIGKILL)
+    assert read(handle.attempt.log).count(b"not yet") == 1
+
+
 async def test_stop_is_graceful(tmp_path: Path) -> None:
     script = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(0))\nprint('ready')\nsignal.pause()"
     async with launcher(tmp_path) as service:
         handle = await service.start(request(tmp_path / "a1", script))
-        await log_holds(handle, b"ready")
+        await log_holds(handle, b"ready\n")
         handle.stop("canceled")
         record = await handle.wait()
     assert (record.reason, record.exit_code) == ("canceled", 0)

@@ -29,7 +29,7 @@ async def main():
     folder = Path({folder!r})
     async with launcher(folder) as service:
         handle = await service.start(request(folder / 'a1', {script!r}))
-        await log_holds(handle, b'ready')
+        await log_holds(handle, b'ready\\n')
         print('up', flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())
@@ -123,7 +123,7 @@ signal.pause()
 async def test_killed_supervisor_takes_the_run_along(tmp_path: Path) -> None:
     async with launcher(tmp_path) as service:
         handle = await service.start(request(tmp_path / "a1", FAMILY))
-        log = await log_holds(handle, b"ready")
+        log = await log_holds(handle, b"ready\n")
         shim = handle.attempt.read_shim()
         assert shim is not None
         os.kill(shim.pid, signal.SIGKILL)
@@ -140,7 +140,10 @@ async def test_executor_and_supervisor_killed(tmp_path: Path) -> None:
     shim = attempt.read_shim()
     assert shim is not None
     kill(process)
+    first_process = os.pidfd_open(shim.child_pid)
     os.kill(shim.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await readable(first_process)  # ended by the kernel: no executor is there to do it
     async with launcher(tmp_path) as service:
         handle = await service.adopt(attempt)
         assert handle is not None

@@ -1,6 +1,9 @@
 """Records through the real supervisor: every line arrives, once and whole, whatever happens."""
 
+import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,40 @@ async def test_killed_right_after_logging(tmp_path: Path) -> None:
     assert [r["v"] for r in records] == list(range(500))
 
 
+PAUSES_ITS_SUPERVISOR = """
+import os, signal
+from stellwerk_agent import Run
+run = Run.get_context()
+print('ready')
+open('gate').read()
+os.kill(os.getppid(), signal.SIGSTOP)
+for n in range(50): run.log('n', n)
+print('last words')
+"""
+
+
+async def test_nothing_is_lost_when_the_supervisor_sees_the_end_first(tmp_path: Path) -> None:
+    async with launcher(tmp_path) as service:
+        start = request(tmp_path / "a1", PAUSES_ITS_SUPERVISOR)
+        os.mkfifo(start.cwd / "gate")
+        handle = await service.start(start)
+        await log_holds(handle, b"ready\n")
+        shim = handle.attempt.read_shim()
+        assert shim is not None
+        child = os.pidfd_open(shim.child_pid)
+        (start.cwd / "gate").write_text("")
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(child, ended.set)
+        await ended.wait()
+        loop.remove_reader(child)
+        os.close(child)
+        os.kill(shim.pid, signal.SIGCONT)
+        await handle.wait()
+    records = [json.loads(line) for line in read(handle.attempt.records).splitlines()]
+    assert [r["v"] for r in records] == list(range(50))
+    assert read(handle.attempt.log) == b"ready\nlast words\n"
+
+
 async def test_upload_lands_in_the_attempt_folder(tmp_path: Path) -> None:
     script = (
         "import io\nfrom stellwerk_agent import Run\n"
@@ -95,7 +132,7 @@ async def test_records_wake_the_follower(tmp_path: Path) -> None:
     )
     async with launcher(tmp_path) as service:
         handle = await service.start(request(tmp_path / "a1", script))
-        await log_holds(handle, b"ready")
+        await log_holds(handle, b"ready\n")
         gate = tmp_path / "a1-work" / "gate"
         handle.activity.clear()
         gate.write_text("")

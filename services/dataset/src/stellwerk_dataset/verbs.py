@@ -36,6 +36,7 @@ from stellwerk_dataset.waiting import WaitingStore
 from stellwerk_kit.objects import ObjectStore
 
 MANIFESTS_KEPT = 8
+MAX_PAGE_BYTES = 512 * 1024
 
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -167,9 +168,9 @@ class Verbs:
         if dataset.kind == "urls":
             web = await self._store.web_files(dataset.id)
             views = [DatasetFileView.model_validate(file, from_attributes=True) for file in web]
-            return _page(views, request)
+            return _page(_after(views, request.cursor), request.limit)
         manifest = await self._manifest(dataset.manifest or "")
-        return _page(_views(manifest.entries), request)
+        return _page(_after(_views(manifest.entries), request.cursor), request.limit)
 
     async def unregister(self, request: DatasetUnregister) -> DatasetUnregistered:
         """Take a name away; datasets and the runs that used them stay."""
@@ -189,11 +190,7 @@ class Verbs:
         entries = await self._store.datastore_page(
             request.name, request.prefix, request.limit + 1, request.cursor
         )
-        more = len(entries) > request.limit
-        shown = entries[: request.limit]
-        return Page[DatasetFileView](
-            items=tuple(_views(shown)), next_cursor=shown[-1].path if more else None
-        )
+        return _page(_views(entries), request.limit)
 
     async def _check_blobs(self, field: str, entries: Sequence[ManifestEntry]) -> None:
         """Every blob is stored with the size the caller says."""
@@ -231,8 +228,18 @@ def _views(entries: Sequence[ManifestEntry]) -> list[DatasetFileView]:
     ]
 
 
-def _page(files: Sequence[DatasetFileView], request: DatasetFilesQuery) -> Page[DatasetFileView]:
-    after = [file for file in files if request.cursor is None or file.path > request.cursor]
-    shown = after[: request.limit]
-    more = len(after) > request.limit
+def _after(files: Sequence[DatasetFileView], cursor: str | None) -> list[DatasetFileView]:
+    return [file for file in files if cursor is None or file.path > cursor]
+
+
+def _page(files: Sequence[DatasetFileView], limit: int) -> Page[DatasetFileView]:
+    """The first ``limit`` files, fewer where they would not fit into one message."""
+    shown: list[DatasetFileView] = []
+    room = MAX_PAGE_BYTES
+    for file in files[:limit]:
+        room -= len(file.model_dump_json())
+        if shown and room < 0:
+            break
+        shown.append(file)
+    more = len(files) > len(shown)
     return Page[DatasetFileView](items=tuple(shown), next_cursor=shown[-1].path if more else None)

@@ -140,7 +140,7 @@ class Builder:
                 "seconds": round(self._clock.monotonic() - started, 3),
             }
         )
-        failpoint("environment-build.before_publish")
+        failpoint("environment-build.before_rename")
         self.cache.publish(construction.target, ready)
         return ready
 

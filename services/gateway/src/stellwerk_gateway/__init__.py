@@ -1,0 +1,1 @@
+"""The gateway: REST and Server-Sent Events in front of the bus; stateless."""

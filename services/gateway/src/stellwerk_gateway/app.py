@@ -1,6 +1,6 @@
 """Composition root: the REST application, the layers around it, and its port."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -23,6 +23,7 @@ from stellwerk_gateway.problems import problem, problem_of
 from stellwerk_gateway.routes import api
 from stellwerk_gateway.server import ApiServer
 from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.snapshots import SnapshotPaths
 from stellwerk_gateway.validation import refusal
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.service import Runtime
@@ -41,7 +42,7 @@ async def build(runtime: Runtime[GatewaySettings]) -> None:
     settings = runtime.settings
     tokens = TokenFile(settings.tokens_file)
     objects = ObjectStore(settings)  # not waited for: only downloads and uploads need it
-    platform = Platform(settings, runtime.bus, objects, runtime.clock)
+    platform = Platform(settings, runtime.bus, objects, runtime.clock, SnapshotPaths(objects))
     server = ApiServer(layered(platform, tokens), settings)
     serving = runtime.spawn("rest", server.serve())
     runtime.every("tokens", TOKENS_CHECK_S, tokens.refresh)
@@ -95,7 +96,9 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     return found
 
 
-def _handlers() -> dict[int | type[Exception], Callable[[Request, Any], Awaitable[Response]]]:
+def _handlers() -> dict[
+    int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
+]:
     async def known(_: Request, error: Exception) -> Response:
         return problem_of(error)
 
@@ -120,6 +123,6 @@ def _handlers() -> dict[int | type[Exception], Callable[[Request, Any], Awaitabl
 def _types_of(route: Any) -> dict[str, Any]:
     """The types of a route's body and of its query, where they are models."""
     body = getattr(route, "body_field", None)
-    query = getattr(getattr(route, "dependant", None), "query_params", ())
+    query: Any = getattr(getattr(route, "dependant", None), "query_params", ())
     found = {} if body is None else {"body": body.field_info.annotation}
     return found | ({"query": query[0].field_info.annotation} if len(query) == 1 else {})

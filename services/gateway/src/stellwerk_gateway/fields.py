@@ -19,7 +19,7 @@ ComputeId = Annotated[
     str, Path(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a cluster.")
 ]
 ModelId = Annotated[
-    str, Path(pattern=r"^[a-zA-Z0-9][\w\-.]{0,254}$", description="Name of a model.")
+    str, Path(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$", description="Name of a model.")
 ]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31, description="Version, from 1.")]
 Version = Annotated[

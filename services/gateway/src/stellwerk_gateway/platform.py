@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from stellwerk_gateway.problems import HttpError
 from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.snapshots import SnapshotPaths
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.objects import ObjectStore
@@ -33,6 +34,7 @@ class Platform:
     bus: Bus
     objects: ObjectStore
     clock: Clock
+    snapshots: SnapshotPaths
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(

@@ -1,4 +1,4 @@
-"""What can be said about a run before it is accepted: does what it names exist?
+"""What can be said about a run before it is accepted: whether what it names exists.
 
 All questions are asked at once. Best effort: who does not answer within a second is not waited
 for, because the owners check again when the run is prepared, and a platform part that is away
@@ -7,45 +7,27 @@ must not stop submissions.
 
 import asyncio
 import difflib
-from collections import OrderedDict
 from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 
 from stellwerk import ids
 from stellwerk.api import ComputeView, DatasetView, EnvironmentView, Page, RunRequest, RunView
 from stellwerk.environment_spec import EnvironmentDefinition, InvalidEnvironment, check
-from stellwerk.errors import NotFoundError, ServiceUnavailableError, StellwerkError, UserError
+from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError, UserError
 from stellwerk.runspec import DatasetInput, EnvironmentReference, RunSpec, SnapshotSource
 from stellwerk_gateway.platform import BEST_EFFORT_S, Platform
 
 BUILT_IN_TARGET = "local"
-CACHED_SNAPSHOTS = 64
 SHOWN_FILES = 10
 
 
-class SnapshotPaths:
-    """The paths of recently used snapshots, by digest."""
-
-    def __init__(self) -> None:
-        self._paths: OrderedDict[str, frozenset[str]] = OrderedDict()
-
-    async def of(self, platform: Platform, digest: str) -> frozenset[str]:
-        """The paths in one snapshot. Raises NotFoundError for one that is not stored."""
-        if digest not in self._paths:
-            manifest = await platform.objects.get_manifest(digest)
-            self._paths[digest] = frozenset(entry.path for entry in manifest.entries)
-            while len(self._paths) > CACHED_SNAPSHOTS:
-                self._paths.popitem(last=False)
-        self._paths.move_to_end(digest)
-        return self._paths[digest]
-
-
-async def precheck(platform: Platform, snapshots: SnapshotPaths, request: RunRequest) -> None:
+async def precheck(platform: Platform, request: RunRequest) -> None:
     """Raise the first UserError there is, in the order of the request's fields."""
     spec = request.spec
     environment = spec.environment
     questions: list[Awaitable[None]] = []
     if isinstance(spec.source, SnapshotSource):
-        questions.append(_script_exists(platform, snapshots, spec, spec.source.snapshot))
+        questions.append(_script_exists(platform, spec, spec.source.snapshot))
     questions += [_input_exists(platform, name, asked) for name, asked in spec.inputs.items()]
     if isinstance(environment, EnvironmentDefinition):
         questions.append(_definition_usable(environment))
@@ -69,11 +51,9 @@ async def _in_time(question: Awaitable[None]) -> None:
         return
 
 
-async def _script_exists(
-    platform: Platform, snapshots: SnapshotPaths, spec: RunSpec, digest: str
-) -> None:
+async def _script_exists(platform: Platform, spec: RunSpec, digest: str) -> None:
     try:
-        paths = await snapshots.of(platform, digest)
+        paths = await platform.snapshots.of(digest)
     except NotFoundError as error:
         raise UserError(
             f"spec.source.snapshot: there is no snapshot {digest}. Upload it first "
@@ -81,9 +61,7 @@ async def _script_exists(
             code="source.snapshot",
             field="spec.source.snapshot",
         ) from error
-    except StellwerkError as error:
-        if isinstance(error, ServiceUnavailableError):
-            raise
+    except ProtocolError as error:
         raise UserError(
             f"spec.source.snapshot: blob {digest} is no snapshot.",
             code="source.snapshot",
@@ -98,19 +76,12 @@ async def _script_exists(
 
 
 async def _input_exists(platform: Platform, name: str, asked: DatasetInput) -> None:
-    try:
-        await platform.ask(
-            "dataset", "dataset-get", DatasetView, name=asked.dataset, version=asked.version
-        )
-        return
-    except NotFoundError:
-        pass
-    if ids.is_id(asked.dataset):
-        try:
-            await platform.ask("dataset", "dataset-get", DatasetView, dataset_id=asked.dataset)
+    by_name = {"name": asked.dataset, "version": asked.version}
+    by_id = {"dataset_id": asked.dataset}
+    for fields in (by_name, by_id) if ids.is_id(asked.dataset) else (by_name,):
+        with suppress(NotFoundError):
+            await platform.ask("dataset", "dataset-get", DatasetView, **fields)
             return
-        except NotFoundError:
-            pass
     version = "" if asked.version is None else f" version {asked.version}"
     field = f"spec.inputs.{name}"
     raise NotFoundError(

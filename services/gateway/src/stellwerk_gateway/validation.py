@@ -28,6 +28,8 @@ _CODES = {
     "string_too_long": "field.too_long",
     "string_too_short": "field.too_short",
 }
+_BLAMED = {"source.entrypoint": ("script",)}
+"""Codes of rules over a whole model, and the field of it that they blame."""
 _NAME_FIELDS = frozenset({"name", "experiment", "target", "datastore"})
 
 Error = Mapping[str, Any]
@@ -54,8 +56,8 @@ def refusal(errors: Sequence[Error], types_of: Mapping[str, Any]) -> HttpError:
         return missing
     chosen = _likeliest(errors, types_of)
     error, place = chosen[0]
-    field = _dotted(place.path)
     code = _code(error, place)
+    field = _dotted((*place.path, *_BLAMED.get(code, ())))
     detail = f"{field or 'body'}: {_sentence(error, place)}"
     if len(chosen) > 1:
         others = ", ".join(dict.fromkeys(_dotted(other.path) or "body" for _, other in chosen[1:6]))

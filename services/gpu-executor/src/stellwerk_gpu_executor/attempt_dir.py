@@ -81,18 +81,19 @@ class AttemptDir:
 
     def read_launch(self) -> dict[str, Any] | None:
         """Return what `write_launch` wrote."""
-        try:
-            launch = json.loads((self.path / "launch.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return launch if isinstance(launch, dict) else None
+        return self._read_object("launch.json")
 
     def write_stop(self, reason: str, grace_s: float | None, message: str | None) -> None:
-        """Say why the run is about to be stopped; `grace_s` None means the launch's own."""
-        stop = {"reason": reason, "message": message}
-        self._write(
-            "stop.json", json.dumps(stop if grace_s is None else stop | {"grace_s": grace_s})
-        )
+        """Say why the run is about to be stopped; `grace_s` None means the launch's own.
+
+        A repeated stop keeps the first reason and the shorter grace, whether or not the
+        supervisor has read the first one.
+        """
+        stop: dict[str, Any] = {"reason": reason, "message": message}
+        before = self._read_object("stop.json") or {}
+        stop |= {name: before[name] for name in ("reason", "message") if name in before}
+        graces = [grace for grace in (grace_s, before.get("grace_s")) if grace is not None]
+        self._write("stop.json", json.dumps(stop | ({"grace_s": min(graces)} if graces else {})))
 
     def write_lease(self, deadline_mono: float | None) -> None:
         """Let the run live until `deadline_mono` on the monotonic clock; None: for ever."""
@@ -126,6 +127,13 @@ class AttemptDir:
                 size = source.tell()
         records = self.records.stat().st_size if self.records.exists() else 0
         return {"log_bytes": size, "log_sha256": digest.hexdigest(), "records_bytes": records}
+
+    def _read_object(self, name: str) -> dict[str, Any] | None:
+        try:
+            value = json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
 
     def _write(self, name: str, text: str, *, durable: bool = False) -> None:
         temporary = self.path / f"{name}.new"

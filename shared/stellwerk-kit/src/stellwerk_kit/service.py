@@ -147,6 +147,7 @@ class Runtime(Generic[S]):
         for verb, request, answer in self._verbs:
             respond = responder(verb, request, answer)
             await self.bus.serve(self.name, verb, self._in_background(verb, respond))
+        await self.bus.client.flush()  # the broker knows the verbs before anybody is told "ready"
         for _, begin in self._consumers:
             begin()
         self.operations.ready = True

@@ -422,13 +422,18 @@ class ModelPatch(Spec):
 
 
 class ModelLineage(View):
-    """What a model was made from."""
+    """What a model was made from.
+
+    ``inputs`` is what its run read; ``datasets`` maps a purpose to a dataset id, as the caller
+    named them.
+    """
 
     run_id: str | None = None
     experiment: str | None = None
     env_id: str | None = None
     snapshot: str | None = None
     inputs: dict[str, ResolvedInput] = {}
+    datasets: dict[str, str] = {}
 
 
 class ModelView(View):

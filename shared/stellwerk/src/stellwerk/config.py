@@ -54,12 +54,14 @@ def discover(
 
 def from_file(path: Path) -> Connection:
     """The connection in one file, or in the usual places of one folder. Raises UserError."""
-    places = [path] if path.is_file() else [path / ".stellwerk" / "config.json", path / "config.json"]
+    places = (
+        [path] if path.is_file() else [path / ".stellwerk" / "config.json", path / "config.json"]
+    )
     for place in places:
         if content := _read(place):
             return _from_content(content, place, None, None)
     raise UserError(
-        f"path: {path} holds no Stellwerk configuration (a JSON file with \"url\"). "
+        f'path: {path} holds no Stellwerk configuration (a JSON file with "url"). '
         "Write one with Workspace.write_config(), or run `stellwerk up` and leave path out.",
         code="workspace.not_found",
         field="path",

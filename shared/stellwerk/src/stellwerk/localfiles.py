@@ -49,7 +49,9 @@ def tree(folder: Path, pattern: str | None = None) -> list[LocalFile]:
     if not folder.is_dir():
         raise UserError(f"src_dir: {folder} is not a folder", code="file.missing", field="src_dir")
     found = sorted(folder.rglob(pattern or "*"))
-    return [local_file(each, each.relative_to(folder).as_posix()) for each in found if not each.is_dir()]
+    return [
+        local_file(each, each.relative_to(folder).as_posix()) for each in found if not each.is_dir()
+    ]
 
 
 def hashed(files: Iterable[LocalFile]) -> list[HashedFile]:

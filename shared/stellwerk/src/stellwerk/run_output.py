@@ -30,10 +30,6 @@ class RunPrinter:
             self._print(f"\nStreaming {path}\n{'=' * (len(path) + 10)}\n\n")
         self._print(self._text.feed(chunk.data))
 
-    def line(self, text: str) -> None:
-        """A line of its own between the lines of a log."""
-        self._print(("" if self._at_line_start else "\n") + text + "\n")
-
     def end(self, details: dict[str, Any], *, with_error: bool) -> None:
         """The summary."""
         self._finish_log()

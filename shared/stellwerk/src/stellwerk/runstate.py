@@ -40,12 +40,14 @@ BEFORE_ATTEMPT = frozenset({S.NOT_STARTED, S.PREPARING, S.QUEUED, S.PROVISIONING
 LIVE = frozenset(BEFORE_ATTEMPT | PLACED | {S.FINALIZING})
 
 TRANSITIONS: dict[type[Event], tuple[frozenset[RunStatus], RunStatus | None]] = {
-    run_events.RunPreparing: (frozenset({S.NOT_STARTED}), S.PREPARING),
+    # From Queued: a node found the environment gone, so the next attempt needs it made again.
+    run_events.RunPreparing: (frozenset({S.NOT_STARTED, S.QUEUED}), S.PREPARING),
     run_events.RunQueued: (frozenset({S.PREPARING, S.PROVISIONING}), S.QUEUED),
     run_events.RunProvisioning: (frozenset({S.QUEUED}), S.PROVISIONING),
     run_events.RunAssigned: (frozenset({S.QUEUED, S.PROVISIONING}), S.STARTING),
     run_events.RunStarted: (frozenset({S.STARTING}), S.RUNNING),
-    run_events.RunStopRequested: (frozenset(PLACED), None),
+    # In any live state: an attempt that was given up may come back while the run waits again.
+    run_events.RunStopRequested: (LIVE, None),
     run_events.AttemptLost: (frozenset(PLACED), None),
     run_events.RunRetrying: (frozenset(PLACED), S.QUEUED),
     run_events.RunFinalizing: (frozenset(PLACED), S.FINALIZING),
@@ -100,11 +102,11 @@ def evolve(state: RunState, event: Event) -> RunState:
         )
     if isinstance(event, run_events.RunAssigned):
         return replace(state, state=S.STARTING, attempt=event.attempt, not_responding=False)
-    if isinstance(event, run_events.RunRetrying):
-        return replace(state, state=S.QUEUED, not_responding=False)
     if isinstance(event, run_events.AttemptLost):
         return replace(state, not_responding=True)
-    return replace(state, state=after or state.state)
+    if after is None:
+        return state
+    return replace(state, state=after, not_responding=False)
 
 
 def replay(events: Iterable[Event]) -> RunState:

@@ -1,6 +1,6 @@
 """What runs leave: logs while they grow, files, metrics."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
@@ -19,7 +19,9 @@ from stellwerk_gateway.submission import find_run
 router = APIRouter(tags=["runs"])
 
 LOG_TYPE = "text/plain; charset=utf-8"
-BYTES = {200: {"description": "Raw bytes.", "content": {"text/plain": {}}}}
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Raw bytes.", "content": {"text/plain": {}}}
+}
 
 
 @router.get("/runs/{run_id}/logs", summary="List a run's logs", responses=documented(404))

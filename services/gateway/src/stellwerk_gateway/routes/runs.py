@@ -14,14 +14,13 @@ from stellwerk_gateway import examples
 from stellwerk_gateway.fields import PageQuery, RunId
 from stellwerk_gateway.names import checked_name
 from stellwerk_gateway.platform import BEST_EFFORT_S, Here, Platform, Who
-from stellwerk_gateway.precheck import SnapshotPaths, precheck
+from stellwerk_gateway.precheck import precheck
 from stellwerk_gateway.problems import documented
 from stellwerk_gateway.replies import ExperimentView, QueueReply
 from stellwerk_gateway.streams import LiveResponse, RunEvents, sse
 from stellwerk_gateway.submission import accept, cancel, find_run, submission
 
 router = APIRouter(tags=["runs"])
-snapshots = SnapshotPaths()
 
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
 WAITING = frozenset({RunStatus.QUEUED, RunStatus.PROVISIONING})
@@ -61,7 +60,7 @@ async def submit_run(
     """
     key = idempotency_key or ids.new_id()
     fact = submission(body, workspace=platform.settings.workspace, key=key, submitted_by=who)
-    await precheck(platform, snapshots, body)
+    await precheck(platform, body)
     view = await accept(platform, fact)
     response.headers["Location"] = f"/api/v1/runs/{view.run_id}"
     return view

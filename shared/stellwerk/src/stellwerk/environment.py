@@ -1,0 +1,184 @@
+"""Environments: what a script needs to run, under a name and a version."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView
+from stellwerk.client import Client, segment
+from stellwerk.conda_dependencies import CondaDependencies, definition_from, invalid, read_text
+from stellwerk.environment_spec import (
+    EnvironmentDefinition,
+    InvalidEnvironment,
+    from_requirements,
+)
+from stellwerk.errors import StellwerkError
+from stellwerk.runspec import EnvironmentReference
+from stellwerk.streams import follow
+from stellwerk.text import LogText
+
+if TYPE_CHECKING:
+    from stellwerk.workspace import Workspace
+
+_STANDING = frozenset({"ready", "failed"})
+
+
+class PythonSection:
+    """The Python part of an environment."""
+
+    __slots__ = ("conda_dependencies", "interpreter_path", "user_managed_dependencies")
+
+    def __init__(self) -> None:
+        self.conda_dependencies: CondaDependencies = CondaDependencies()
+        self.user_managed_dependencies: bool = False
+        self.interpreter_path: str | None = None
+
+
+class Environment:
+    """A definition, changeable until it is registered; an attribute with a typo is refused."""
+
+    __slots__ = (
+        "_registered",
+        "created",
+        "environment_variables",
+        "name",
+        "python",
+        "strict",
+        "version",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.version: str | None = None
+        self.python = PythonSection()
+        self.environment_variables: dict[str, str] = {}
+        self.strict = False
+        self.created = True
+        self._registered: EnvironmentDefinition | None = None
+
+    def __repr__(self) -> str:
+        return f"Environment(Name: {self.name}, Version: {self.version})"
+
+    @classmethod
+    def from_conda_specification(cls, name: str, file_path: str) -> "Environment":
+        """From a conda environment file. Raises UserError."""
+        return cls._of(name, definition_from(read_text(file_path)))
+
+    @classmethod
+    def from_pip_requirements(cls, name: str, file_path: str) -> "Environment":
+        """From a requirements.txt. Raises UserError."""
+        try:
+            return cls._of(name, from_requirements(read_text(file_path)))
+        except InvalidEnvironment as error:
+            raise invalid(error) from error
+
+    @classmethod
+    def get(
+        cls, workspace: "Workspace", name: str, version: str | int | None = None
+    ) -> "Environment":
+        """A registered environment; None is the latest version. Raises NotFoundError."""
+        params = {"version": None if version is None else str(version)}
+        view = workspace.client.get(f"/environments/{segment(name)}", EnvironmentView, params)
+        return cls.of_view(view)
+
+    @classmethod
+    def list(cls, workspace: "Workspace") -> "dict[str, Environment]":
+        """The latest version of every environment, by name."""
+        views = workspace.client.pages("/environments", EnvironmentView)
+        return {view.name: cls.of_view(view) for view in views}
+
+    @classmethod
+    def of_view(cls, view: EnvironmentView) -> "Environment":
+        """The platform's answer as an object."""
+        environment = cls._of(view.name, view.definition)
+        environment._registered = environment.definition()  # noqa: SLF001 - same class
+        environment.version = str(view.version)
+        environment.created = view.created
+        return environment
+
+    def clone(self, new_name: str) -> "Environment":
+        """The same definition under another name, not registered."""
+        return Environment._of(new_name, self.definition())
+
+    def definition(self) -> EnvironmentDefinition:
+        """The definition as it is now. Raises UserError naming what cannot be used."""
+        user_managed = self.python.user_managed_dependencies
+        return self.python.conda_dependencies.definition(
+            environment_variables=dict(self.environment_variables),
+            user_managed=user_managed,
+            interpreter=self.python.interpreter_path if user_managed else None,
+            strict=self.strict,
+        )
+
+    def register(self, workspace: "Workspace") -> "Environment":
+        """Store the definition; the same one again gives the same version (``created`` False)."""
+        request = EnvironmentRequest(name=self.name, definition=self.definition())
+        view = workspace.client.call("POST", "/environments", EnvironmentView, body=request)
+        return Environment.of_view(view)
+
+    def build(self, workspace: "Workspace", *, rebuild: bool = False) -> "ImageBuildDetails":
+        """Prepare the environment now instead of with its first run; registers it first."""
+        registered = self if self.reference() else self.register(workspace)
+        view = workspace.client.call(
+            "POST",
+            f"/environments/{segment(registered.name)}/builds",
+            BuildView,
+            params={"version": registered.version, "rebuild": "true" if rebuild else None},
+        )
+        return ImageBuildDetails(workspace.client, view)
+
+    def reference(self) -> EnvironmentReference | None:
+        """The registered version, unless the definition was changed since."""
+        if self.version is None or self._registered != self.definition():
+            return None
+        return EnvironmentReference(name=self.name, version=int(self.version))
+
+    @classmethod
+    def _of(cls, name: str, definition: EnvironmentDefinition) -> "Environment":
+        environment = cls(name)
+        environment.python.conda_dependencies = CondaDependencies.of(definition)
+        environment.python.user_managed_dependencies = definition.user_managed
+        environment.python.interpreter_path = definition.interpreter
+        environment.environment_variables = dict(definition.environment_variables)
+        environment.strict = definition.strict
+        return environment
+
+
+class ImageBuildDetails:
+    """A build under way or done."""
+
+    def __init__(self, client: Client, view: BuildView) -> None:
+        self._client = client
+        self.view = view
+
+    @property
+    def status(self) -> str:
+        """``not-built``, ``building``, ``ready`` or ``failed``; asks the platform."""
+        path = f"/builds/{segment(self.view.env_id)}"
+        self.view = self._client.get(path, BuildView)
+        return self.view.state
+
+    def logs(self) -> Iterator[bytes]:
+        """The build's log, live, until the build has ended."""
+        return follow(
+            self._client,
+            f"/builds/{segment(self.view.env_id)}/log",
+            lambda _offset: self.status in _STANDING,
+        )
+
+    def wait_for_completion(
+        self, show_output: bool = True, raise_on_error: bool = True
+    ) -> "ImageBuildDetails":
+        """Wait for the build; raises StellwerkError with the resolver's words where it failed."""
+        text = LogText(neutralise=sys.stdout.isatty())
+        if self.view.state not in _STANDING:
+            for chunk in self.logs():
+                if show_output:
+                    sys.stdout.write(text.feed(chunk))
+                    sys.stdout.flush()
+        if self.status == "failed" and raise_on_error:
+            raise StellwerkError(
+                f"The environment could not be built: {self.view.message}",
+                code=f"env.{self.view.reason}",
+            )
+        return self

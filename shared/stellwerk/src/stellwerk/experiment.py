@@ -1,0 +1,92 @@
+"""An experiment: a name that runs share, and the place to submit from."""
+
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from stellwerk.api import RunRequest, RunView
+from stellwerk.errors import UserError
+from stellwerk.ids import new_id
+from stellwerk.run import Run
+from stellwerk.script_run_config import ScriptRunConfig, invalid_field
+from stellwerk.snapshot import upload_snapshot
+
+if TYPE_CHECKING:
+    from stellwerk.workspace import Workspace
+
+
+class Experiment:
+    """A named collection of runs; it exists as soon as it has one."""
+
+    def __init__(self, workspace: "Workspace", name: str) -> None:
+        self.workspace = workspace
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Experiment(Name: {self.name},\nWorkspace: {self.workspace.name})"
+
+    def _repr_html_(self) -> str:
+        return f"<b>Experiment</b> {escape(self.name)} in {escape(self.workspace.name)}"
+
+    def submit(
+        self,
+        config: ScriptRunConfig,
+        tags: dict[str, str | None] | None = None,
+        *,
+        show_progress: bool = False,
+        **kwargs: object,
+    ) -> Run:
+        """Upload the source and start a run. Returns as soon as it is accepted.
+
+        Raises UserError (NotFoundError) naming the field that is wrong; nothing has been
+        started then.
+        """
+        if kwargs:
+            raise UserError(
+                f"submit: unknown argument {', '.join(sorted(kwargs))}", code="unsupported"
+            )
+        if not isinstance(config, ScriptRunConfig):
+            raise UserError(
+                f"config: got {type(config).__name__}; give a ScriptRunConfig", field="config"
+            )
+        config.check()
+        client = self.workspace.client
+        source = upload_snapshot(client, Path(config.source_directory), show=show_progress)
+        spec = config.spec(client, source.digest, {k: _text(v) for k, v in (tags or {}).items()})
+        try:
+            request = RunRequest(experiment=self.name, spec=spec)
+        except ValidationError as error:
+            raise invalid_field(error) from error
+        view = client.call("POST", "/runs", RunView, body=request, key=new_id())
+        return Run.of_view(self.workspace, view)
+
+    def get_runs(
+        self,
+        type: str | None = None,  # noqa: A002 - v1's name
+        tags: dict[str, str | None] | str | None = None,
+        properties: dict[str, str | None] | str | None = None,
+        include_children: bool = False,
+    ) -> Iterator[Run]:
+        """Runs of this experiment, newest first; a text filters by having that tag."""
+        del type
+        params = {
+            "experiment": self.name,
+            "tag": _filters(tags),
+            "property": _filters(properties),
+        }
+        for view in self.workspace.client.pages("/runs", RunView, params):
+            if include_children or view.parent_run_id is None:
+                yield Run.of_view(self.workspace, view)
+
+
+def _filters(given: dict[str, str | None] | str | None) -> list[str] | None:
+    if given is None or isinstance(given, str):
+        return [given] if given else None
+    return [name if value is None else f"{name}={value}" for name, value in given.items()]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,418 @@
+"""A run as its owner sees it: status, live output, metrics, files, tags, its model."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from stellwerk.answers import FileList, LogList, MetricList
+from stellwerk.api import (
+    MetricPoint,
+    ModelRequest,
+    ModelView,
+    RunEventView,
+    RunFileView,
+    RunPatch,
+    RunView,
+)
+from stellwerk.client import Client, file_path, segment
+from stellwerk.dataset import FileDataset
+from stellwerk.downloads import RemoteFile, download, inside
+from stellwerk.errors import NotFoundError, RunFailedError, StreamingInterruptedError, UserError
+from stellwerk.metrics import shaped
+from stellwerk.model import Model
+from stellwerk.run_details import details
+from stellwerk.run_output import RunPrinter
+from stellwerk.runstate import TERMINAL
+from stellwerk.streams import follow, log_address, run_events
+from stellwerk.watch import STD_LOG, log_finished, watch
+from stellwerk_agent import Run as RunInside
+from stellwerk_agent import _OfflineRun
+
+if TYPE_CHECKING:
+    from stellwerk.experiment import Experiment
+    from stellwerk.workspace import Workspace
+
+METRICS_AT_ONCE = 1000
+_SHOWN_NAMES = 20
+
+
+class Run:
+    """One run of an experiment."""
+
+    type = "scriptrun"
+
+    def __init__(self, experiment: "Experiment", run_id: str) -> None:
+        self._workspace = experiment.workspace
+        self._path = f"/runs/{segment(run_id)}"
+        self._view = self._client.get(self._path, RunView)
+
+    @classmethod
+    def of_view(cls, workspace: "Workspace", view: RunView) -> "Run":
+        """The platform's answer as an object."""
+        run = object.__new__(cls)
+        run._workspace, run._view = workspace, view
+        run._path = f"/runs/{segment(view.run_id)}"
+        return run
+
+    @classmethod
+    def get(cls, workspace: "Workspace", run_id: str) -> "Run":
+        """A run by its id. Raises NotFoundError."""
+        return cls.of_view(workspace, workspace.client.get(f"/runs/{segment(run_id)}", RunView))
+
+    @staticmethod
+    def get_context(allow_offline: bool = True) -> RunInside | _OfflineRun:
+        """The run this process belongs to; outside a run one that only prints."""
+        return RunInside.get_context(allow_offline=allow_offline)
+
+    def __repr__(self) -> str:
+        view = self._view
+        return (
+            f"Run(Experiment: {view.experiment},\nId: {view.run_id},\nType: {self.type},\n"
+            f"Status: {view.status})"
+        )
+
+    def _repr_html_(self) -> str:
+        view = self._view
+        cells = (view.experiment, view.run_id, self.type, view.status, self.get_portal_url())
+        heads = ("Experiment", "Id", "Type", "Status", "Details")
+        return (
+            "<table><tr>"
+            + "".join(f"<th>{head}</th>" for head in heads)
+            + "</tr><tr>"
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            + "</tr></table>"
+        )
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._view.run_id
+
+    @property
+    def number(self) -> int | None:
+        """The run's number within its experiment, once it has one."""
+        return self._view.number
+
+    @property
+    def display_name(self) -> str | None:
+        """The name for people."""
+        return self._view.display_name
+
+    @property
+    def view(self) -> RunView:
+        """What the platform said last."""
+        return self._view
+
+    @property
+    def experiment(self) -> "Experiment":
+        """The run's experiment."""
+        return self._workspace.experiment(self._view.experiment)
+
+    @property
+    def status(self) -> str:
+        """The run's status, asked until it is a final one."""
+        return self._view.status if self._view.status in TERMINAL else self.get_status()
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds spent preparing, scaling, starting, running, post_processing."""
+        return dict(self.refresh().phases)
+
+    def refresh(self) -> RunView:
+        """Ask the platform for everything it knows."""
+        self._view = self._client.get(self._path, RunView)
+        return self._view
+
+    def get_status(self) -> str:
+        """The run's status now."""
+        return self.refresh().status
+
+    def get_details(self) -> dict[str, Any]:
+        """Everything about the run under the v1 SDK's keys."""
+        view = self.refresh()
+        answer = self._client.get(f"{self._path}/logs", LogList)
+        addresses = {
+            each.path: self._client.address(log_address(self.id, each.path)) for each in answer.logs
+        }
+        return details(view, addresses)
+
+    def get_portal_url(self) -> str:
+        """The run's address."""
+        return self._client.address(self._path)
+
+    # --- as it happens ------------------------------------------------------------------------
+
+    def events(self, after: int = 0) -> Iterator[RunEventView]:
+        """Status events, live, until the run has ended."""
+        return run_events(self._client, self.id, after)
+
+    def logs(self, follow_it: bool = False, path: str = STD_LOG) -> Iterator[bytes]:
+        """The bytes of a log; with ``follow_it`` live, until it is complete."""
+        address = log_address(self.id, path)
+        if follow_it:
+            yield from follow(
+                self._client,
+                address,
+                lambda offset: log_finished(self._client, self.id, path, offset),
+            )
+            return
+        with self._client.stream(address, {"offset": 0}) as response:
+            yield from response.iter_bytes()
+
+    def wait_for_completion(
+        self,
+        show_output: bool = False,
+        wait_post_processing: bool = False,
+        raise_on_error: bool = True,
+        *,
+        on_event: Callable[[RunEventView], None] | None = None,
+    ) -> dict[str, Any]:
+        """Wait until the run has ended and everything of it is stored; returns get_details().
+
+        ``show_output`` prints logs live. ``on_event`` is called with every status event. Raises
+        RunFailedError where the run failed and ``raise_on_error``, StreamingInterruptedError after
+        Ctrl-C while output is shown; the run goes on then.
+        """
+        del wait_post_processing  # a run has ended here only when its files are stored
+        printer = RunPrinter(self.id, self.get_portal_url(), sys.stdout) if show_output else None
+        if printer is None:
+            for event in self.events():
+                if on_event:
+                    on_event(event)
+        else:
+            self._print_until_end(printer, on_event)
+        content = self.get_details()
+        if printer is not None:
+            printer.end(content, with_error=not raise_on_error)
+        if self._view.status == "Failed" and raise_on_error:
+            text = json.dumps(content.get("error"), indent=4)
+            raise RunFailedError(f"Activity Failed:\n{text}", content)
+        return content
+
+    def _print_until_end(
+        self, printer: RunPrinter, on_event: Callable[[RunEventView], None] | None
+    ) -> None:
+        printer.begin()
+        try:
+            for item in watch(self._client, self.id):
+                if not isinstance(item, RunEventView):
+                    printer.log(item)
+                elif on_event:
+                    on_event(item)
+        except KeyboardInterrupt as error:
+            raise StreamingInterruptedError(
+                "The output streaming for the run interrupted.\nBut the run is still executing on "
+                f"the compute target. Watch it again: stellwerk run logs -f {self.id}\n"
+                f"Cancel it: stellwerk run cancel {self.id}"
+            ) from error
+
+    def cancel(self) -> None:
+        """Ask for the run's end; it becomes Canceled. Nothing happens where it has ended."""
+        if self.status not in TERMINAL:
+            self._view = self._client.call("POST", f"{self._path}/cancel", RunView)
+
+    # --- metrics ------------------------------------------------------------------------------
+
+    def get_metrics(
+        self,
+        name: str | None = None,
+        recursive: bool = False,
+        run_type: str | None = None,
+        populate: bool = False,
+    ) -> dict[str, Any]:
+        """Logged values by name: logged once a scalar, logged n times a list (v1's shapes).
+
+        ``recursive``: ``{run id: metrics}`` of this run and its children.
+        """
+        del run_type, populate
+        own = shaped(self._points(name), self.id)
+        if not recursive:
+            return own
+        return {self.id: own, **{each.id: each.get_metrics(name) for each in self.get_children()}}
+
+    def get_children(self) -> Iterator["Run"]:
+        """Runs that have this one as parent, newest first."""
+        for view in self._client.pages("/runs", RunView, {"parent_run_id": self.id}):
+            yield Run.of_view(self._workspace, view)
+
+    def _points(self, name: str | None) -> Iterator[MetricPoint]:
+        after: int | None = None
+        while True:
+            params = {"name": name, "after": after, "limit": METRICS_AT_ONCE}
+            page = self._client.get(f"{self._path}/metrics", MetricList, params)
+            yield from page.points
+            if page.next is None or page.next == after:
+                return
+            after = page.next
+
+    # --- files --------------------------------------------------------------------------------
+
+    def files(self) -> list[RunFileView]:
+        """The run's files with size and SHA-256, logs included."""
+        return list(self._client.get(f"{self._path}/files", FileList).files)
+
+    def get_file_names(self) -> list[str]:
+        """Names of the run's files."""
+        return [each.path for each in self.files()]
+
+    def download_file(
+        self,
+        name: str,
+        output_file_path: str | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> None:
+        """Fetch one file; None: its last name part in the current folder; a folder is allowed.
+
+        Raises NotFoundError listing what there is.
+        """
+        files = self.files()
+        found = next((each for each in files if each.path == name.removeprefix("./")), None)
+        if found is None:
+            raise _no_file(name, files)
+        target = Path(output_file_path or ".")
+        if target.is_dir() or (output_file_path or "").endswith("/"):
+            target = inside(target, PurePosixPath(found.path).name)
+        self._download([(found, target)], show=show_progress)
+
+    def download_files(
+        self,
+        prefix: str | None = None,
+        output_directory: str | None = None,
+        output_paths: list[str] | None = None,
+        batch_size: int = 100,
+        append_prefix: bool = True,
+        *,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Fetch all files below ``prefix`` and return their local paths.
+
+        ``append_prefix`` False leaves the prefix out of the local paths; ``output_paths`` names a
+        local path for each file instead. Raises NotFoundError where nothing has the prefix.
+        """
+        del batch_size
+        prefix = (prefix or "").removeprefix("./").rstrip("/")
+        files = self.files()
+        chosen = [
+            each
+            for each in files
+            if not prefix or each.path == prefix or each.path.startswith(prefix + "/")
+        ]
+        if not chosen:
+            raise _no_file(prefix, files)
+        folder = Path(output_directory or ".")
+        if output_paths is not None:
+            if len(output_paths) != len(chosen):
+                raise UserError(
+                    f"output_paths: got {len(output_paths)} paths for {len(chosen)} files",
+                    field="output_paths",
+                )
+            targets = [folder / each for each in output_paths]
+        else:
+            cut = "" if append_prefix else prefix
+            targets = [inside(folder, _without(each.path, cut)) for each in chosen]
+        self._download(list(zip(chosen, targets, strict=True)), show=show_progress)
+        return [str(each) for each in targets]
+
+    def _download(self, wanted: list[tuple[RunFileView, Path]], *, show: bool) -> None:
+        remote = [
+            RemoteFile(f"{self._path}/files/{file_path(file.path)}", target, file.size, file.sha256)
+            for file, target in wanted
+        ]
+        download(self._client, remote, label=f"Files of run {self.id[:8]}", show=show)
+
+    # --- tags and properties ------------------------------------------------------------------
+
+    def tag(self, key: str, value: object = None) -> None:
+        """Set one tag; the value is stored as text."""
+        self.set_tags({key: value})
+
+    def set_tags(self, tags: dict[str, Any]) -> None:
+        """Set several tags; others stay."""
+        self._patch(RunPatch(tags={key: _text(value) for key, value in tags.items()}))
+
+    def remove_tags(self, tags: list[str]) -> None:
+        """Remove tags."""
+        self._patch(RunPatch(remove_tags=tuple(tags)))
+
+    def get_tags(self) -> dict[str, str | None]:
+        """The run's tags now."""
+        return dict(self.refresh().tags)
+
+    @property
+    def tags(self) -> dict[str, str | None]:
+        """The run's tags as last seen."""
+        return dict(self._view.tags)
+
+    def add_properties(self, properties: dict[str, Any]) -> None:
+        """Add properties. Raises ConflictError where one exists already: they never change."""
+        self._patch(RunPatch(properties={key: _text(value) for key, value in properties.items()}))
+
+    def get_properties(self) -> dict[str, str | None]:
+        """The run's properties now."""
+        return dict(self.refresh().properties)
+
+    @property
+    def properties(self) -> dict[str, str | None]:
+        """The run's properties as last seen."""
+        return dict(self._view.properties)
+
+    def _patch(self, patch: RunPatch) -> None:
+        self._view = self._client.call("PATCH", self._path, RunView, body=patch)
+
+    # --- its model ----------------------------------------------------------------------------
+
+    def register_model(
+        self,
+        model_name: str,
+        model_path: str | None = None,
+        tags: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+        model_framework: str | None = None,
+        model_framework_version: str | None = None,
+        description: str | None = None,
+        datasets: list[tuple[str, FileDataset]] | None = None,
+    ) -> Model:
+        """Make a model version of the run's files at ``model_path`` (None: ``model_name``)."""
+        request = ModelRequest(
+            name=model_name,
+            run_id=self.id,
+            path=(model_path or model_name).removeprefix("./").rstrip("/"),
+            description=description,
+            tags={key: _text(value) for key, value in (tags or {}).items()},
+            properties={key: _text(value) for key, value in (properties or {}).items()},
+            framework=model_framework,
+            framework_version=model_framework_version,
+            datasets={role: dataset.id for role, dataset in datasets or ()},
+        )
+        view = self._client.call("POST", "/models", ModelView, body=request, repeatable=False)
+        return Model.of_view(self._workspace, view)
+
+    @property
+    def _client(self) -> Client:
+        return self._workspace.client
+
+
+def _without(path: str, prefix: str) -> str:
+    if path == prefix:
+        return PurePosixPath(path).name
+    return path.removeprefix(prefix + "/") if prefix else path
+
+
+def _no_file(name: str, files: list[RunFileView]) -> NotFoundError:
+    names = [each.path for each in files]
+    shown = ", ".join(names[:_SHOWN_NAMES]) + (", …" if len(names) > _SHOWN_NAMES else "")
+    return NotFoundError(
+        f"The run has no file {name!r}. It has: {shown or 'no files'}",
+        code="file.not_found",
+        field="name",
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,207 @@
+"""What a run shall do: ``ScriptRunConfig`` with the v1 SDK's arguments, and its conversion."""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from stellwerk.client import Client
+from stellwerk.compute import ComputeTarget
+from stellwerk.dataset import DatasetConsumptionConfig, FileDataset
+from stellwerk.environment import Environment
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.errors import UserError
+from stellwerk.runspec import (
+    Argument,
+    DatasetInput,
+    EnvironmentReference,
+    InputArgument,
+    Resources,
+    RunSpec,
+    SnapshotSource,
+)
+
+MAX_RUN_SECONDS = 2592000
+_BARE_OBJECT = re.compile(r"^<.* object at 0x[0-9a-f]+>$")
+
+
+class ScriptRunConfig:
+    """A script (or command), its source folder, arguments, environment and target.
+
+    ``arguments`` may hold texts, numbers and ``dataset.as_mount()``. Beyond v1: ``priority`` (0 to
+    100, higher first), ``max_retries`` (times a failed script is tried again), ``resources``
+    (cpus, memory_mb, gpus), ``inputs`` (datasets that are no argument), ``environment_variables``,
+    ``display_name``.
+    """
+
+    def __init__(
+        self,
+        source_directory: str,
+        script: str | None = None,
+        arguments: Sequence[Any] | str | None = None,
+        run_config: None = None,
+        _telemetry_values: Any = None,
+        compute_target: ComputeTarget | str | None = None,
+        environment: Environment | None = None,
+        distributed_job_config: None = None,
+        resume_from: None = None,
+        max_run_duration_seconds: float | None = MAX_RUN_SECONDS,
+        command: Sequence[Any] | str | None = None,
+        docker_runtime_config: None = None,
+        *,
+        inputs: Sequence[DatasetConsumptionConfig] = (),
+        environment_variables: dict[str, str] | None = None,
+        priority: int = 50,
+        max_retries: int = 0,
+        resources: Resources | dict[str, Any] | None = None,
+        display_name: str | None = None,
+    ) -> None:
+        _refuse_unsupported(
+            run_config=run_config,
+            distributed_job_config=distributed_job_config,
+            resume_from=resume_from,
+            docker_runtime_config=docker_runtime_config,
+        )
+        self.source_directory = source_directory
+        self.script = script
+        self.arguments: list[Any] = _as_list(arguments)
+        self.command = command
+        self.compute_target = compute_target
+        self.environment = environment
+        self.max_run_duration_seconds = max_run_duration_seconds
+        self.inputs = list(inputs)
+        self.environment_variables = dict(environment_variables or {})
+        self.priority = priority
+        self.max_retries = max_retries
+        self.resources = resources
+        self.display_name = display_name
+
+    @property
+    def target(self) -> str:
+        """Name of the compute target; ``local`` where none was given."""
+        given = self.compute_target
+        return given if isinstance(given, str) else given.name if given else "local"
+
+    def check(self) -> None:
+        """Raise UserError for what is wrong before anything is uploaded."""
+        if (self.script is None) == (self.command is None):
+            raise UserError("script: give exactly one of script and command", field="script")
+        if self.script is None:
+            return
+        path = Path(self.source_directory, self.script)
+        if not path.is_file():
+            raise UserError(
+                f"script: there is no file {self.script!r} in source_directory "
+                f"{self.source_directory!r}",
+                code="source.entrypoint",
+                field="script",
+            )
+
+    def spec(self, client: Client, snapshot: str, tags: dict[str, str | None]) -> RunSpec:
+        """The run request's spec. Saves datasets that are only plans yet. Raises UserError."""
+        command, arguments = self._command_line()
+        used = [
+            each
+            for each in (*self.inputs, *arguments)
+            if isinstance(each, DatasetConsumptionConfig)
+        ]
+        inputs: dict[str, DatasetInput] = {}
+        for each in used:
+            asked = each.spec(client)
+            if inputs.setdefault(each.name, asked) != asked:
+                raise UserError(
+                    f"arguments: two different inputs are called {each.name!r}; rename one with "
+                    "as_named_input()",
+                    code="input.name",
+                    field="arguments",
+                )
+        resources = self.resources or Resources()
+        try:
+            return RunSpec(
+                source=SnapshotSource(snapshot=snapshot),
+                script=self.script,
+                command=command,
+                arguments=tuple(_argument(index, each) for index, each in enumerate(arguments)),
+                inputs=inputs,
+                environment=self._environment(),
+                environment_variables=self.environment_variables,
+                target=self.target,
+                resources=Resources.model_validate(resources),
+                priority=self.priority,
+                max_duration_s=self.max_run_duration_seconds or MAX_RUN_SECONDS,
+                max_retries=self.max_retries,
+                tags=tags,
+                display_name=self.display_name,
+            )
+        except ValidationError as error:
+            raise invalid_field(error) from error
+
+    def _environment(self) -> EnvironmentReference | EnvironmentDefinition:
+        if self.environment is None:
+            return EnvironmentDefinition()
+        return self.environment.reference() or self.environment.definition()
+
+    def _command_line(self) -> tuple[tuple[str, ...] | None, list[Any]]:
+        """The command up to its first dataset, and what comes after as arguments."""
+        if self.command is None:
+            return None, self.arguments
+        if isinstance(self.command, str):
+            return ("/bin/sh", "-c", self.command), self.arguments
+        parts = list(self.command)
+        datasets = (i for i, each in enumerate(parts) if isinstance(each, DatasetConsumptionConfig))
+        split = next(datasets, len(parts))
+        return tuple(str(each) for each in parts[:split]), [*parts[split:], *self.arguments]
+
+
+def invalid_field(error: ValidationError) -> UserError:
+    """The SDK's error for the first field that a request model refuses."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "spec"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    got = repr(first["input"])
+    shown = got if len(got) <= 100 else got[:100] + "…"
+    return UserError(f"{field}: got {shown}. {message}", code="spec.invalid", field=field)
+
+
+def _as_list(arguments: Sequence[Any] | str | None) -> list[Any]:
+    if isinstance(arguments, str):
+        return list(shlex.split(arguments))
+    return list(arguments or ())
+
+
+def _argument(index: int, value: object) -> Argument:
+    if isinstance(value, DatasetConsumptionConfig):
+        return InputArgument(input=value.name)
+    where = f"arguments[{index}]"
+    if isinstance(value, FileDataset):
+        raise UserError(
+            f"{where}: a dataset cannot be an argument itself; use dataset.as_mount() or "
+            "dataset.as_download()",
+            code="argument.dataset",
+            field=where,
+        )
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    text = "" if value is None else str(value)
+    if value is None or _BARE_OBJECT.match(text):
+        raise UserError(
+            f"{where}: got {value!r} ({type(value).__name__}), which has no meaning on a command "
+            "line; give text or a number",
+            code="argument.type",
+            field=where,
+        )
+    return text
+
+
+def _refuse_unsupported(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(
+                f"{name}: Stellwerk does not support this argument yet; leave it out",
+                code="unsupported",
+                field=name,
+            )
