@@ -1,13 +1,12 @@
 """One embedded stack for all end-to-end tests; the chaos suite has its own."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from stack import Stack
 

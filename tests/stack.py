@@ -58,10 +58,10 @@ class Stack:
 
     def logs(self) -> str:
         """The end of every log file."""
-        texts = []
-        for path in sorted((self.home / "logs").glob("*.log")):
-            texts.append(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}")
-        return "\n".join(texts)
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}"
+            for path in sorted((self.home / "logs").glob("*.log"))
+        )
 
     def processes(self) -> dict[str, int]:
         """Process ids by name, as the supervisor wrote them."""

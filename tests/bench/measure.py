@@ -22,7 +22,14 @@ class Report:
 
     def add(self, name: str, value: float, unit: str, goal: str, met: bool, **more: Any) -> None:
         """Print and store one figure."""
-        row = {"figure": name, "value": round(value, 4), "unit": unit, "goal": goal, "met": met, **more}
+        row = {
+            "figure": name,
+            "value": round(value, 4),
+            "unit": unit,
+            "goal": goal,
+            "met": met,
+            **more,
+        }
         self.rows.append(row)
         print(json.dumps(row), flush=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +48,9 @@ def child_cpu(command: list[str], **options: Any) -> tuple[float, float]:
     """Wall and CPU seconds of a child process, CPU from its own accounting."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    )
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

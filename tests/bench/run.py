@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
@@ -21,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from measure import Report, child_cpu, cpu_of, memory_of, summary, timed
-from stack import HERE, STELLWERK, Stack, request, run_body, submit, wait_terminal
+from stack import STELLWERK, Stack, request, run_body, submit, wait_terminal
 
 ROUNDS = 11
 HELLO = "print('hello')\n"
@@ -32,7 +31,9 @@ def follow(http: httpx2.Client, run_id: str) -> tuple[float, float]:
     first = [0.0]
 
     def read_log() -> None:
-        with http.stream("GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true") as answer:
+        with http.stream(
+            "GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true"
+        ) as answer:
             for chunk in answer.iter_raw():
                 if chunk and not first[0]:
                     first[0] = time.perf_counter()
@@ -41,7 +42,9 @@ def follow(http: httpx2.Client, run_id: str) -> tuple[float, float]:
     reader.start()
     with http.stream("GET", f"/api/v1/runs/{run_id}/events") as answer:
         for line in answer.iter_lines():
-            if line.startswith("data:") and any(f'"{s}"' in line for s in ("Completed", "Failed", "Canceled")):
+            if line.startswith("data:") and any(
+                f'"{s}"' in line for s in ("Completed", "Failed", "Canceled")
+            ):
                 done = time.perf_counter()
                 break
     reader.join()
@@ -54,10 +57,19 @@ def hello(stack: Stack, report: Report) -> None:
     with stack.http() as http, tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "hello.py")
         script.write_text(HELLO)
-        compute = {"name": "bench", "max_nodes": 2, "min_nodes": 2, "idle_seconds_before_scaledown": 3600}
+        compute = {
+            "name": "bench",
+            "max_nodes": 2,
+            "min_nodes": 2,
+            "idle_seconds_before_scaledown": 3600,
+        }
         request("POST", http, "/compute", json=compute)
         for number in range(ROUNDS + 2):
-            alone = timed(lambda: subprocess.run([sys.executable, str(script)], check=True, stdout=subprocess.DEVNULL))
+            alone = timed(
+                lambda: subprocess.run(
+                    [sys.executable, str(script)], check=True, stdout=subprocess.DEVNULL
+                )
+            )
             started = time.perf_counter()
             first, done = follow(http, submit(http, run_body(HELLO, target="bench")))
             if number >= 2:  # two rounds warm the caches of both sides
@@ -65,7 +77,15 @@ def hello(stack: Stack, report: Report) -> None:
                 lines.append(first - started - alone)
                 ends.append(done - started - alone)
     value = statistics.median(lines) * 1000
-    report.add("hello.first_line_over_bare", value, "ms", "<= 150", value <= 150, bare=summary(bare), **summary(lines))
+    report.add(
+        "hello.first_line_over_bare",
+        value,
+        "ms",
+        "<= 150",
+        value <= 150,
+        bare=summary(bare),
+        **summary(lines),
+    )
     value = statistics.median(ends) * 1000
     report.add("hello.completed_over_bare", value, "ms", "<= 300", value <= 300, **summary(ends))
 
@@ -73,11 +93,16 @@ def hello(stack: Stack, report: Report) -> None:
 def throughput(stack: Stack, report: Report) -> None:
     """No-op runs on two slots against spawning ``python -c pass`` two at a time; queue growth."""
     with stack.http() as http:
-        compute = {"name": "bench", "max_nodes": 2, "min_nodes": 2, "idle_seconds_before_scaledown": 3600}
+        compute = {
+            "name": "bench",
+            "max_nodes": 2,
+            "min_nodes": 2,
+            "idle_seconds_before_scaledown": 3600,
+        }
         request("POST", http, "/compute", json=compute)
         ratios, per_run = [], {}
+        count = 60
         for _ in range(3):
-            count = 60
             spawn = count / timed(lambda: _spawn(count))
             rate = count / _run_many(http, count)
             ratios.append(rate / spawn)
@@ -86,12 +111,23 @@ def throughput(stack: Stack, report: Report) -> None:
         for queued in (1_000, 10_000):
             per_run[queued] = _drain(http, queued)
         value = per_run[10_000] / per_run[1_000]
-        report.add("queue.cost_at_10000_over_1000", value, "ratio", "<= 1.5", value <= 1.5, seconds_per_run=per_run)
+        report.add(
+            "queue.cost_at_10000_over_1000",
+            value,
+            "ratio",
+            "<= 1.5",
+            value <= 1.5,
+            seconds_per_run=per_run,
+        )
 
 
 def _spawn(count: int) -> None:
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: subprocess.run([sys.executable, "-c", "pass"], check=True), range(count)))
+        list(
+            pool.map(
+                lambda _: subprocess.run([sys.executable, "-c", "pass"], check=True), range(count)
+            )
+        )
 
 
 def _run_many(http: httpx2.Client, count: int) -> float:
@@ -106,7 +142,10 @@ def _run_many(http: httpx2.Client, count: int) -> float:
 def _drain(http: httpx2.Client, queued: int) -> float:
     """Seconds per run while ``queued`` others wait: 150 runs of higher priority pass a full queue."""
     blocked = run_body("pass\n", target="bench", priority=1, experiment=f"queue-{queued}")
-    blockers = [submit(http, run_body("import time\ntime.sleep(3600)\n", target="bench", priority=100)) for _ in range(2)]
+    blockers = [
+        submit(http, run_body("import time\ntime.sleep(3600)\n", target="bench", priority=100))
+        for _ in range(2)
+    ]
     with ThreadPoolExecutor(4) as pool:
         waiting = list(pool.map(lambda _: submit(http, blocked), range(queued)))
     _wait_queued(http, waiting[-1])
@@ -136,7 +175,9 @@ def logs(stack: Stack, report: Report) -> None:
     """A million lines from one run: none lost, in order; the script's slow-down; visibility."""
     script = "import time\nstart = time.perf_counter()\nfor n in range(1_000_000):\n    print('line', n)\nimport sys\nsys.stdout.flush()\nopen('outputs/s.txt', 'w').write(str(time.perf_counter() - start))\n"
     alone = "import time,sys\nstart = time.perf_counter()\nfor n in range(1_000_000):\n    print('line', n)\nsys.stdout.flush()\nsys.stderr.write(str(time.perf_counter() - start))\n"
-    bare = subprocess.Popen([sys.executable, "-u", "-c", alone], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    bare = subprocess.Popen(
+        [sys.executable, "-u", "-c", alone], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert bare.stdout is not None
     while bare.stdout.read1(1 << 20):
         pass
@@ -146,25 +187,39 @@ def logs(stack: Stack, report: Report) -> None:
         started = time.perf_counter()
         run_id = submit(http, run_body(script, target="bench"))
         received = bytearray()
-        with http.stream("GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true") as answer:
+        with http.stream(
+            "GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true"
+        ) as answer:
             for chunk in answer.iter_raw():
                 received += chunk
         seconds = time.perf_counter() - started
         own = float(request("GET", http, f"/runs/{run_id}/files/outputs/s.txt").content)
     expected = "".join(f"line {n}\n" for n in range(1_000_000)).encode()
-    report.add("logs.lines_lost", float(received.count(b"\n") - 1_000_000), "lines", "0, in order", bytes(received) == expected)
+    report.add(
+        "logs.lines_lost",
+        float(received.count(b"\n") - 1_000_000),
+        "lines",
+        "0, in order",
+        bytes(received) == expected,
+    )
     report.add("logs.lines_per_s", 1_000_000 / seconds, "lines/s", ">= 100000", seconds <= 10)
-    report.add("logs.script_slowed", own / bare_s, "ratio", "< 1.5", own / bare_s < 1.5, bare_s=bare_s)
+    report.add(
+        "logs.script_slowed", own / bare_s, "ratio", "< 1.5", own / bare_s < 1.5, bare_s=bare_s
+    )
     visibility(stack, report)
 
 
 def visibility(stack: Stack, report: Report) -> None:
     """From print to the client's socket, one line every 100 ms; both clocks are the machine's."""
-    script = "import time\nfor n in range(30):\n    print(f'{time.time():.6f}')\n    time.sleep(0.1)\n"
+    script = (
+        "import time\nfor n in range(30):\n    print(f'{time.time():.6f}')\n    time.sleep(0.1)\n"
+    )
     delays = []
     with stack.http(timeout=60) as http:
         run_id = submit(http, run_body(script, target="bench"))
-        with http.stream("GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true") as answer:
+        with http.stream(
+            "GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true"
+        ) as answer:
             for chunk in answer.iter_raw():
                 now = time.time()
                 delays += [now - float(line) for line in chunk.split()]
@@ -198,7 +253,15 @@ def environment_reuse(stack: Stack, report: Report) -> None:
             assert view["status"] == "Completed", view
             times.append(view["phases"]["preparing"])
     value = statistics.median(times[1:]) * 1000
-    report.add("environment.second_use", value, "ms", "<= 50", value <= 50, first_s=times[0], **summary(times[1:]))
+    report.add(
+        "environment.second_use",
+        value,
+        "ms",
+        "<= 50",
+        value <= 50,
+        first_s=times[0],
+        **summary(times[1:]),
+    )
 
 
 def rest(stack: Stack, report: Report) -> None:
@@ -223,7 +286,12 @@ def command_line(stack: Stack, report: Report) -> None:
 
 def run_list(stack: Stack, report: Report) -> None:
     """First page of runs at 50,000 against 1,000, in the history service's own store."""
-    done = subprocess.run([sys.executable, str(Path(__file__).parent / "run_list.py")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "run_list.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     ratio = float(done.stdout.split()[-1])
     report.add("runs.first_page_50000_over_1000", ratio, "ratio", "<= 1.5", ratio <= 1.5)
 
@@ -254,7 +322,10 @@ def main(names: list[str]) -> int:
         finally:
             stack.down()
     missed = [row["figure"] for row in report.rows if not row["met"]]
-    print(f"{len(report.rows) - len(missed)} of {len(report.rows)} goals met" + (f"; missed: {', '.join(missed)}" if missed else ""))
+    print(
+        f"{len(report.rows) - len(missed)} of {len(report.rows)} goals met"
+        + (f"; missed: {', '.join(missed)}" if missed else "")
+    )
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from stack import Stack, log_text, request, run_body, stream_events, submit, wait_terminal
+from stack import Stack, log_text, request, run_body, stream_events, wait_terminal
 
 from stellwerk.events import Event, RunSubmitted, decode
 from stellwerk.runstate import RunStatus, replay

@@ -32,9 +32,9 @@ def site_packages(environment: Path) -> Path:
     return next(environment.glob("lib/python3.*/site-packages"))
 
 
-def count_modules(environment: Path) -> int:
-    """How many source modules there are to compile."""
-    return sum(1 for path in _files(site_packages(environment)) if path.name.endswith(".py"))
+def modules(environment: Path) -> list[str]:
+    """Paths of all source modules."""
+    return [path.path for path in _files(site_packages(environment)) if path.name.endswith(".py")]
 
 
 def count_installed(environment: Path) -> int:

@@ -1,4 +1,4 @@
-"""Everything that is said to uv: command lines and the environment it runs in. Pure.
+"""Command lines of uv and of the compiler, and the environment they run in. Pure.
 
 uv gets an environment made of an explicit list, so that nobody's shell changes what is built.
 What an operator configured about the package index is passed on; all else that would change a
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uv
+
+from stellwerk_environment_build import compile_worker
 
 # Ours -> the variables it may come from, first one wins.
 _PASSED = {
@@ -106,14 +108,13 @@ def install_command(lock: Path, python: Path, options: IndexOptions) -> list[str
     ]
 
 
-def compile_command(python: Path, packages: Path, workers: int) -> list[str]:
-    """Byte-compile everything below ``packages``.
+def compile_command(python: Path, listing: Path, workers: int) -> list[str]:
+    """Byte-compile the modules in ``listing``.
 
     Not by the installer: it would start the environment's interpreter with ``site``, and so run
     the ``.pth`` code of the packages outside any run, in an environment that may hold credentials.
     """
-    options = ["-I", "-S", "-u", "-m", "compileall", "-j", str(workers)]
-    return [str(python), *options, str(packages)]
+    return [str(python), "-I", "-S", compile_worker.__file__, str(listing), str(workers)]
 
 
 def _uv(*words: str) -> list[str]:

@@ -34,7 +34,8 @@ class RunBook:
             if found is None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(arrived.wait(), wait_s)
-                    found = await self._store.ended_run(run_id)
+                # Asked once more after the time too: another replica may have heard of it.
+                found = await self._store.ended_run(run_id)
             return found
         finally:
             self._waiting[run_id].discard(arrived)

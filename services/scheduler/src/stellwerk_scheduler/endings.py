@@ -25,6 +25,7 @@ NO_TIMERS: dict[str, Any] = {
     "stopping": None,
 }
 UNPLACED: dict[str, Any] = {"node_id": None, "executor_id": None}
+MAX_EXIT_CHARS = 64 * 1024
 
 
 def failed(run: Run, failure: Failure) -> Decision:
@@ -151,5 +152,13 @@ def _terminal(run: Run) -> dict[str, Any]:
         "snapshot": source.snapshot if isinstance(source, SnapshotSource) else None,
         "inputs": dict(run.inputs),
         "outputs_manifest": run.exit.outputs_manifest if run.exit else None,
-        "exit": run.exit,
+        "exit": _short(run.exit),
     }
+
+
+def _short(summary: ExitSummary | None) -> ExitSummary | None:
+    """The summary without its lists where it is so long that the event might not fit."""
+    if summary is None or len(summary.model_dump_json()) <= MAX_EXIT_CHARS:
+        return summary
+    message = summary.message[:2000] if summary.message else None
+    return summary.model_copy(update={"logs": (), "outputs_skipped": (), "message": message})

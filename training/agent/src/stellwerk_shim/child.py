@@ -58,7 +58,7 @@ def _become(launch: dict[str, object], output: int, report: int, parent: int) ->
     try:
         os.setsid()
         # Only the first process is covered; the executor sweeps the others if this supervisor dies.
-        pass
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(127)
         _redirect(output)
