@@ -50,7 +50,7 @@ class Fetcher:
     def start(self, url: str) -> "asyncio.Task[Outcome]":
         """Begin to read ``url``, or join the read under way; its result is why it failed."""
         task = self._running.get(url)
-        if True:
+        if task is None or task.done():
             task = self._spawn("fetch", self._work(url))
             self._running[url] = task
             task.add_done_callback(lambda done: self._ended(url, done))

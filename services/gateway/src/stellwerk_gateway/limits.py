@@ -7,10 +7,11 @@ behind gets it whole.
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stellwerk_gateway.problems import HttpError
+from stellwerk_gateway.problems import HttpError, problem_of
 from stellwerk_gateway.settings import GatewaySettings
 from stellwerk_gateway.strict_json import JsonError, check_json
 
@@ -23,10 +24,27 @@ MANIFEST_ROUTES = (
 SLOWEST_BYTES_PER_S = 128 * 1024
 LARGE_BODIES_AT_ONCE = 8
 CHECK_HERE_BYTES = 256 * 1024
+DRAIN_S = 2.0
+DRAIN_BYTES = 64 * 1024 * 1024
+CLOSE = {"Connection": "close"}
+"""For refusals of bodies not read to their end: the connection cannot be used again."""
 
 
 class ClientGoneError(Exception):
     """The client hung up before its body was complete."""
+
+
+class BodyTooLargeError(HttpError):
+    """The body has more than ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            413,
+            "body.too_large",
+            f"The body is larger than {limit} bytes. Upload files as blobs (POST /api/v1/blobs) "
+            "and send their names and digests only.",
+            headers=CLOSE,
+        )
 
 
 class BodyLimits:
@@ -38,16 +56,27 @@ class BodyLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the body, then pass it on."""
+        try:
+            await self._bounded(scope, receive, send)
+        except BodyTooLargeError as error:
+            await _refuse_and_drain(error, scope, receive, send)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
         length = _content_length(headers)
         if length == 0 or (length is None and not _has(headers, b"transfer-encoding")):
             await self._app(scope, receive, send)
             return
         if length is not None and _has(headers, b"transfer-encoding"):
-            raise _closing(400, "body.framing", "Content-Length and Transfer-Encoding together.")
+            raise HttpError(
+                400,
+                "body.framing",
+                "Content-Length and Transfer-Encoding together; send one.",
+                headers=CLOSE,
+            )
         limit = self._limit(scope["path"])
         if length is not None and length > limit:
-            raise _too_large(limit)
+            raise BodyTooLargeError(limit)
         if limit > self._settings.max_body_bytes and (length is None or length > CHECK_HERE_BYTES):
             async with self._large:
                 await self._pass_on(scope, receive, send, limit)
@@ -81,10 +110,13 @@ class BodyLimits:
                     total += len(chunks[-1])
                     more = message.get("more_body", False)
                     if total > limit:
-                        raise _too_large(limit)
+                        raise BodyTooLargeError(limit)
         except TimeoutError as error:
-            raise _closing(
-                408, "body.timeout", f"The body stopped coming; pauses may last {idle_s:g} s."
+            raise HttpError(
+                408,
+                "body.timeout",
+                f"The body came too slowly; pauses may last {idle_s:g} s.",
+                headers=CLOSE,
             ) from error
         return b"".join(chunks)
 
@@ -115,16 +147,25 @@ async def _check(scope: Scope, body: bytes) -> None:
         ) from error
 
 
-def _too_large(limit: int) -> HttpError:
-    return _closing(
-        413, "body.too_large", f"The body is larger than {limit} bytes. Upload files as blobs "
-        "(POST /api/v1/blobs) and send their names and digests only."
-    )  # fmt: skip
+async def _refuse_and_drain(error: HttpError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer, then let the rest of the body pass for a moment before the connection is closed.
 
+    Closing with unread bytes resets the connection, and most clients would never see the answer.
+    """
 
-def _closing(status: int, code: str, message: str) -> HttpError:
-    """A refusal of a body that was not read to its end: the connection cannot be used again."""
-    return HttpError(status, code, message, headers={"Connection": "close"})
+    async def keep_open(message: Message) -> None:
+        is_body = message["type"] == "http.response.body"
+        await send({**message, "more_body": True} if is_body else message)
+
+    await problem_of(error)(scope, receive, keep_open)
+    drained, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while more and drained < DRAIN_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                more = message.get("more_body", False)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:

@@ -7,6 +7,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Literal
 
 from stellwerk.api import (
+    DatasetFiles,
     DatasetFileView,
     DatasetPaths,
     DatasetRegisterRequest,
@@ -20,7 +21,9 @@ from stellwerk.datastore import DataPath, Datastore
 from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import NotFoundError, UserError
 from stellwerk.ids import derived_id
+from stellwerk.localfiles import LocalFile, hashed, local_file, manifest_of, tree
 from stellwerk.runspec import DatasetInput
+from stellwerk.uploads import upload
 
 if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
@@ -237,6 +240,21 @@ class _FileDatasetFactory:
             client=places[0].datastore.client,
             request=DatasetRequest(source=DatasetPaths(paths=listed)),
         )
+
+    @staticmethod
+    def from_local(
+        workspace: "Workspace", paths: Sequence[str], show_progress: bool = False
+    ) -> FileDataset:
+        """A dataset of local files and folders (beyond v1): no datastore path, only content."""
+        found: list[LocalFile] = []
+        for each in map(Path, paths):
+            found += tree(each) if each.is_dir() else [local_file(each, each.name)]
+        if not found:
+            raise UserError("path: there is no file to upload", field="path")
+        files = hashed(found)
+        upload(workspace.client, files, label="Dataset upload", show=show_progress)
+        source = DatasetFiles(entries=manifest_of(files).entries)
+        return FileDataset(client=workspace.client, request=DatasetRequest(source=source))
 
     @staticmethod
     def upload_directory(

@@ -4,8 +4,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from html import escape
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from stellwerk.answers import FileList, LogList, MetricList
 from stellwerk.api import (
@@ -19,11 +19,12 @@ from stellwerk.api import (
 )
 from stellwerk.client import Client, file_path, segment
 from stellwerk.dataset import FileDataset
-from stellwerk.downloads import RemoteFile, download, inside
-from stellwerk.errors import NotFoundError, RunFailedError, StreamingInterruptedError, UserError
+from stellwerk.downloads import RemoteFile, download
+from stellwerk.errors import RunFailedError, StreamingInterruptedError
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
 from stellwerk.run_details import details
+from stellwerk.run_files import below, single
 from stellwerk.run_output import RunPrinter
 from stellwerk.runstate import TERMINAL
 from stellwerk.streams import follow, log_address, run_events
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
 
 METRICS_AT_ONCE = 1000
-_SHOWN_NAMES = 20
 
 
 class Run:
@@ -171,15 +171,20 @@ class Run:
         raise_on_error: bool = True,
         *,
         on_event: Callable[[RunEventView], None] | None = None,
+        out: TextIO | None = None,
+        raw: bool = False,
     ) -> dict[str, Any]:
         """Wait until the run has ended and everything of it is stored; returns get_details().
 
-        ``show_output`` prints logs live. ``on_event`` is called with every status event. Raises
+        ``show_output`` prints logs live, to ``out`` (stdout); on a terminal without their control
+        sequences unless ``raw``. ``on_event`` is called with every status event. Raises
         RunFailedError where the run failed and ``raise_on_error``, StreamingInterruptedError after
         Ctrl-C while output is shown; the run goes on then.
         """
         del wait_post_processing  # a run has ended here only when its files are stored
-        printer = RunPrinter(self.id, self.get_portal_url(), sys.stdout) if show_output else None
+        printer = None
+        if show_output:
+            printer = RunPrinter(self.id, self.get_portal_url(), out or sys.stdout, raw=raw)
         if printer is None:
             for event in self.events():
                 if on_event:
@@ -271,14 +276,7 @@ class Run:
 
         Raises NotFoundError listing what there is.
         """
-        files = self.files()
-        found = next((each for each in files if each.path == name.removeprefix("./")), None)
-        if found is None:
-            raise _no_file(name, files)
-        target = Path(output_file_path or ".")
-        if target.is_dir() or (output_file_path or "").endswith("/"):
-            target = inside(target, PurePosixPath(found.path).name)
-        self._download([(found, target)], show=show_progress)
+        self._download([single(self.files(), name, output_file_path)], show=show_progress)
 
     def download_files(
         self,
@@ -296,28 +294,15 @@ class Run:
         local path for each file instead. Raises NotFoundError where nothing has the prefix.
         """
         del batch_size
-        prefix = (prefix or "").removeprefix("./").rstrip("/")
-        files = self.files()
-        chosen = [
-            each
-            for each in files
-            if not prefix or each.path == prefix or each.path.startswith(prefix + "/")
-        ]
-        if not chosen:
-            raise _no_file(prefix, files)
-        folder = Path(output_directory or ".")
-        if output_paths is not None:
-            if len(output_paths) != len(chosen):
-                raise UserError(
-                    f"output_paths: got {len(output_paths)} paths for {len(chosen)} files",
-                    field="output_paths",
-                )
-            targets = [folder / each for each in output_paths]
-        else:
-            cut = "" if append_prefix else prefix
-            targets = [inside(folder, _without(each.path, cut)) for each in chosen]
-        self._download(list(zip(chosen, targets, strict=True)), show=show_progress)
-        return [str(each) for each in targets]
+        wanted = below(
+            self.files(),
+            prefix,
+            Path(output_directory or "."),
+            output_paths=output_paths,
+            append_prefix=append_prefix,
+        )
+        self._download(wanted, show=show_progress)
+        return [str(target) for _, target in wanted]
 
     def _download(self, wanted: list[tuple[RunFileView, Path]], *, show: bool) -> None:
         remote = [
@@ -396,22 +381,6 @@ class Run:
     @property
     def _client(self) -> Client:
         return self._workspace.client
-
-
-def _without(path: str, prefix: str) -> str:
-    if path == prefix:
-        return PurePosixPath(path).name
-    return path.removeprefix(prefix + "/") if prefix else path
-
-
-def _no_file(name: str, files: list[RunFileView]) -> NotFoundError:
-    names = [each.path for each in files]
-    shown = ", ".join(names[:_SHOWN_NAMES]) + (", …" if len(names) > _SHOWN_NAMES else "")
-    return NotFoundError(
-        f"The run has no file {name!r}. It has: {shown or 'no files'}",
-        code="file.not_found",
-        field="name",
-    )
 
 
 def _text(value: object) -> str | None:
