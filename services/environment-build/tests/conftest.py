@@ -6,17 +6,26 @@ import os
 import socket
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from nats.aio.msg import Msg
 
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.events import Envelope, Event, ImageFailed, ImageReady, RunPreparing, decode
+from stellwerk.runspec import EnvironmentReference
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import EnvironmentCache
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.interpreters import Interpreter
 from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.testing import wait_until
 
 
 @pytest.fixture
@@ -84,3 +93,72 @@ def hanging_index() -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(50)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/simple"
+
+
+@dataclass
+class Seen:
+    """Everything the service said on the bus."""
+
+    bus: Bus
+    events: list[Event] = field(default_factory=list)
+    logs: list[Msg] = field(default_factory=list)
+
+    def about(self, run_id: str, kind: type[Event]) -> list[Any]:
+        return [
+            each
+            for each in self.events
+            if isinstance(each, kind) and run_id in getattr(each, "run_ids", ())
+        ]
+
+    async def prepare(
+        self, run_id: str, environment: EnvironmentDefinition | EnvironmentReference
+    ) -> None:
+        event = RunPreparing(run_id=run_id, experiment="e", environment=environment, inputs={})
+        now = SystemClock().now()
+        await self.bus.publish(Envelope.wrap(event, source="/test", time=now, sequence=2))
+
+    async def ready(self, run_id: str, deadline_s: float = 30.0) -> ImageReady:
+        found = await wait_until(
+            lambda: self.about(run_id, ImageReady) or self.about(run_id, ImageFailed), deadline_s
+        )
+        assert isinstance(found[0], ImageReady), found[0]
+        return found[0]
+
+    async def failed(self, run_id: str) -> ImageFailed:
+        found: list[ImageFailed] = await wait_until(lambda: self.about(run_id, ImageFailed), 30.0)
+        return found[0]
+
+    def log_text(self, env_id: str, number: int) -> str:
+        subject = f"sw.log.{env_id}.{number}.build"
+        parts = sorted(
+            (int((each.headers or {})["Sw-Offset"]), each.data)
+            for each in self.logs
+            if each.subject == subject
+        )
+        text = b""
+        for offset, data in parts:
+            assert offset <= len(text), "a gap in the log"
+            text = text[:offset] + data
+        return text.decode()
+
+    def log_closed(self, env_id: str, number: int) -> bool:
+        subject = f"sw.log.{env_id}.{number}.build"
+        return any(
+            each.subject == subject and "Sw-Final" in (each.headers or {}) for each in self.logs
+        )
+
+
+@pytest_asyncio.fixture
+async def seen(bus: Bus) -> AsyncIterator[Seen]:
+    collected = Seen(bus)
+
+    async def on_event(message: Msg) -> None:
+        collected.events.append(decode(message.subject, message.headers, message.data).event)
+
+    async def on_log(message: Msg) -> None:
+        collected.logs.append(message)
+
+    await bus.client.subscribe("sw.evt.image.>", cb=on_event)
+    await bus.client.subscribe("sw.log.>", cb=on_log)
+    await bus.client.flush()
+    yield collected

@@ -76,6 +76,15 @@ async def test_environment_is_locked_installed_compiled_and_found_again(
     assert again.ready == result.ready
 
 
+async def test_packages_come_from_the_configured_index(make_builder: MakeBuilder) -> None:
+    builder = make_builder(index=IndexOptions(), environ=os.environ)
+    result = await build(builder, "six==1.17.0", "idna")
+    assert "six==1.17.0" in result.ready.packages
+    assert run_in(builder, result, "import six, idna; print(six.__version__)") == "1.17.0"
+    lock = builder.cache.path(result.ready.env_id) / "requirements.lock"
+    assert "://" not in lock.read_text()
+
+
 async def test_second_use_starts_no_process_and_reads_one_file(
     make_wheel: MakeWheel, make_builder: MakeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,29 +1,19 @@
 """The service on a real broker: runs get their environment, whatever happens to the builder."""
 
-import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from nats.aio.msg import Msg
 
 from stellwerk.api import BuildView, EnvironmentView, Page
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
 from stellwerk.errors import NotFoundError, UserError
 from stellwerk.events import (
     Envelope,
-    Event,
     ImageBuildStarted,
-    ImageFailed,
     ImageReady,
     RunPreparing,
-    decode,
 )
 from stellwerk.runspec import EnvironmentReference
 from stellwerk_environment_build.app import build
@@ -31,61 +21,11 @@ from stellwerk_environment_build.settings import EnvironmentBuildSettings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.service import Runtime
-from stellwerk_kit.testing import NatsServer, wait_until
+from stellwerk_kit.testing import wait_until
 
 MakeWheel = Callable[..., Path]
 Start = Callable[..., Awaitable[Runtime[EnvironmentBuildSettings]]]
 NAME = "environment-build"
-
-
-@dataclass
-class Seen:
-    """Everything the service said on the bus."""
-
-    events: list[Event] = field(default_factory=list)
-    logs: list[Msg] = field(default_factory=list)
-
-    def about(self, run_id: str, kind: type[Event]) -> list[Any]:
-        return [
-            each
-            for each in self.events
-            if isinstance(each, kind) and run_id in getattr(each, "run_ids", ())
-        ]
-
-    def log_text(self, env_id: str, number: int) -> str:
-        subject = f"sw.log.{env_id}.{number}.build"
-        parts = sorted(
-            (int((each.headers or {})["Sw-Offset"]), each.data)
-            for each in self.logs
-            if each.subject == subject
-        )
-        text = b""
-        for offset, data in parts:
-            assert offset <= len(text), "a gap in the log"
-            text = text[:offset] + data
-        return text.decode()
-
-    def log_closed(self, env_id: str, number: int) -> bool:
-        subject = f"sw.log.{env_id}.{number}.build"
-        return any(
-            each.subject == subject and "Sw-Final" in (each.headers or {}) for each in self.logs
-        )
-
-
-@pytest_asyncio.fixture
-async def seen(bus: Bus) -> AsyncIterator[Seen]:
-    collected = Seen()
-
-    async def on_event(message: Msg) -> None:
-        collected.events.append(decode(message.subject, message.headers, message.data).event)
-
-    async def on_log(message: Msg) -> None:
-        collected.logs.append(message)
-
-    await bus.client.subscribe("sw.evt.image.>", cb=on_event)
-    await bus.client.subscribe("sw.log.>", cb=on_log)
-    await bus.client.flush()
-    yield collected
 
 
 @pytest.fixture
@@ -113,34 +53,14 @@ def settings_of(folder: Path) -> dict[str, Any]:
     }
 
 
-async def prepare(
-    bus: Bus, run_id: str, environment: EnvironmentDefinition | EnvironmentReference
-) -> None:
-    event = RunPreparing(run_id=run_id, experiment="e", environment=environment, inputs={})
-    await bus.publish(Envelope.wrap(event, source="/test", time=SystemClock().now(), sequence=2))
-
-
-async def ready(seen: Seen, run_id: str, deadline_s: float = 30.0) -> ImageReady:
-    found = await wait_until(
-        lambda: seen.about(run_id, ImageReady) or seen.about(run_id, ImageFailed), deadline_s
-    )
-    assert isinstance(found[0], ImageReady), found[0]
-    return found[0]
-
-
-async def failed(seen: Seen, run_id: str) -> ImageFailed:
-    found: list[ImageFailed] = await wait_until(lambda: seen.about(run_id, ImageFailed), 30.0)
-    return found[0]
-
-
 async def test_first_run_waits_for_the_build_and_the_second_is_served_at_once(
-    bus: Bus, seen: Seen, start: Start, make_wheel: MakeWheel, tmp_path: Path
+    bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel, tmp_path: Path
 ) -> None:
     make_wheel("alpha")
     await start()
     first = EnvironmentDefinition(pip_packages=("alpha",), environment_variables={"A": "1"})
-    await prepare(bus, "run-1", first)
-    image = await ready(seen, "run-1")
+    await seen.prepare("run-1", first)
+    image = await seen.ready("run-1")
     assert not image.cached
     assert image.seconds > 0
     assert image.image.environment_variables == {"A": "1"}
@@ -155,8 +75,8 @@ async def test_first_run_waits_for_the_build_and_the_second_is_served_at_once(
         "azureml-logs/20_image_build_log.txt"
     }
 
-    await prepare(bus, "run-2", from_packages(["ALPHA"]))
-    again = await ready(seen, "run-2")
+    await seen.prepare("run-2", from_packages(["ALPHA"]))
+    again = await seen.ready("run-2")
     assert again.cached
     assert again.env_id == image.env_id
     assert again.image.environment_variables == {}
@@ -166,14 +86,14 @@ async def test_first_run_waits_for_the_build_and_the_second_is_served_at_once(
 
 
 async def test_many_runs_join_one_build(
-    bus: Bus, seen: Seen, start: Start, make_wheel: MakeWheel
+    bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel
 ) -> None:
     make_wheel("alpha")
     await start()
     ids = [f"run-{number}" for number in range(50)]
     for run_id in ids:
-        await prepare(bus, run_id, from_packages(["alpha"]))
-    images = [await ready(seen, run_id) for run_id in ids]
+        await seen.prepare(run_id, from_packages(["alpha"]))
+    images = [await seen.ready(run_id) for run_id in ids]
     assert len({image.env_id for image in images}) == 1
     assert {image.build for image in images} == {1}
     told = [
@@ -195,7 +115,7 @@ async def test_many_runs_join_one_build(
 )
 async def test_run_is_told_what_is_wrong_with_its_environment(
     bus: Bus,
-    seen: Seen,
+    seen: Any,
     start: Start,
     make_wheel: MakeWheel,
     definition: EnvironmentDefinition | EnvironmentReference,
@@ -204,42 +124,42 @@ async def test_run_is_told_what_is_wrong_with_its_environment(
 ) -> None:
     make_wheel("alpha")
     await start()
-    await prepare(bus, "run-1", definition)
-    failure = await failed(seen, "run-1")
+    await seen.prepare("run-1", definition)
+    failure = await seen.failed("run-1")
     assert (failure.reason, failure.code) == ("your-spec", code)
     assert words in failure.message
-    await prepare(bus, "run-2", from_packages(["alpha"]))
-    await ready(seen, "run-2")
+    await seen.prepare("run-2", from_packages(["alpha"]))
+    await seen.ready("run-2")
 
 
 async def test_failed_environment_is_tried_anew_for_the_next_run(
-    bus: Bus, seen: Seen, start: Start, make_wheel: MakeWheel
+    bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel
 ) -> None:
     await start()
-    await prepare(bus, "run-1", from_packages(["alpha"]))
-    failure = await failed(seen, "run-1")
+    await seen.prepare("run-1", from_packages(["alpha"]))
+    failure = await seen.failed("run-1")
     view = await bus.call(NAME, "build-get", {"env_id": failure.env_id}, BuildView)
     assert (view.state, view.reason) == ("failed", "your-spec")
     make_wheel("alpha")
-    await prepare(bus, "run-2", from_packages(["alpha"]))
-    assert (await ready(seen, "run-2")).build == 2
+    await seen.prepare("run-2", from_packages(["alpha"]))
+    assert (await seen.ready("run-2")).build == 2
 
 
 async def test_unreachable_index_is_tried_again_before_the_run_fails(
-    bus: Bus, seen: Seen, start: Start, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, seen: Any, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     await start(build_no_index=False, build_find_links=())
-    await prepare(bus, "run-1", from_packages(["alpha"]))
-    failure = await failed(seen, "run-1")
+    await seen.prepare("run-1", from_packages(["alpha"]))
+    failure = await seen.failed("run-1")
     assert failure.reason == "index-unreachable"
     await wait_until(lambda: seen.log_closed(failure.env_id, 1))
     assert seen.log_text(failure.env_id, 1).count("Trying again in") == 2
 
 
 async def test_repeated_event_is_answered_once(
-    bus: Bus, seen: Seen, start: Start, make_wheel: MakeWheel
+    bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel
 ) -> None:
     make_wheel("alpha")
     await start()
@@ -250,26 +170,26 @@ async def test_repeated_event_is_answered_once(
     for number in range(3):  # different message ids, so that the broker keeps all of them
         headers = {**envelope.headers(), "Nats-Msg-Id": f"copy-{number}"}
         await bus.publish_raw(event.subject(), event.data(), headers)
-    await ready(seen, "run-1")
-    await prepare(bus, "run-2", from_packages(["alpha"]))
-    await ready(seen, "run-2")
+    await seen.ready("run-1")
+    await seen.prepare("run-2", from_packages(["alpha"]))
+    await seen.ready("run-2")
     assert len(seen.about("run-1", ImageReady)) == 1
 
 
 async def test_user_managed_environment_is_ready_without_a_build(
-    bus: Bus, seen: Seen, start: Start
+    bus: Bus, seen: Any, start: Start
 ) -> None:
     await start()
-    await prepare(
-        bus, "run-1", EnvironmentDefinition(user_managed=True, interpreter="/opt/x/bin/python")
+    await seen.prepare(
+        "run-1", EnvironmentDefinition(user_managed=True, interpreter="/opt/x/bin/python")
     )
-    image = await ready(seen, "run-1")
+    image = await seen.ready("run-1")
     assert image.cached
     assert image.image.interpreter == "/opt/x/bin/python"
 
 
 async def test_environments_are_registered_in_versions(
-    bus: Bus, seen: Seen, start: Start, make_wheel: MakeWheel
+    bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel
 ) -> None:
     make_wheel("alpha")
     await start()
@@ -289,8 +209,8 @@ async def test_environments_are_registered_in_versions(
     latest = await bus.call(NAME, "environment-get", {"name": "keras-env"}, EnvironmentView)
     assert (latest.version, latest.state) == (2, "not-built")
 
-    await prepare(bus, "run-1", EnvironmentReference(name="keras-env", version=1))
-    image = await ready(seen, "run-1")
+    await seen.prepare("run-1", EnvironmentReference(name="keras-env", version=1))
+    image = await seen.ready("run-1")
     assert (image.image.name, image.image.version, image.env_id) == ("keras-env", 1, first.env_id)
     built = await bus.call(
         NAME, "environment-get", {"name": "keras-env", "version": 1}, EnvironmentView
@@ -329,7 +249,7 @@ async def test_requests_that_cannot_be_met_name_the_field(bus: Bus, start: Start
 
 
 async def test_build_can_be_asked_for_and_forced(
-    bus: Bus, seen: Seen, start: Start, make_wheel: MakeWheel
+    bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel
 ) -> None:
     make_wheel("alpha", "1.0")
     await start()
@@ -357,7 +277,7 @@ async def test_build_can_be_asked_for_and_forced(
 
 async def test_restart_takes_builds_up_again(
     bus: Bus,
-    seen: Seen,
+    seen: Any,
     start: Start,
     tmp_path: Path,
     hanging_index: str,
@@ -366,68 +286,12 @@ async def test_restart_takes_builds_up_again(
 ) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", hanging_index)
     runtime = await start(build_no_index=False, build_find_links=(), build_heartbeat_s=0.1)
-    await prepare(bus, "run-1", from_packages(["alpha"]))
+    await seen.prepare("run-1", from_packages(["alpha"]))
     await wait_until(lambda: any(b"resolving" in each.data for each in seen.logs), 20)
     await runtime.stop()
     assert not list((tmp_path / "environments/.building").iterdir())
     make_wheel("alpha")
     await start()
-    image = await ready(seen, "run-1")
+    image = await seen.ready("run-1")
     assert image.build == 2
     assert [each.build for each in seen.about("run-1", ImageBuildStarted)] == [1, 2]
-
-
-POINTS = [
-    f"{NAME}.before_build",
-    f"{NAME}.resolved",
-    f"{NAME}.installed",
-    f"{NAME}.before_rename",
-    f"{NAME}.before_publish",
-    f"{NAME}.before_finish",
-    f"{NAME}.after_publish",
-    f"{NAME}-runs.before_ack",
-]
-
-
-@pytest.mark.parametrize("point", POINTS)
-async def test_run_gets_its_environment_though_the_service_is_killed(
-    bus: Bus, seen: Seen, nats_server: NatsServer, make_wheel: MakeWheel, tmp_path: Path, point: str
-) -> None:
-    make_wheel("alpha")
-    (tmp_path / "fired").mkdir()
-    environ = {
-        **os.environ,
-        "PATH": "/usr/bin:/bin",
-        "PYENV_ROOT": str(tmp_path),
-        "STELLWERK_NATS_URL": nats_server.url,
-        "STELLWERK_DATA_DIR": str(tmp_path / "data"),
-        "STELLWERK_ENVIRONMENTS_DIR": str(tmp_path / "environments"),
-        "STELLWERK_BUILD_FIND_LINKS": f'["{tmp_path / "wheels"}"]',
-        "STELLWERK_BUILD_NO_INDEX": "1",
-        "STELLWERK_TIME_PROFILE": "test",
-        "STELLWERK_FAILPOINTS": f"{point}=kill",
-        "STELLWERK_FAILPOINTS_DIR": str(tmp_path / "fired"),
-    }
-
-    async def service() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stellwerk_environment_build"),
-            env=environ,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-
-    first = await service()
-    await prepare(bus, "run-1", from_packages(["alpha"]))
-    assert await asyncio.wait_for(first.wait(), 60) == -signal.SIGKILL
-    second = await service()
-    try:
-        image = await ready(seen, "run-1", 60)
-        assert (tmp_path / "environments" / image.env_id / "bin/python").exists()
-        await prepare(bus, "run-2", from_packages(["alpha"]))
-        assert (await ready(seen, "run-2")).cached
-        distinct = {each.event_id() for each in seen.about("run-1", ImageReady)}
-        assert len(distinct) == 1
-        assert not list((tmp_path / "environments/.building").iterdir())
-    finally:
-        second.terminate()
-        assert await asyncio.wait_for(second.wait(), 30) == 0

@@ -1,7 +1,7 @@
 """Who waits for which environment, and what they are told. Pure."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, islice
 
 from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec
@@ -68,7 +68,7 @@ class Job:
     env_id: str
     build: int
     spec: NormalisedSpec
-    rebuild: bool = field(default=False)
+    rebuild: bool = False
 
 
 def started(env_id: str, build: int, run_ids: Iterable[str]) -> Iterator[ImageBuildStarted]:

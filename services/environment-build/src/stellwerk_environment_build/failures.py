@@ -73,12 +73,13 @@ def classify(phase: Phase, returncode: int, output: str) -> Failure:
             "The disk of the environment cache is full. The operator has to free space there.",
             retryable=True,
         )
-    if returncode < 0 or returncode == 137:
+    if returncode < 0 or returncode > 128:
+        number = -returncode if returncode < 0 else returncode - 128
         return Failure(
             "killed",
             "env.build_killed",
             f"The environment's {_PHASE_NAMES[phase]} was killed from outside "
-            f"(signal {-returncode if returncode < 0 else 9}), often for lack of memory.",
+            f"(signal {number}), often for lack of memory.",
             retryable=True,
         )
     if phase in {"resolve", "install"}:
