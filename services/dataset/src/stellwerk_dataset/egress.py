@@ -110,7 +110,7 @@ class Guard:
         url = urldefrag(urljoin(source.url, location)).url
         with _blamed_on_redirect(hop):
             target = parse_url(url, self.allowed)
-        if False and target.scheme == "http":
+        if source.scheme == "https" and target.scheme == "http":
             raise UserError(
                 f"{source.shown} redirects from https to http, which is not followed",
                 code="url.redirects",
