@@ -4,6 +4,7 @@ DatasetReady and DatasetFailed are about the inputs of one run, so a run id is t
 DatasetRegistered is about a dataset.
 """
 
+import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -43,7 +44,7 @@ class DatasetRegistered(Event):
 
     def discriminator(self) -> str:
         """Name and version: one set of files may be registered under several."""
-        return f"{self.name.encode().hex()[:64]}/{self.version}"
+        return f"{hashlib.sha256(self.name.encode()).hexdigest()[:16]}/{self.version}"
 
 
 @event(aggregate="dataset", verb="ready", owner="dataset", key="run_id")
