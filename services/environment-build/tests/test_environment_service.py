@@ -17,14 +17,14 @@ from stellwerk.events import (
 )
 from stellwerk.runspec import EnvironmentReference
 from stellwerk_environment_build.app import build
-from stellwerk_environment_build.settings import EnvironmentBuildSettings
+from stellwerk_environment_build.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.testing import wait_until
 
 MakeWheel = Callable[..., Path]
-Start = Callable[..., Awaitable[Runtime[EnvironmentBuildSettings]]]
+Start = Callable[..., Awaitable[Runtime[Settings]]]
 NAME = "environment-build"
 
 
@@ -32,10 +32,10 @@ NAME = "environment-build"
 def start(runtime_factory: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts the service with the wheels of ``make_wheel``; the same data folder each time."""
 
-    async def begin(**changes: Any) -> Runtime[EnvironmentBuildSettings]:
+    async def begin(**changes: Any) -> Runtime[Settings]:
         (tmp_path / "wheels").mkdir(exist_ok=True)
         return await runtime_factory(
-            NAME, EnvironmentBuildSettings, build, **{**settings_of(tmp_path), **changes}
+            NAME, Settings, build, **{**settings_of(tmp_path), **changes}
         )
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

@@ -32,7 +32,7 @@ def _text(layout: Layout, ports: dict[str, int], users: list[str]) -> str:
 server_name: stellwerk
 listen: "127.0.0.1:{ports["nats"]}"
 http: "127.0.0.1:{ports["nats-monitor"]}"
-max_payload: 1MB
+max_payload: 8MB
 ping_interval: "10s"
 ping_max: 3
 write_deadline: "10s"

@@ -1,8 +1,8 @@
 """``python -m stellwerk_environment_build``."""
 
 from stellwerk_environment_build.app import build
-from stellwerk_environment_build.settings import EnvironmentBuildSettings
+from stellwerk_environment_build.settings import Settings
 from stellwerk_kit.service import run
 
 if __name__ == "__main__":
-    run("environment-build", EnvironmentBuildSettings, build)
+    run("environment-build", Settings, build)

@@ -14,7 +14,7 @@ from stellwerk_environment_build.handlers import (
 from stellwerk_environment_build.interpreters import find_interpreters
 from stellwerk_environment_build.reconcile import Reconciler
 from stellwerk_environment_build.registry import EnvironmentStore
-from stellwerk_environment_build.settings import EnvironmentBuildSettings
+from stellwerk_environment_build.settings import Settings
 from stellwerk_environment_build.store import CONSUMER, BuildStore
 from stellwerk_environment_build.tables import metadata
 from stellwerk_kit.service import Runtime
@@ -22,7 +22,7 @@ from stellwerk_kit.service import Runtime
 SWEEP_S = 5.0
 
 
-async def build(runtime: Runtime[EnvironmentBuildSettings]) -> None:
+async def build(runtime: Runtime[Settings]) -> None:
     """Compose the service on ``runtime``."""
     settings = runtime.settings
     cache = EnvironmentCache(settings.environments_dir)

@@ -9,7 +9,7 @@ from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.settings import ServiceSettings
 
 
-class EnvironmentBuildSettings(ServiceSettings):
+class Settings(ServiceSettings):
     """Where environments lie, where packages come from, and how long a build may take.
 
     The package index is the installer's own setting (``UV_DEFAULT_INDEX``, ``PIP_INDEX_URL``,
