@@ -162,7 +162,7 @@ def verify_run(stack: Stack, run_id: str) -> None:
         assert log_text(http, run_id).decode() == EXPECTED_LOG
         files = {
             item["path"]: item
-            for item in request("GET", http, f"/runs/{run_id}/files").json()["items"]
+            for item in request("GET", http, f"/runs/{run_id}/files").json()["files"]
         }
         for n in range(5):
             digest = hashlib.sha256((DATA * (n + 1)).encode()).hexdigest()

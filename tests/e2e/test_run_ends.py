@@ -26,7 +26,7 @@ def test_success_keeps_log_metrics_and_outputs(stack: Stack) -> None:
     assert set(view["phases"]) >= {"preparing", "running", "post_processing"}
     with stack.http() as http:
         assert request("GET", http, f"/runs/{view['run_id']}/files/outputs/o.txt").content == b"out"
-        logs = request("GET", http, f"/runs/{view['run_id']}/logs").json()["items"]
+        logs = request("GET", http, f"/runs/{view['run_id']}/logs").json()["logs"]
         std = next(item for item in logs if item["path"] == "user_logs/std_log.txt")
         assert (std["bytes"], std["closed"], std["sha256"]) == (
             2,
@@ -66,7 +66,7 @@ def test_five_thousand_files(stack: Stack) -> None:
     with stack.http() as http:
         names, cursor = [], None
         page = request("GET", http, f"/runs/{view['run_id']}/files").json()
-        names = [item["path"] for item in page["items"] if item["path"].startswith("outputs/")]
+        names = [item["path"] for item in page["files"] if item["path"].startswith("outputs/")]
         assert cursor is None
         assert len(names) == 5000
 
@@ -80,7 +80,7 @@ def test_links_out_of_the_run_are_not_followed(stack: Stack) -> None:
     with stack.http() as http:
         names = [
             item["path"]
-            for item in request("GET", http, f"/runs/{view['run_id']}/files").json()["items"]
+            for item in request("GET", http, f"/runs/{view['run_id']}/files").json()["files"]
         ]
         assert "outputs/ok" in names
         assert not {"outputs/p", "outputs/f"} & set(names)
