@@ -174,7 +174,7 @@ def cli_page() -> str:
     """Help of every command."""
     import click  # noqa: PLC0415 - only this page
 
-    from stellwerk.cli import main  # noqa: PLC0415
+    from stellwerk.cli import cli  # noqa: PLC0415
 
     lines = ["# Command line\n"]
 
@@ -187,7 +187,7 @@ def cli_page() -> str:
                 if sub is not None:
                     walk(sub, f"{path} {name}")
 
-    walk(main, "stellwerk")
+    walk(cli, "stellwerk")
     return "\n".join(lines)
 
 

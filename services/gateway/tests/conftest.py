@@ -9,13 +9,13 @@ import httpx2
 import pytest_asyncio
 
 from stellwerk_gateway.app import build
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.testing import free_port
 from stellwerk_kit.testing.fixtures import RuntimeFactory
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode does not
-from gateway_setup import TOKEN, Gateway, GatewayFactory, Services, write_tokens  # noqa: E402
+from gateway_setup import TOKEN, Gateway, GatewayFactory, Services, write_tokens
 
 
 @pytest_asyncio.fixture
@@ -34,7 +34,7 @@ async def gateway_factory(
     async def start(**values: Any) -> Gateway:
         values.setdefault("tokens_file", write_tokens(tmp_path / "tokens.json"))
         port = free_port()
-        runtime = await runtime_factory("gateway", GatewaySettings, build, api_port=port, **values)
+        runtime = await runtime_factory("gateway", Settings, build, api_port=port, **values)
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {TOKEN}"}
         client = httpx2.AsyncClient(base_url=f"{url}/api/v1", headers=headers, timeout=20)

@@ -11,7 +11,7 @@ import httpx2
 from nats.aio.msg import Msg
 from pydantic import BaseModel, ConfigDict
 
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.rpc import RawReply, responder
 from stellwerk_kit.service import Runtime
@@ -60,7 +60,7 @@ class Services:
 class Gateway:
     """A running gateway and clients of it."""
 
-    runtime: Runtime[GatewaySettings]
+    runtime: Runtime[Settings]
     port: int
     client: httpx2.AsyncClient
     stranger: httpx2.AsyncClient

@@ -11,7 +11,7 @@ from gateway_setup import READER, TOKEN, Gateway, GatewayFactory, write_tokens
 from pydantic import ValidationError
 
 from stellwerk_gateway.auth import FailureLimit, TokenFile
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_kit.testing import FakeClock
 
 SUBMISSION = {
@@ -20,33 +20,34 @@ SUBMISSION = {
 }
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"Authorization": ""},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Bearer nobody's"},
-        {"Authorization": f"Basic {TOKEN}"},
-        {"Authorization": TOKEN},
-        {"Authorization": f"Bearer {hashlib.sha256(TOKEN.encode()).hexdigest()}"},
-        {"Authorization": f"Bearer {TOKEN}x"},
-        {"Cookie": f"token={TOKEN}"},
-    ],
-)
+WRONG_CREDENTIALS: list[dict[str, str]] = [
+    {},
+    {"Authorization": ""},
+    {"Authorization": "Bearer"},
+    {"Authorization": "Bearer nobody's"},
+    {"Authorization": f"Basic {TOKEN}"},
+    {"Authorization": TOKEN},
+    {"Authorization": f"Bearer {hashlib.sha256(TOKEN.encode()).hexdigest()}"},
+    {"Authorization": f"Bearer {TOKEN}x"},
+    {"Cookie": f"token={TOKEN}"},
+]
+
+
 async def test_without_a_right_token_the_answer_is_always_the_same(
-    gateway: Gateway, headers: dict[str, str]
+    gateway: Gateway, subtests: pytest.Subtests
 ) -> None:
-    answer = await gateway.stranger.post("/api/v1/runs", json=SUBMISSION, headers=headers)
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == 'Bearer realm="stellwerk"'
-    assert answer.json() == {
-        "type": "about:blank",
-        "title": "Unauthorized",
-        "status": 401,
-        "detail": "Send a valid token in the header: Authorization: Bearer <token>.",
-        "code": "auth.required",
-    }
+    for headers in WRONG_CREDENTIALS:
+        with subtests.test(headers=headers):
+            answer = await gateway.stranger.post("/api/v1/runs", json=SUBMISSION, headers=headers)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == 'Bearer realm="stellwerk"'
+            assert answer.json() == {
+                "type": "about:blank",
+                "title": "Unauthorized",
+                "status": 401,
+                "detail": "Send a valid token in the header: Authorization: Bearer <token>.",
+                "code": "auth.required",
+            }
 
 
 async def test_two_authorization_headers_are_none(gateway: Gateway) -> None:
@@ -110,28 +111,41 @@ async def test_only_known_hosts_are_served(
     assert status == 200 or answer.json()["code"] == "host.unknown"
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/docs.css", "/openapi.json", "/api/v1/info", "/x"])
-async def test_every_answer_has_the_security_headers(gateway: Gateway, path: str) -> None:
-    answer = await gateway.stranger.get(path)
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    policy = answer.headers["content-security-policy"]
-    assert "default-src 'self'" in policy
-    assert "frame-ancestors 'none'" in policy
-    assert "set-cookie" not in answer.headers
-    assert "server" not in answer.headers
+PAGES: list[str] = [
+    "/",
+    "/docs",
+    "/docs.css",
+    "/openapi.json",
+    "/api/v1/info",
+    "/x",
+]
+
+
+async def test_every_answer_has_the_security_headers(
+    gateway: Gateway, subtests: pytest.Subtests
+) -> None:
+    for path in PAGES:
+        with subtests.test(path=path):
+            answer = await gateway.stranger.get(path)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'self'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert "set-cookie" not in answer.headers
+            assert "server" not in answer.headers
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
 def test_it_does_not_listen_off_loopback_unless_told(tmp_path: Path, host: str) -> None:
     values: dict[str, Any] = {"tokens_file": tmp_path / "t", "api_host": host}
     with pytest.raises(ValidationError, match="STELLWERK_ALLOW_REMOTE"):
-        GatewaySettings(**values)
-    assert GatewaySettings(**values, allow_remote=True).api_host == host
+        Settings(**values)
+    assert Settings(**values, allow_remote=True).api_host == host
 
 
 def test_it_does_not_start_without_tokens(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="tokens_file"):
-        GatewaySettings()  # type: ignore[call-arg]
+        Settings()  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="STELLWERK_TOKENS_FILE"):
         TokenFile(tmp_path / "absent.json")
 

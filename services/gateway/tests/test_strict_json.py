@@ -28,7 +28,7 @@ def test_what_json_dumps_writes_is_accepted(value: object, ascii_only: bool) -> 
     [
         (b'{"a": 1} x', 9),
         (b'{"a": 1', 7),
-        ("{'a': 1}".encode(), 1),
+        (b"{'a': 1}", 1),
         ('{"\u00fc": 1} x'.encode(), 10),
         (b'\xef\xbb\xbf{"a": 1}', 0),
         ('{"a": 1}'.encode("utf-16"), 0),

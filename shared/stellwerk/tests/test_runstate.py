@@ -54,6 +54,18 @@ def test_lost_attempt_is_shown_until_the_next() -> None:
     assert evolve(lost, make(run_events.RunRetrying, attempt=2)).status == RunStatus.QUEUED
 
 
+def test_an_attempt_given_up_for_good_is_not_shown_as_silent() -> None:
+    lost = evolve(RunState("r", state=RunStatus.RUNNING, attempt=1), make(run_events.AttemptLost))
+    assert evolve(lost, make(run_events.RunFinalizing)).status == RunStatus.FINALIZING
+
+
+def test_a_run_whose_environment_is_gone_is_prepared_again() -> None:
+    state = RunState("r", state=RunStatus.RUNNING, attempt=1)
+    for cls in (run_events.RunRetrying, run_events.RunPreparing, RunQueued):
+        state = evolve(state, make(cls, attempt=2))
+    assert (state.status, state.attempt) == (RunStatus.QUEUED, 1)
+
+
 def test_replay_of_a_whole_run() -> None:
     submitted = RunSubmitted.model_validate(
         {

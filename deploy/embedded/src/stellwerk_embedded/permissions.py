@@ -46,6 +46,9 @@ def of_service(name: str, executor_id: str = "local") -> Permissions:
         ]
         if spec not in CONSUMERS:
             publish += [f"$JS.API.CONSUMER.{verb}.{where}" for verb in ("CREATE", "DURABLE.CREATE")]
+    if name == "history":  # reads what is missing before its position straight from the streams
+        for stream in ("SW_EVENTS", "SW_LOGS", "SW_METRICS"):
+            publish += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.DIRECT.GET.{stream}"]
     if name == "gateway":
         publish += ["$JS.API.STREAM.MSG.GET.SW_EVENTS", "$JS.API.DIRECT.GET.SW_EVENTS.>"]
     return Permissions(tuple(publish), (f"_INBOX_{name}.>", f"sw.rpc.{name}.>"))

@@ -3,41 +3,33 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from stellwerk.api import Problem
 from stellwerk.environment_spec import InvalidEnvironment
 from stellwerk.errors import StellwerkError
 from stellwerk_gateway import pages
 from stellwerk_gateway.auth import Authentication, FailureLimit, TokenFile
 from stellwerk_gateway.guard import Guard
 from stellwerk_gateway.limits import BodyLimits
+from stellwerk_gateway.openapi import document
 from stellwerk_gateway.platform import Platform
 from stellwerk_gateway.problems import problem, problem_of
 from stellwerk_gateway.routes import api
 from stellwerk_gateway.server import ApiServer
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_gateway.snapshots import SnapshotPaths
 from stellwerk_gateway.validation import refusal
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.service import Runtime
 
 TOKENS_CHECK_S = 5.0
-ABOUT = """
-Training runs on your own machines: submit, follow, fetch what they leave.
-
-Send `Authorization: Bearer <token>` with every request. Errors are `application/problem+json`
-(RFC 9457): `code` is stable, `field` names what is wrong, `detail` says what to do.
-"""
 
 
-async def build(runtime: Runtime[GatewaySettings]) -> None:
+async def build(runtime: Runtime[Settings]) -> None:
     """Listen on the REST port; raises ValueError for a bad tokens file, OSError for the port."""
     settings = runtime.settings
     tokens = TokenFile(settings.tokens_file)
@@ -67,8 +59,6 @@ def layered(platform: Platform, tokens: TokenFile) -> ASGIApp:
 def application(platform: Platform) -> FastAPI:
     """The routes, and how their errors become problems."""
     app = FastAPI(
-        title="Stellwerk",
-        description=ABOUT,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -76,24 +66,9 @@ def application(platform: Platform) -> FastAPI:
         exception_handlers=_handlers(),
     )
     app.state.platform = platform
-    bearer = Depends(HTTPBearer(auto_error=False, description="A token of the tokens file."))
-    app.include_router(api(), dependencies=[bearer])
-    description = _describe(app)
-    app.openapi_schema = description
-    app.include_router(pages.router(description), include_in_schema=False)
+    app.include_router(api())
+    app.include_router(pages.router(document()))
     return app
-
-
-def _describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, with the model of all problems in it."""
-    found: dict[str, Any] = get_openapi(
-        title=app.title, version="1", description=app.description, routes=app.routes
-    )
-    schemas = found["components"]["schemas"]
-    schemas["Problem"] = Problem.model_json_schema()
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
-    return found
 
 
 def _handlers() -> dict[

@@ -52,8 +52,8 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version = _version(path)
         self._principals = _load(path)
+        self._version = _version(path)
 
     def find(self, token: bytes) -> Principal | None:
         """Whose token it is; every entry is compared, so the time tells nothing."""
@@ -71,10 +71,10 @@ class TokenFile:
             if version == self._version:
                 return
             self._principals = _load(self._path)
+            self._version = version
         except (OSError, ValueError) as error:
             log.warning("tokens file not usable", action="tokens_kept", error=str(error))
             return
-        self._version = version
         log.info("tokens read again", action="tokens_reloaded", count=len(self._principals))
 
 

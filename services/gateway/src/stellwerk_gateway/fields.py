@@ -1,9 +1,10 @@
 """Parameters of the routes: what a path or a query may contain, said once."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stellwerk.errors import UserError
 from stellwerk.ids import ID_PATTERN, NAME_PATTERN
@@ -30,13 +31,25 @@ Follow = Annotated[bool, Query(description="Keep the answer open while the log g
 FilePath = Annotated[str, Path(description="Relative path, with slashes.")]
 
 
+OneLabel = Annotated[
+    tuple[Annotated[str, StringConstraints(min_length=1, max_length=1000)], ...],
+    Field(max_length=1),
+]
+"""A filter that may be given once; a second one is refused, not ignored."""
+
+
 class PageQuery(BaseModel):
     """Paging of every list."""
 
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(100, ge=1, le=1000, description="Most items in the answer.")
-    cursor: str | None = Field(None, max_length=1000, description="next_cursor of the last page.")
+    cursor: str | None = Field(None, max_length=8192, description="next_cursor of the last page.")
+
+
+def one_label(given: Sequence[str]) -> str | None:
+    """The one filter, None where none was given."""
+    return given[0] if given else None
 
 
 def relative_path(text: str, field: str = "path") -> str:

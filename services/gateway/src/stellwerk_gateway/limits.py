@@ -12,7 +12,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stellwerk_gateway.problems import HttpError, problem_of
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_gateway.strict_json import JsonError, check_json
 
 MANIFEST_ROUTES = (
@@ -50,7 +50,7 @@ class BodyTooLargeError(HttpError):
 class BodyLimits:
     """ASGI middleware. Raises HttpError for what it refuses."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._large = asyncio.Semaphore(LARGE_BODIES_AT_ONCE)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from stellwerk.api import BuildView
+from stellwerk.api import BuildView, RunView
 from stellwerk.errors import NotFoundError, ProtocolError
 from stellwerk_gateway.platform import WAIT_S, Platform
 from stellwerk_gateway.streams import Outage, RunEvents
@@ -27,7 +27,9 @@ class Chunk:
 
 
 class LogSource(Protocol):
-    """One log that may still grow."""
+    """One log that may still grow; ``replaced`` when another has taken its name."""
+
+    replaced: bool
 
     async def read(self, offset: int, wait_s: float) -> Chunk:
         """Bytes from ``offset``, waiting up to ``wait_s`` seconds for the first."""
@@ -37,18 +39,17 @@ class LogSource(Protocol):
         """Whether its owner is over, waiting up to ``wait_s`` seconds for news."""
         ...
 
-    def restarted(self) -> bool:
-        """Whether a new attempt began since the last call: its log begins at 0 again."""
-        ...
-
 
 class RunLog:
-    """A log of a run that is known to exist."""
+    """A log of the present attempt of ``run``; earlier attempts have names of their own."""
 
-    def __init__(self, platform: Platform, run_id: str, path: str) -> None:
-        self._platform, self._run_id, self._path = platform, run_id, path
-        self._events = RunEvents(platform, run_id, accepted=True)
-        self._attempt = 0
+    def __init__(self, platform: Platform, run: RunView, path: str) -> None:
+        self._platform, self._run, self._path = platform, run, path
+        self._events = RunEvents(
+            platform, run.run_id, run.sequence, attempt=run.attempt, accepted=True
+        )
+        self._attempt = run.attempt
+        self.replaced = False
 
     async def read(self, offset: int, wait_s: float) -> Chunk:
         """Bytes from ``offset``; a chunk that is ``missing`` while there is no such log."""
@@ -57,7 +58,7 @@ class RunLog:
                 "history",
                 "log-read",
                 wait_s=wait_s,
-                run_id=self._run_id,
+                run_id=self._run.run_id,
                 path=self._path,
                 offset=offset,
                 limit=CHUNK_BYTES,
@@ -67,14 +68,11 @@ class RunLog:
         return _chunk(reply)
 
     async def ended(self, wait_s: float) -> bool:
-        """Whether the run is over."""
+        """Whether the run is over, or another attempt has begun to write this log anew."""
         await self._events.read(wait_s)
-        return self._events.over
-
-    def restarted(self) -> bool:
-        """Whether a new attempt began; logs of earlier attempts lie under their own names."""
-        before, self._attempt = self._attempt, self._events.attempt
-        return 0 < before < self._attempt
+        self._attempt = self._attempt or self._events.attempt
+        self.replaced = self._events.attempt > self._attempt
+        return self._events.over or self.replaced
 
 
 class BuildLog:
@@ -83,6 +81,7 @@ class BuildLog:
     def __init__(self, platform: Platform, env_id: str, build: int) -> None:
         self._platform, self._env_id, self._build = platform, env_id, build
         self._closed = False
+        self.replaced = False
 
     async def read(self, offset: int, wait_s: float) -> Chunk:
         """Bytes from ``offset``; a chunk that is ``missing`` before the build has written any."""
@@ -112,10 +111,6 @@ class BuildLog:
         )
         return view.build != self._build or view.state in {"ready", "failed"}
 
-    def restarted(self) -> bool:
-        """Never: another build has another number."""
-        return False
-
 
 async def present(source: LogSource, offset: int, first: Chunk) -> AsyncIterator[bytes]:
     """What the log has now, from ``offset``; ``first`` was read there already."""
@@ -129,8 +124,8 @@ async def present(source: LogSource, offset: int, first: Chunk) -> AsyncIterator
 async def follow_log(platform: Platform, source: LogSource, offset: int) -> AsyncIterator[bytes]:
     """The log from ``offset`` until it is closed and its owner is over.
 
-    A log that does not exist yet is waited for. When a run is tried again, its log begins anew
-    and so does the stream, at the first byte of the new attempt.
+    A log that does not exist yet is waited for. When a run is tried again, its log begins anew:
+    the stream ends and the client opens the next one at 0.
     """
     outage, over = Outage(platform), False
     while True:
@@ -144,8 +139,8 @@ async def follow_log(platform: Platform, source: LogSource, offset: int) -> Asyn
         else:
             patience_s = MISSING_WAIT_S if chunk.missing else WAIT_S if chunk.closed else 0.0
             over = await outage.bridge(partial(source.ended, patience_s))
-            if source.restarted():
-                offset = 0
+            if source.replaced:
+                return
 
 
 def _chunk(reply: RawReply) -> Chunk:

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from stellwerk_gateway.problems import HttpError
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_gateway.snapshots import SnapshotPaths
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import Clock
@@ -30,7 +30,7 @@ T = TypeVar("T", bound=BaseModel)
 class Platform:
     """The connections of the gateway. ``stopping`` is set when it ends: open streams end too."""
 
-    settings: GatewaySettings
+    settings: Settings
     bus: Bus
     objects: ObjectStore
     clock: Clock

@@ -1,8 +1,7 @@
-"""Answers of other services that ``stellwerk.api`` has no model for, and REST hands on as such."""
+"""Answers of other services that neither ``stellwerk.api`` nor ``stellwerk.answers`` models."""
 
-from datetime import datetime
-
-from stellwerk.api import LogView, MetricPoint, QueueView, RunEventView, RunFileView, View
+from stellwerk.answers import FileList
+from stellwerk.api import QueueView, RunEventView, View
 
 
 class QueueReply(View):
@@ -18,31 +17,10 @@ class EventsReply(View):
     terminal: bool = False
 
 
-class LogList(View):
-    """The logs of a run."""
+class FilesReply(FileList):
+    """History's ``run-files``; with ``next`` there are more: pass it as ``after``."""
 
-    logs: tuple[LogView, ...] = ()
-
-
-class FileList(View):
-    """Files of a run or of a model version."""
-
-    files: tuple[RunFileView, ...] = ()
-
-
-class MetricList(View):
-    """Logged values; pass ``next`` as ``after`` for more."""
-
-    points: tuple[MetricPoint, ...] = ()
-    next: int | None = None
-
-
-class ExperimentView(View):
-    """An experiment: a name that runs share."""
-
-    name: str
-    runs: int
-    last_run_at: datetime | None = None
+    next: str | None = None
 
 
 class UnregisteredView(View):

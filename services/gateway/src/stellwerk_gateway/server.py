@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from stellwerk_gateway.settings import GatewaySettings
+from stellwerk_gateway.settings import Settings
 from stellwerk_kit.operations import embedded_server
 
 KEEP_ALIVE_S = 30
@@ -21,11 +21,13 @@ SLOW_HEAD = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 class ApiServer:
     """Listens from construction on, so that a taken port is an error at the start."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
         self._listener = socket.create_server(
             (settings.api_host, settings.api_port), family=family, backlog=512
         )
+        # asyncio does not do it for such a socket, and each answer would come 40 ms later.
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._listener.getsockname()[1]
         # Its lines are about clients that speak no HTTP; the guard logs everything else.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -61,6 +63,9 @@ def _protocol(header_s: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # asyncio does this only for sockets made with IPPROTO_TCP, which accepted ones are not
+            # here; without it head and body of an answer wait 40 ms for each other.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._arm()
 
         def data_received(self, data: bytes) -> None:

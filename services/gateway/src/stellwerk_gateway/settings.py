@@ -10,7 +10,7 @@ from stellwerk.ids import ID_PATTERN
 from stellwerk_kit.settings import ServiceSettings
 
 
-class GatewaySettings(ServiceSettings):
+class Settings(ServiceSettings):
     """Where the REST interface listens, who may use it, and how much they may send."""
 
     api_host: str = Field("127.0.0.1", description="Address of the REST interface.")

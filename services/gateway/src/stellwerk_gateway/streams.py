@@ -58,13 +58,19 @@ class RunEvents:
     """
 
     def __init__(
-        self, platform: Platform, run_id: str, after: int = 0, *, accepted: bool = False
+        self,
+        platform: Platform,
+        run_id: str,
+        after: int = 0,
+        *,
+        attempt: int = 0,
+        accepted: bool = False,
     ) -> None:
         self._platform, self._run_id = platform, run_id
         self._pause_s = FIRST_PAUSE_S
         self.accepted = accepted
         self.after = after
-        self.attempt = 0
+        self.attempt = attempt
         self.over = False
 
     async def read(self, wait_s: float) -> tuple[RunEventView, ...]:

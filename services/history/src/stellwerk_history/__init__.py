@@ -1,0 +1,1 @@
+"""The history service: what happened to every run, its logs, metrics and files."""

@@ -11,7 +11,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    text,
 )
 
 metadata = MetaData()
@@ -22,9 +21,9 @@ runs = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("run_id", String(40), nullable=False, unique=True),
     Column("pool", String(40), nullable=False),
-    Column("rank", Integer, nullable=False),
     Column("demanding", Boolean, nullable=False),
-    Column("placeable", Boolean, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("rank", Integer),
     Column("wake_at", Float),
     Column("submitted", Text, nullable=False),
     Column("state", String(20), nullable=False),
@@ -50,38 +49,25 @@ runs = Table(
     Column("resends", Integer, nullable=False),
     sqlite_autoincrement=True,
 )
-"""``rank`` is minus the priority: (rank, number) is the order of a queue. ``demanding`` runs ask
-for cpus, memory or GPUs."""
+"""``priority`` is minus what was asked for, ``rank`` the same while the run may be placed, else
+NULL: (rank, number) is the order of a queue. ``demanding`` runs ask for cpus, memory or GPUs."""
 
-_placeable = text("placeable")
 Index(
     "ix_runs_queue",
     runs.c.pool,
     runs.c.demanding,
     runs.c.rank,
     runs.c.number,
-    sqlite_where=_placeable,
-    postgresql_where=_placeable,
-)
-Index(
-    "ix_runs_provisioning",
-    runs.c.pool,
-    runs.c.number,
-    sqlite_where=text("state = 'Provisioning'"),
-    postgresql_where=text("state = 'Provisioning'"),
+    sqlite_where=runs.c.rank.is_not(None),
+    postgresql_where=runs.c.rank.is_not(None),
 )
 Index(
     "ix_runs_wake",
     runs.c.wake_at,
-    sqlite_where=text("wake_at IS NOT NULL"),
-    postgresql_where=text("wake_at IS NOT NULL"),
+    sqlite_where=runs.c.wake_at.is_not(None),
+    postgresql_where=runs.c.wake_at.is_not(None),
 )
-Index(
-    "ix_runs_live",
-    runs.c.pool,
-    sqlite_where=text("state NOT IN ('Completed', 'Failed', 'Canceled')"),
-    postgresql_where=text("state NOT IN ('Completed', 'Failed', 'Canceled')"),
-)
+Index("ix_runs_state", runs.c.pool, runs.c.state, runs.c.number)
 
 early_cancels = Table(
     "early_cancels",
@@ -96,22 +82,15 @@ attempts = Table(
     "attempts",
     metadata,
     Column("run_id", String(40), primary_key=True),
-    Column("attempt", Integer, primary_key=True),
-    Column("pool", String(40), nullable=False),
-    Column("node_id", String(40), nullable=False),
-    Column("executor_id", String(40), nullable=False),
-    Column("live", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("pool", String(40), nullable=False, index=True),
+    Column("node_id", String(40), nullable=False, index=True),
+    Column("executor_id", String(40), nullable=False, index=True),
     Column("cpus", Float, nullable=False),
     Column("memory_mb", Integer, nullable=False),
     Column("gpus", Integer, nullable=False),
 )
-for _column in (attempts.c.node_id, attempts.c.executor_id, attempts.c.pool):
-    Index(
-        f"ix_attempts_live_{_column.name}",
-        _column,
-        sqlite_where=text("live"),
-        postgresql_where=text("live"),
-    )
+"""Live attempts only: the key admits one per run."""
 
 pools = Table(
     "pools",

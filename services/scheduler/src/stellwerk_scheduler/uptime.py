@@ -21,7 +21,7 @@ class Uptime:
         self._elapsed, self._seen = elapsed, clock.monotonic()
         self._was_reachable = True
         self.outages = 0
-        """How often it stood still so far."""
+        """How often it stood still and went on again so far."""
 
     def now(self) -> float:
         """Service seconds since the scheduler's store was made."""
@@ -30,7 +30,7 @@ class Uptime:
         reachable = self._reachable()
         if reachable and self._was_reachable:
             self._elapsed += min(step, self._longest)
-        if (not reachable and self._was_reachable) or step > self._longest:
+        if reachable and (not self._was_reachable or step > self._longest):
             self.outages += 1
         self._was_reachable = reachable
         return self._elapsed

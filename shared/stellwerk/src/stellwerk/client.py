@@ -5,6 +5,7 @@ A call that may be repeated without harm is repeated while the platform restarts
 that may not be repeated is tried again only where it surely was not carried out.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Client:
             headers["Authorization"] = f"Bearer {connection.token}"
         self._http = _http_client(connection.url, headers)
         self._stores: dict[str, httpx2.Client] = {}
+        self._making = threading.Lock()
 
     @classmethod
     def connect(cls) -> "Client":
@@ -126,9 +128,10 @@ class Client:
     def store(self, url: str) -> httpx2.Client:
         """The client for presigned addresses: it never carries the token."""
         scheme = urlsplit(url).scheme
-        if scheme not in self._stores:
-            self._stores[scheme] = _http_client(url, {})
-        return self._stores[scheme]
+        with self._making:
+            if scheme not in self._stores:
+                self._stores[scheme] = _http_client(url, {})
+            return self._stores[scheme]
 
     def close(self) -> None:
         """Close all connections."""

@@ -64,9 +64,7 @@ class ComputeTarget:
     name: str
     _view: ComputeView
 
-    def __new__(  # noqa: PYI034 - as in v1, the name alone does not tell the kind of target
-        cls, workspace: "Workspace", name: str
-    ) -> "ComputeTarget":
+    def __new__(cls, workspace: "Workspace", name: str) -> "AmlCompute":
         """Look the cluster up. Raises ComputeTargetException where there is none."""
         try:
             view = workspace.client.get(f"/compute/{segment(name)}", ComputeView)

@@ -21,6 +21,7 @@ from stellwerk.progress import Progress
 
 PARALLEL = 8
 _TRIES = 5
+_WEB_FILE_S = 600.0
 _REDIRECTS = frozenset({302, 303, 307, 308})
 
 
@@ -83,19 +84,25 @@ def download(
 
 def _fetch(client: Client, file: RemoteFile, progress: Progress) -> None:
     file.target.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(_TRIES):
+    deadline = time.monotonic() + _WEB_FILE_S
+    attempt = 0
+    while True:
         try:
             _try_fetch(client, file, progress)
         except (httpx2.TransportError, ServiceUnavailableError) as error:
-            if attempt + 1 == _TRIES:
+            attempt += 1
+            if attempt == _TRIES:
                 raise ServiceUnavailableError(
                     f"{file.target.name} could not be downloaded after {_TRIES} tries: {error}",
                     code="store.unavailable",
                 ) from error
-            time.sleep(pause_before(attempt))
+        except ConflictError as error:  # the platform is still fetching it from the web
+            if error.code != "dataset.not_read" or time.monotonic() > deadline:
+                raise
         else:
             progress.file_done()
             return
+        time.sleep(pause_before(attempt))
 
 
 def _try_fetch(client: Client, file: RemoteFile, progress: Progress) -> None:

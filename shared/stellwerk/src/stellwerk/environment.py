@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView
 from stellwerk.client import Client, segment
@@ -12,7 +13,7 @@ from stellwerk.environment_spec import (
     InvalidEnvironment,
     from_requirements,
 )
-from stellwerk.errors import StellwerkError
+from stellwerk.errors import NotFoundError, StellwerkError
 from stellwerk.runspec import EnvironmentReference
 from stellwerk.streams import follow
 from stellwerk.text import LogText
@@ -43,6 +44,7 @@ class Environment:
         "environment_variables",
         "name",
         "python",
+        "state",
         "strict",
         "version",
     )
@@ -54,6 +56,7 @@ class Environment:
         self.environment_variables: dict[str, str] = {}
         self.strict = False
         self.created = True
+        self.state = "not-built"
         self._registered: EnvironmentDefinition | None = None
 
     def __repr__(self) -> str:
@@ -94,6 +97,7 @@ class Environment:
         environment._registered = environment.definition()  # noqa: SLF001 - same class
         environment.version = str(view.version)
         environment.created = view.created
+        environment.state = view.state
         return environment
 
     def clone(self, new_name: str) -> "Environment":
@@ -167,15 +171,17 @@ class ImageBuildDetails:
         )
 
     def wait_for_completion(
-        self, show_output: bool = True, raise_on_error: bool = True
+        self, show_output: bool = True, raise_on_error: bool = True, *, out: TextIO | None = None
     ) -> "ImageBuildDetails":
         """Wait for the build; raises StellwerkError with the resolver's words where it failed."""
-        text = LogText(neutralise=sys.stdout.isatty())
+        out = out or sys.stdout
+        text = LogText(neutralise=out.isatty())
         if self.view.state not in _STANDING:
-            for chunk in self.logs():
-                if show_output:
-                    sys.stdout.write(text.feed(chunk))
-                    sys.stdout.flush()
+            with suppress(NotFoundError):  # a build that is over without having said anything
+                for chunk in self.logs():
+                    if show_output:
+                        out.write(text.feed(chunk))
+                        out.flush()
         if self.status == "failed" and raise_on_error:
             raise StellwerkError(
                 f"The environment could not be built: {self.view.message}",

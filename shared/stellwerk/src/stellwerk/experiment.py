@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from stellwerk import labels
 from stellwerk.api import RunRequest, RunView
 from stellwerk.errors import UserError
 from stellwerk.ids import new_id
@@ -55,7 +56,7 @@ class Experiment:
         config.check()
         client = self.workspace.client
         source = upload_snapshot(client, Path(config.source_directory), show=show_progress)
-        spec = config.spec(client, source.digest, {k: _text(v) for k, v in (tags or {}).items()})
+        spec = config.spec(client, source.digest, labels.texts(tags))
         try:
             request = RunRequest(experiment=self.name, spec=spec)
         except ValidationError as error:
@@ -72,21 +73,13 @@ class Experiment:
     ) -> Iterator[Run]:
         """Runs of this experiment, newest first; a text filters by having that tag."""
         del type
+        wanted, having = labels.filters(tags), labels.filters(properties)
         params = {
             "experiment": self.name,
-            "tag": _filters(tags),
-            "property": _filters(properties),
+            "tag": labels.first(wanted),
+            "property": labels.first(having),
         }
         for view in self.workspace.client.pages("/runs", RunView, params):
-            if include_children or view.parent_run_id is None:
+            fitting = labels.fits(view.tags, wanted) and labels.fits(view.properties, having)
+            if fitting and (include_children or view.parent_run_id is None):
                 yield Run.of_view(self.workspace, view)
-
-
-def _filters(given: dict[str, str | None] | str | None) -> list[str] | None:
-    if given is None or isinstance(given, str):
-        return [given] if given else None
-    return [name if value is None else f"{name}={value}" for name, value in given.items()]
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)

@@ -99,8 +99,8 @@ def _entry(file: LocalFile) -> ManifestEntry:
         return ManifestEntry(
             path=file.name, size=size, sha256=digest.hexdigest(), executable=executable
         )
-    except (ValidationError, UnicodeError) as error:
-        reason = _first(error) if isinstance(error, ValidationError) else "its name is not UTF-8"
+    except ValidationError as error:
+        reason = _first(error)
         raise UserError(
             f"{os.fsencode(file.name)!r} cannot be uploaded: {reason}. Rename or exclude it.",
             code="file.name",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stellwerk import labels
 from stellwerk.answers import FileList
 from stellwerk.api import ModelLineage, ModelPatch, ModelRequest, ModelView, RunFileView
 from stellwerk.client import file_path, segment
@@ -72,8 +73,8 @@ class Model:
             name=model_name,
             manifest=manifest_of(files),
             description=description,
-            tags=_texts(tags),
-            properties=_texts(properties),
+            tags=labels.texts(tags),
+            properties=labels.texts(properties),
             framework=model_framework,
             framework_version=model_framework_version,
             datasets={role: dataset.id for role, dataset in datasets or ()},
@@ -91,21 +92,23 @@ class Model:
         run_id: str | None = None,
         latest: bool = False,
     ) -> "list[Model]":
-        """Model versions, newest first; a tag is a text (has it) or a pair (has this value)."""
+        """Model versions, newest first; a tag is a text (has it) or a pair (has this value).
+
+        ``latest``: only the newest version of each name.
+        """
         del properties
         wanted = [each if isinstance(each, str) else "=".join(each) for each in tags or ()]
-        params = {"name": name, "tag": wanted or None, "run_id": run_id}
-        models = [
-            cls.of_view(workspace, v) for v in workspace.client.pages("/models", ModelView, params)
-        ]
-        if not latest:
-            return models
-        newest: dict[str, Model] = {}
-        for model in models:
-            known = newest.get(model.name)
-            if known is None or known.version < model.version:
-                newest[model.name] = model
-        return [*newest.values()]
+        params = {"name": name, "tag": labels.first(wanted), "run_id": run_id}
+        client = workspace.client
+        views = [*client.pages("/models", ModelView, params)]
+        if not any(params.values()) and not latest:  # without a filter the API names the newest
+            each_name = [view.name for view in views]
+            views = [v for n in each_name for v in client.pages("/models", ModelView, {"name": n})]
+        views = [view for view in views if labels.fits(view.tags, wanted)]
+        if latest:
+            newest = {v.name: v for v in sorted(views, key=lambda view: view.version)}
+            views = [*newest.values()]
+        return [cls.of_view(workspace, view) for view in views]
 
     @staticmethod
     def get_model_path(
@@ -214,11 +217,13 @@ class Model:
     def update(self, tags: dict[str, Any] | None = None, description: str | None = None) -> None:
         """Replace the tags (None leaves them) and the description (None leaves it)."""
         removed = tuple(each for each in self.tags if tags is not None and each not in tags)
-        self._patch(ModelPatch(tags=_texts(tags), remove_tags=removed, description=description))
+        self._patch(
+            ModelPatch(tags=labels.texts(tags), remove_tags=removed, description=description)
+        )
 
     def add_tags(self, tags: dict[str, Any]) -> None:
         """Set tags; others stay."""
-        self._patch(ModelPatch(tags=_texts(tags)))
+        self._patch(ModelPatch(tags=labels.texts(tags)))
 
     def remove_tags(self, tags: TagNames) -> None:
         """Remove tags."""
@@ -226,7 +231,7 @@ class Model:
 
     def add_properties(self, properties: dict[str, Any]) -> None:
         """Add properties; they never change."""
-        self._patch(ModelPatch(properties=_texts(properties)))
+        self._patch(ModelPatch(properties=labels.texts(properties)))
 
     def delete(self) -> None:
         """Remove this version."""
@@ -252,7 +257,3 @@ def _local_files(path: Path) -> Iterator[LocalFile]:
 def _single(folder: Path) -> Path:
     entries = list(folder.iterdir())
     return entries[0] if len(entries) == 1 else folder
-
-
-def _texts(values: dict[str, Any] | None) -> dict[str, str | None]:
-    return {key: None if value is None else str(value) for key, value in (values or {}).items()}

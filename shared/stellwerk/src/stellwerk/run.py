@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from stellwerk import labels
 from stellwerk.answers import FileList, LogList, MetricList
 from stellwerk.api import (
     MetricPoint,
@@ -20,7 +21,7 @@ from stellwerk.api import (
 from stellwerk.client import Client, file_path, segment
 from stellwerk.dataset import FileDataset
 from stellwerk.downloads import RemoteFile, download
-from stellwerk.errors import RunFailedError, StreamingInterruptedError
+from stellwerk.errors import ConflictError, RunFailedError, StreamingInterruptedError
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
 from stellwerk.run_details import details
@@ -218,8 +219,12 @@ class Run:
 
     def cancel(self) -> None:
         """Ask for the run's end; it becomes Canceled. Nothing happens where it has ended."""
-        if self.status not in TERMINAL:
+        if self.status in TERMINAL:
+            return
+        try:
             self._view = self._client.call("POST", f"{self._path}/cancel", RunView)
+        except ConflictError:
+            self.refresh()  # it ended in this moment
 
     # --- metrics ------------------------------------------------------------------------------
 
@@ -319,7 +324,7 @@ class Run:
 
     def set_tags(self, tags: dict[str, Any]) -> None:
         """Set several tags; others stay."""
-        self._patch(RunPatch(tags={key: _text(value) for key, value in tags.items()}))
+        self._patch(RunPatch(tags=labels.texts(tags)))
 
     def remove_tags(self, tags: list[str]) -> None:
         """Remove tags."""
@@ -336,7 +341,7 @@ class Run:
 
     def add_properties(self, properties: dict[str, Any]) -> None:
         """Add properties. Raises ConflictError where one exists already: they never change."""
-        self._patch(RunPatch(properties={key: _text(value) for key, value in properties.items()}))
+        self._patch(RunPatch(properties=labels.texts(properties)))
 
     def get_properties(self) -> dict[str, str | None]:
         """The run's properties now."""
@@ -369,8 +374,8 @@ class Run:
             run_id=self.id,
             path=(model_path or model_name).removeprefix("./").rstrip("/"),
             description=description,
-            tags={key: _text(value) for key, value in (tags or {}).items()},
-            properties={key: _text(value) for key, value in (properties or {}).items()},
+            tags=labels.texts(tags),
+            properties=labels.texts(properties),
             framework=model_framework,
             framework_version=model_framework_version,
             datasets={role: dataset.id for role, dataset in datasets or ()},
@@ -381,7 +386,3 @@ class Run:
     @property
     def _client(self) -> Client:
         return self._workspace.client
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)

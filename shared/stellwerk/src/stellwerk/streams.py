@@ -71,10 +71,10 @@ def follow(
                 line.opened()
                 for chunk in response.iter_bytes():
                     line.alive()
-                    offset += len(chunk)
-                    yield chunk
                     if stopped():
                         return
+                    offset += len(chunk)
+                    yield chunk
         except (httpx2.TransportError, ServiceUnavailableError) as error:
             line.broken(error)
         else:

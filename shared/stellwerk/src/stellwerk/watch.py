@@ -69,7 +69,7 @@ class _Watcher:
         self._stopped = threading.Event()
         self._following: set[tuple[int, str]] = set()
         self._seen: set[tuple[int, str]] = set()
-        self._attempt = client.get(f"/runs/{segment(run_id)}", RunView).attempt
+        self._attempt = 0
         self._events_over = False
 
     def stop(self) -> None:
@@ -77,6 +77,8 @@ class _Watcher:
 
     def items(self) -> Iterator[RunEventView | LogChunk]:
         self._start(self._read_events)
+        # Events of earlier attempts come as well, but their log has another name by now.
+        self._attempt = self._client.get(f"/runs/{segment(self._run_id)}", RunView).attempt
         shown: tuple[int, str] = (0, "")
         while not self._events_over or self._following:
             try:
@@ -86,8 +88,8 @@ class _Watcher:
             if isinstance(item, _Ended):
                 self._ended(item)
             elif isinstance(item, RunEventView):
-                yield item
                 self._follow_logs_of(item)
+                yield item
             elif item.key >= shown:
                 shown = item.key
                 yield item

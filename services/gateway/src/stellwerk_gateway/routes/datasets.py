@@ -14,9 +14,9 @@ from stellwerk.api import (
     DatastoreUploadView,
     Page,
 )
-from stellwerk.errors import ConflictError, NotFoundError
+from stellwerk.errors import ConflictError
 from stellwerk_gateway import examples
-from stellwerk_gateway.downloads import to_blob
+from stellwerk_gateway.downloads import no_file, to_blob
 from stellwerk_gateway.fields import (
     DatasetId,
     DatasetName,
@@ -173,6 +173,4 @@ async def _find(platform: Platform, dataset_id: str, path: str) -> DatasetFileVi
                 return file
         cursor = page.next_cursor
         if cursor is None:
-            raise NotFoundError(
-                f"The dataset has no file {path!r}.", code="file.not_found", field="path"
-            )
+            raise no_file(path)

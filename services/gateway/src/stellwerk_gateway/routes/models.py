@@ -5,20 +5,22 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
+from stellwerk.answers import FileList
 from stellwerk.api import ModelPatch, ModelRequest, ModelView, Page
 from stellwerk_gateway import examples
-from stellwerk_gateway.downloads import find_file, to_blob
+from stellwerk_gateway.downloads import no_file, to_blob
 from stellwerk_gateway.fields import (
     FilePath,
     ModelId,
+    OneLabel,
     PageQuery,
     Version,
     VersionNumber,
+    one_label,
     relative_path,
 )
 from stellwerk_gateway.platform import Here
 from stellwerk_gateway.problems import documented
-from stellwerk_gateway.replies import FileList
 
 router = APIRouter(tags=["models"])
 
@@ -28,7 +30,7 @@ class ModelQuery(PageQuery):
 
     name: str | None = Field(None, max_length=255, description="All versions of this model.")
     run_id: str | None = Field(None, max_length=40, description="Models made by this run.")
-    tag: str | None = Field(None, max_length=1000, description="name or name=value.")
+    tag: OneLabel = Field((), description="A tag they have: name, or name=value.")
 
 
 @router.post(
@@ -47,7 +49,8 @@ async def register_model(
 @router.get("/models", summary="List models")
 async def list_models(query: Annotated[ModelQuery, Query()], platform: Here) -> Page[ModelView]:
     """The latest version of each model, or all versions that fit."""
-    return await platform.ask("model-registry", "model-list", Page[ModelView], **query.model_dump())
+    fields = query.model_dump() | {"tag": one_label(query.tag)}
+    return await platform.ask("model-registry", "model-list", Page[ModelView], **fields)
 
 
 @router.get("/models/{model}", summary="Show a model", responses=documented(404))
@@ -105,6 +108,8 @@ async def get_model_file(
 ) -> Response:
     """A redirect to the object store, valid for 15 minutes."""
     name = relative_path(path)
-    files = await list_model_files(model, version, platform)
-    file = find_file(files.files, name)
-    return to_blob(platform, file.sha256 or "", name)
+    files = (await list_model_files(model, version, platform)).files
+    digest = next((file.sha256 for file in files if file.path == name), None)
+    if digest is None:
+        raise no_file(name)
+    return to_blob(platform, digest, name)

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
 
+from stellwerk.answers import FileList, LogList, MetricList
 from stellwerk.errors import NotFoundError
 from stellwerk.runstate import TERMINAL
-from stellwerk_gateway.downloads import find_file, to_blob
+from stellwerk_gateway.downloads import no_file, run_files, to_blob
 from stellwerk_gateway.fields import FilePath, Follow, Offset, RunId, relative_path
 from stellwerk_gateway.logs import RunLog, follow_log, present
 from stellwerk_gateway.platform import Here, Platform
 from stellwerk_gateway.problems import documented
-from stellwerk_gateway.replies import FileList, LogList, MetricList
 from stellwerk_gateway.streams import LiveResponse
 from stellwerk_gateway.submission import find_run
 
@@ -45,8 +45,8 @@ async def read_log(
 ) -> StreamingResponse:
     """Raw bytes from `offset`. With `follow` the answer stays open until the run is over.
 
-    Following waits for a log that does not exist yet. When the run is tried again, the log of
-    the new attempt follows from its first byte.
+    Following waits for a log that does not exist yet. It ends with the attempt: when the run is
+    tried again, the log begins anew at 0 and the old one is `user_logs/attempt_<n>/std_log.txt`.
     """
     return await _log(platform, run_id, relative_path(path), offset, follow=follow)
 
@@ -54,11 +54,7 @@ async def read_log(
 @router.get("/runs/{run_id}/files", summary="List a run's files", responses=documented(404))
 async def list_files(run_id: RunId, platform: Here) -> FileList:
     """Outputs and logs; `sha256` is missing for a log that still grows."""
-    try:
-        return await platform.ask("history", "run-files", FileList, run_id=run_id)
-    except NotFoundError:
-        await find_run(platform, run_id)
-        return FileList()
+    return FileList(files=tuple([file async for file in run_files(platform, run_id)]))
 
 
 @router.get(
@@ -74,7 +70,13 @@ async def list_files(run_id: RunId, platform: Here) -> FileList:
 async def get_file(run_id: RunId, path: FilePath, platform: Here) -> Response:
     """A redirect to the stored file, or the bytes so far of a log that still grows."""
     name = relative_path(path)
-    file = find_file((await list_files(run_id, platform)).files, name)
+    async for file in run_files(platform, run_id, after=name[:-1]):
+        if file.path >= name:
+            break
+    else:
+        raise no_file(name)
+    if file.path != name:
+        raise no_file(name)
     if file.sha256 is not None:
         return to_blob(platform, file.sha256, name)
     response = await _log(platform, run_id, name, 0, follow=False)
@@ -103,15 +105,14 @@ async def get_metrics(
 async def _log(
     platform: Platform, run_id: str, path: str, offset: int, *, follow: bool
 ) -> LiveResponse:
-    log = RunLog(platform, run_id, path)
+    run = await find_run(platform, run_id, stale=True)
+    log = RunLog(platform, run, path)
     first = await log.read(offset, 0)
-    if first.missing:
-        run = await find_run(platform, run_id, stale=True)
-        if not follow or run.status in TERMINAL:
-            raise NotFoundError(
-                f"Run {run_id} has no log {path!r} (yet); see GET /api/v1/runs/{run_id}/logs.",
-                code="log.not_found",
-                field="path",
-            )
+    if first.missing and (not follow or run.status in TERMINAL):
+        raise NotFoundError(
+            f"Run {run_id} has no log {path!r} (yet); see GET /api/v1/runs/{run_id}/logs.",
+            code="log.not_found",
+            field="path",
+        )
     content = follow_log(platform, log, offset) if follow else present(log, offset, first)
     return LiveResponse(platform, content, LOG_TYPE)

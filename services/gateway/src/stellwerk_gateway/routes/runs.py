@@ -1,42 +1,51 @@
 """Runs: submit, look at, change, cancel, and follow their events."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import Field, StringConstraints
 from starlette.responses import StreamingResponse
 
 from stellwerk import ids
+from stellwerk.answers import ExperimentView
 from stellwerk.api import Page, RunPatch, RunRequest, RunView
 from stellwerk.errors import NotFoundError, ServiceUnavailableError
 from stellwerk.runstate import RunStatus
 from stellwerk_gateway import examples
-from stellwerk_gateway.fields import PageQuery, RunId
+from stellwerk_gateway.fields import OneLabel, PageQuery, RunId, one_label
 from stellwerk_gateway.names import checked_name
 from stellwerk_gateway.platform import BEST_EFFORT_S, Here, Platform, Who
 from stellwerk_gateway.precheck import precheck
 from stellwerk_gateway.problems import documented
-from stellwerk_gateway.replies import ExperimentView, QueueReply
+from stellwerk_gateway.replies import QueueReply
 from stellwerk_gateway.streams import LiveResponse, RunEvents, sse
 from stellwerk_gateway.submission import accept, cancel, find_run, submission
 
 router = APIRouter(tags=["runs"])
 
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
+RUNS_AT_ONCE = 200
 WAITING = frozenset({RunStatus.QUEUED, RunStatus.PROVISIONING})
 
 
 class RunQuery(PageQuery):
-    """What to list. ``tag`` and ``property`` are ``name`` or ``name=value``."""
+    """What to list."""
 
     experiment: str | None = Field(None, max_length=255, description="Only this experiment.")
     status: RunStatus | None = Field(None, description="Only runs in this status.")
-    tag: str | None = Field(None, max_length=1000, description="name or name=value.")
-    property: str | None = Field(None, max_length=1000, description="name or name=value.")
+    tag: OneLabel = Field((), description="A tag they have: name, or name=value.")
+    property: OneLabel = Field((), description="A property they have: name, or name=value.")
     target: str | None = Field(None, max_length=32, description="Only runs on this cluster.")
     parent_run_id: str | None = Field(None, max_length=40, description="Only its children.")
-    search: str | None = Field(None, max_length=200, description="Part of a name.")
-    order: Literal["newest", "oldest"] = Field("newest", description="By time of submission.")
+    search: str | None = Field(
+        None, min_length=1, max_length=200, description="Part of a name, or beginning of an id."
+    )
+    order: str = Field(
+        "newest",
+        max_length=300,
+        description="newest, oldest, name, duration, status or metric:<name>; the last four also "
+        "with ' asc' or ' desc' behind them.",
+    )
 
 
 @router.post(
@@ -68,8 +77,13 @@ async def submit_run(
 
 @router.get("/runs", summary="List runs")
 async def list_runs(query: Annotated[RunQuery, Query()], platform: Here) -> Page[RunView]:
-    """Runs without their specs, newest first unless `order` says otherwise."""
-    return await platform.ask("history", "run-list", Page[RunView], **query.model_dump(mode="json"))
+    """Runs without their specs, newest first unless `order` says otherwise; at most 200 a page."""
+    fields = query.model_dump(mode="json") | {
+        "limit": min(query.limit, RUNS_AT_ONCE),
+        "tag": one_label(query.tag),
+        "property": one_label(query.property),
+    }
+    return await platform.ask("history", "run-list", Page[RunView], **fields)
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=documented(404))
@@ -142,8 +156,9 @@ async def list_experiments(
     query: Annotated[PageQuery, Query()], platform: Here
 ) -> Page[ExperimentView]:
     """The names that runs were submitted under."""
+    limit = min(query.limit, RUNS_AT_ONCE)
     return await platform.ask(
-        "history", "experiment-list", Page[ExperimentView], **query.model_dump()
+        "history", "experiment-list", Page[ExperimentView], limit=limit, cursor=query.cursor
     )
 
 

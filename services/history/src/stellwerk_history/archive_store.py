@@ -1,0 +1,75 @@
+"""Archives that are owed, and the transaction that answers one."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+from sqlalchemy.engine import Connection
+
+from stellwerk.events import ArchiveFailed, ExitSummary, RunArchived
+from stellwerk_history import rows
+from stellwerk_history.closing import BUILD, Log, LogKey
+from stellwerk_history.log_store import seal
+from stellwerk_history.tables import archives
+from stellwerk_kit.db import Database, Tx
+
+MAX_PENDING = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An attempt that is over. ``exit`` is None where nobody saw its end."""
+
+    run_id: str
+    attempt: int
+    exit: ExitSummary | None
+    event_id: str
+
+
+class ArchiveStore:
+    """Transactions on pending archives."""
+
+    def __init__(self, db: Database, now: Callable[[], float]) -> None:
+        self._db, self._now = db, now
+
+    async def pending(self) -> list[Pending]:
+        """What is owed, at most 1,000 at a time."""
+        query = select(archives).limit(MAX_PENDING)
+
+        def work(conn: Connection) -> list[Pending]:
+            return [
+                Pending(
+                    run_id=row.run_id,
+                    attempt=row.attempt,
+                    exit=ExitSummary.model_validate_json(row.exit) if row.exit else None,
+                    event_id=row.event_id,
+                )
+                for row in conn.execute(query)
+            ]
+
+        return await self._db.read(work)
+
+    async def build_log(self, run_id: str) -> LogKey | None:
+        """The build log a run shows."""
+        run = await self._db.read(lambda conn: rows.load_run(conn, run_id))
+        if run is None or run.detail.build_log is None:
+            return None
+        env_id, build = run.detail.build_log
+        return LogKey(env_id, build, BUILD)
+
+    async def answer(
+        self, pending: Pending, event: RunArchived | ArchiveFailed, sealed: Iterable[Log]
+    ) -> None:
+        """Seal the logs and emit the answer, once."""
+        entries = list(sealed)
+
+        def work(tx: Tx) -> None:
+            owed = delete(archives).where(
+                archives.c.run_id == pending.run_id, archives.c.event_id == pending.event_id
+            )
+            if tx.conn.execute(owed).rowcount == 0:
+                return
+            seal(tx.conn, entries, self._now())
+            tx.emit(event, causation_id=pending.event_id)
+
+        await self._db.write(work)

@@ -1,0 +1,77 @@
+"""Names of a run's logs, and what its archive lists. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stellwerk.manifest import Manifest, ManifestEntry, safe_path
+
+STD = "std"
+BUILD = "build"
+STD_PATH = "user_logs/std_log.txt"
+BUILD_PATH = "azureml-logs/20_image_build_log.txt"
+EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """One log: a run's attempt and stream, or an environment's build."""
+
+    owner: str
+    attempt: int
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log as it is stored.
+
+    ``closed``: nothing will be added; ``stored``: it is a blob as well; ``local``: its file is
+    still here. ``bytes`` are on the disk for certain.
+    """
+
+    key: LogKey
+    path: str
+    bytes: int = 0
+    closed: bool = False
+    sha256: str | None = None
+    stored: bool = False
+    local: bool = True
+
+
+def checked_path(stream: str, path: str | None) -> str:
+    """The path of a stream: given by its executor for files under ``./logs`` only."""
+    if stream == STD:
+        return STD_PATH
+    if stream == BUILD:
+        return BUILD_PATH
+    try:
+        checked = safe_path(path or "")
+    except ValueError:
+        checked = ""
+    return checked if checked.startswith("logs/") else f"logs/{stream}"
+
+
+def shown_path(log: Log, latest: int) -> str:
+    """The path in the run: logs of earlier attempts are put aside."""
+    if log.key.stream == BUILD or log.key.attempt >= latest:
+        return log.path
+    name = "std_log.txt" if log.key.stream == STD else log.path
+    return f"user_logs/attempt_{log.key.attempt}/{name}"
+
+
+def archive(outputs: Iterable[ManifestEntry], logs: Iterable[ManifestEntry]) -> Manifest:
+    """Every file of a run. A log keeps its name where an output claims the same place."""
+    chosen: dict[str, ManifestEntry] = {}
+    folders: set[str] = set()
+    for entry in (*logs, *outputs):
+        parents = _parents(entry.path)
+        if entry.path in chosen or entry.path in folders or any(p in chosen for p in parents):
+            continue
+        chosen[entry.path] = entry
+        folders.update(parents)
+    return Manifest(entries=tuple(sorted(chosen.values(), key=lambda entry: entry.path)))
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

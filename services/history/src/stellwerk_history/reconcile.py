@@ -1,0 +1,55 @@
+"""What is owed whatever happened: archives that are pending, log files beyond their room."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from stellwerk_history.archive_store import ArchiveStore, Pending
+from stellwerk_history.archiver import Archiver
+from stellwerk_history.log_store import LogStore
+
+ARCHIVES_S = 30.0
+PRUNE_S = 600.0
+
+log = structlog.get_logger()
+
+
+class Archives:
+    """Begins pending archives, each once at a time."""
+
+    def __init__(
+        self,
+        store: ArchiveStore,
+        archiver: Archiver,
+        spawn: Callable[[str, Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._store, self._archiver, self._spawn = store, archiver, spawn
+        self._active: set[str] = set()
+
+    async def sweep(self) -> None:
+        """Begin what is pending and not under way."""
+        for pending in await self._store.pending():
+            if pending.event_id not in self._active:
+                self._active.add(pending.event_id)
+                self._spawn(f"archive-{pending.run_id}", self._archive(pending))
+
+    async def _archive(self, pending: Pending) -> None:
+        try:
+            await self._archiver.archive(pending)
+        except Exception:
+            # Stays pending, so the next sweep tries again; other runs are not held up by it.
+            log.exception("archive broke off", action="archive_broken", run_id=pending.run_id)
+        finally:
+            self._active.discard(pending.event_id)
+
+
+def prune(logs: LogStore, limit_bytes: int) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Deletes log files that are stored and do not fit their room any more."""
+
+    async def sweep() -> None:
+        removed = await logs.prune(limit_bytes)
+        if removed:
+            log.info("log files removed", action="logs_pruned", files=removed)
+
+    return sweep

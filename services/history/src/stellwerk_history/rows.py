@@ -1,0 +1,150 @@
+"""Runs and their labels as rows: the form both the projection and the queries share."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.engine import Connection
+
+from stellwerk.runspec import RunSpec
+from stellwerk.runstate import RunState, RunStatus
+from stellwerk_history.domain import Detail, Run, duration_key
+from stellwerk_history.tables import aware, labels, positions, runs, specs
+
+IN_AT_ONCE = 500
+TAG, PROPERTY = "tag", "property"
+
+Labels = dict[str, str | None]
+
+
+def slices(ids: Iterable[str]) -> Iterable[list[str]]:
+    """``ids`` in pieces that fit one ``IN``."""
+    known = list(ids)
+    for start in range(0, len(known), IN_AT_ONCE):
+        yield known[start : start + IN_AT_ONCE]
+
+
+def run_values(run: Run) -> dict[str, Any]:
+    """Columns of a run that events change."""
+    return {
+        "status": str(run.state.status),
+        "display_name": run.display_name,
+        "name_key": run.display_name or run.state.run_id,
+        "duration_key": duration_key(run.detail),
+        "state": str(run.state.state),
+        "attempt": run.state.attempt,
+        "cancel_requested": run.state.cancel_requested,
+        "not_responding": run.state.not_responding,
+        "sequence": run.sequence,
+        "owner_sequence": run.owner_sequence,
+        "detail": run.detail.model_dump_json(exclude_defaults=True),
+    }
+
+
+def fixed_values(run: Run) -> dict[str, Any]:
+    """Columns of a run that its submission sets for good."""
+    return {
+        "run_id": run.state.run_id,
+        "position": run.position,
+        "experiment": run.experiment,
+        "number": run.number,
+        "target": run.target,
+        "parent_run_id": run.parent_run_id,
+        "submitted_by": run.submitted_by,
+        "submitted_at": run.submitted_at,
+    }
+
+
+def run_of(row: Row[Any]) -> Run:
+    """The run of a row."""
+    return Run(
+        state=RunState(
+            run_id=row.run_id,
+            state=RunStatus(row.state),
+            attempt=row.attempt,
+            cancel_requested=row.cancel_requested,
+            not_responding=row.not_responding,
+        ),
+        position=row.position,
+        experiment=row.experiment,
+        number=row.number,
+        target=row.target,
+        submitted_at=aware(row.submitted_at),
+        submitted_by=row.submitted_by,
+        parent_run_id=row.parent_run_id,
+        display_name=row.display_name,
+        sequence=row.sequence,
+        owner_sequence=row.owner_sequence,
+        detail=Detail.model_validate_json(row.detail),
+    )
+
+
+def load_runs(conn: Connection, run_ids: Iterable[str]) -> dict[str, Run]:
+    """Those of these runs that are known."""
+    found: dict[str, Run] = {}
+    for some in slices(run_ids):
+        for row in conn.execute(select(runs).where(runs.c.run_id.in_(some))):
+            found[row.run_id] = run_of(row)
+    return found
+
+
+def load_run(conn: Connection, run_id: str) -> Run | None:
+    """One run, None if it is not known."""
+    return load_runs(conn, [run_id]).get(run_id)
+
+
+def load_spec(conn: Connection, run_id: str) -> RunSpec | None:
+    """What a run was asked to do."""
+    text = conn.scalar(select(specs.c.spec).where(specs.c.run_id == run_id))
+    return RunSpec.model_validate_json(text) if text is not None else None
+
+
+def load_labels(conn: Connection, run_ids: Iterable[str]) -> dict[str, tuple[Labels, Labels]]:
+    """Tags and properties of runs, each by name."""
+    found: dict[str, tuple[Labels, Labels]] = {}
+    for some in slices(run_ids):
+        query = select(labels).where(labels.c.run_id.in_(some)).order_by(labels.c.name)
+        for row in conn.execute(query):
+            tags, properties = found.setdefault(row.run_id, ({}, {}))
+            (tags if row.kind == TAG else properties)[row.name] = row.value
+    return found
+
+
+def write_labels(
+    conn: Connection, run_id: str, kind: str, wanted: Mapping[str, str | None], *, replace: bool
+) -> int:
+    """Add labels; one that is there is replaced or kept. Returns how many were kept changed."""
+    if not wanted:
+        return 0
+    mine = (labels.c.run_id == run_id) & (labels.c.kind == kind)
+    position = conn.scalar(select(runs.c.position).where(runs.c.run_id == run_id))
+    present: Labels = {}
+    for some in slices(wanted):
+        rows = conn.execute(select(labels).where(mine, labels.c.name.in_(some)))
+        present |= {row.name: row.value for row in rows}
+    new = [
+        {"run_id": run_id, "kind": kind, "name": name, "value": value, "position": position}
+        for name, value in wanted.items()
+        if name not in present
+    ]
+    if new:
+        conn.execute(insert(labels), new)
+    changed = {name: wanted[name] for name in present if present[name] != wanted[name]}
+    if replace:
+        for name, value in changed.items():
+            conn.execute(update(labels).where(mine, labels.c.name == name).values(value=value))
+        return 0
+    return len(changed)
+
+
+def read_position(conn: Connection, consumer: str) -> int:
+    """How far a consumer had come, 0 at first."""
+    query = select(positions.c.sequence).where(positions.c.consumer == consumer)
+    return int(conn.scalar(query) or 0)
+
+
+def write_position(conn: Connection, consumer: str, sequence: int) -> None:
+    """Note how far a consumer has come, in the transaction of what it did."""
+    here = positions.c.consumer == consumer
+    if conn.execute(update(positions).where(here).values(sequence=sequence)).rowcount == 0:
+        conn.execute(insert(positions).values(consumer=consumer, sequence=sequence))

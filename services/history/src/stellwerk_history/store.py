@@ -1,0 +1,206 @@
+"""The projection of events into rows: one transaction a batch.
+
+Whatever an event's content, it cannot stop those behind it: what is unknown, repeated or may not
+come is counted and left out.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
+
+from stellwerk.events import (
+    ArchiveFailed,
+    Envelope,
+    RunArchived,
+    RunAssigned,
+    RunFinalizing,
+    RunSubmitted,
+)
+from stellwerk_history import rows
+from stellwerk_history.domain import Entry, Run, Skip, apply, concerns, submit
+from stellwerk_history.log_store import restore
+from stellwerk_history.submissions import Submissions
+from stellwerk_history.tables import archives, events, latest, runs
+from stellwerk_kit.db import Database, Tx
+
+CONSUMER = "history-events"
+
+SKIPPED = Counter("stellwerk_history_skipped", "Events that changed nothing", ["reason"])
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An event and its place in the stream."""
+
+    envelope: Envelope
+    position: int
+
+
+@dataclass(slots=True)
+class Projected:
+    """What a batch changed."""
+
+    run_ids: set[str] = field(default_factory=set)
+    finalizing: bool = False
+
+
+class ProjectionStore:
+    """Runs and their status streams, written from events."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def position(self, consumer: str) -> int:
+        """The last stream sequence whose effects are written."""
+        return await self._db.read(lambda conn: rows.read_position(conn, consumer))
+
+    async def project(self, facts: list[Fact], position: int) -> Projected:
+        """Write what events change, and that the stream was read up to ``position``.
+
+        An event that cannot be written (a number no column holds) is left out; a database that
+        cannot write at all raises SQLAlchemy's OperationalError.
+        """
+        try:
+            return await self._project(facts, position)
+        except OperationalError:
+            raise
+        except Exception:
+            log.exception("a batch cannot be written at once", action="project_singly")
+        done = Projected()
+        for fact in facts:
+            try:
+                one = await self._project([fact], fact.position)
+            except OperationalError:
+                raise
+            except Exception:
+                SKIPPED.labels("broken").inc()
+                log.exception("event left out", action="event_broken", event_id=fact.envelope.id)
+            else:
+                done.run_ids |= one.run_ids
+                done.finalizing = done.finalizing or one.finalizing
+        await self._project([], position)
+        return done
+
+    async def _project(self, facts: list[Fact], position: int) -> Projected:
+
+        def work(tx: Tx) -> Projected:
+            projection = _Projection(tx.conn, facts)
+            for fact in facts:
+                projection.take(fact)
+            projection.write()
+            rows.write_position(tx.conn, CONSUMER, position)
+            return projection.done
+
+        return await self._db.write(work)
+
+
+class _Projection:
+    """One batch: everything it needs is read at once, everything it changes is written at once."""
+
+    def __init__(self, conn: Connection, facts: list[Fact]) -> None:
+        self._conn = conn
+        self.done = Projected()
+        run_ids = {run_id for fact in facts for run_id in concerns(fact.envelope)}
+        self._runs = rows.load_runs(conn, run_ids)
+        self._submissions = Submissions(conn)
+        self._new: dict[str, Run] = {}
+        self._changed: dict[str, Run] = {}
+        self._entries: list[Entry] = []
+        self._seen = self._already(facts)
+
+    def take(self, fact: Fact) -> None:
+        """Apply one event to each run it is about."""
+        for run_id in concerns(fact.envelope):
+            if (run_id, fact.envelope.id) in self._seen:
+                SKIPPED.labels("repeated").inc()
+                continue
+            try:
+                self._take(run_id, fact)
+            except Skip as outcome:
+                SKIPPED.labels("not_now").inc()
+                log.info("event skipped", action="event_skipped", run_id=run_id, why=str(outcome))
+
+    def write(self) -> None:
+        """Write runs and entries."""
+        self._submissions.write(self._new)
+        if self._changed:
+            self._conn.execute(
+                update(runs).where(runs.c.run_id == bindparam("key")),
+                [{"key": key, **rows.run_values(run)} for key, run in self._changed.items()],
+            )
+        if self._entries:
+            self._conn.execute(insert(events), [_entry_values(each) for each in self._entries])
+
+    def _take(self, run_id: str, fact: Fact) -> None:
+        known = self._runs.get(run_id)
+        if known is None:
+            run, entry = self._submit(fact)
+            self._new[run_id] = run
+        else:
+            run, entry = apply(known, fact.envelope)
+            (self._new if run_id in self._new else self._changed)[run_id] = run
+        self._runs[run_id] = run
+        self._entries.append(entry)
+        self._seen.add((run_id, fact.envelope.id))
+        self.done.run_ids.add(run_id)
+        self._consequences(fact.envelope)
+
+    def _submit(self, fact: Fact) -> tuple[Run, Entry]:
+        event, time = fact.envelope.event, fact.envelope.time
+        if not isinstance(event, RunSubmitted):
+            raise Skip(f"{type(event).__name__} of an unknown run")
+        return submit(fact.envelope, fact.position, self._submissions.add(event, time))
+
+    def _consequences(self, envelope: Envelope) -> None:
+        event = envelope.event
+        if isinstance(event, RunAssigned) and event.attempt > 1:
+            mine = latest.c.run_id == event.run_id
+            self._conn.execute(delete(latest).where(mine, latest.c.attempt < event.attempt))
+        elif isinstance(event, RunFinalizing):
+            summary = event.exit.model_dump_json() if event.exit else None
+            self._conn.execute(delete(archives).where(archives.c.run_id == event.run_id))
+            self._conn.execute(
+                insert(archives).values(
+                    run_id=event.run_id, attempt=event.attempt, exit=summary, event_id=envelope.id
+                )
+            )
+            self.done.finalizing = True
+        elif isinstance(event, RunArchived | ArchiveFailed):
+            answered = archives.c.run_id == event.run_id
+            owed = delete(archives).where(answered, archives.c.attempt <= event.attempt)
+            self._conn.execute(owed)
+            if isinstance(event, RunArchived):
+                restore(self._conn, event)
+
+    def _already(self, facts: list[Fact]) -> set[tuple[str, str]]:
+        """Which of the batch's events are in the status streams of their runs."""
+        found: set[tuple[str, str]] = set()
+        for some in rows.slices(self._runs):
+            for ids in rows.slices({fact.envelope.id for fact in facts}):
+                here = events.c.run_id.in_(some) & events.c.event_id.in_(ids)
+                query = select(events.c.run_id, events.c.event_id).where(here)
+                found.update((row.run_id, row.event_id) for row in self._conn.execute(query))
+        return found
+
+
+def _entry_values(entry: Entry) -> dict[str, Any]:
+    return {
+        "run_id": entry.run_id,
+        "sequence": entry.sequence,
+        "event_id": entry.event_id,
+        "type": entry.type,
+        "time": entry.time,
+        "status": entry.status,
+        "attempt": entry.attempt,
+        "message": entry.message,
+        "phases": json.dumps(entry.phases),
+        "data": json.dumps(entry.data),
+    }

@@ -1,0 +1,174 @@
+"""kill -9 between any two steps, then a new process: every fact once, every byte there."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from history_setup import Sim, Start, completed
+
+from stellwerk import events as e
+from stellwerk.answers import FileList
+from stellwerk_history.stream import InOrder
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.consumer import Delivery
+from stellwerk_kit.testing import NatsServer, wait_until
+
+Launch = Callable[[str], subprocess.Popen[bytes]]
+LOG = b"line\n" * 20_000
+
+
+@pytest.fixture
+def launch(
+    nats_server: NatsServer, s3_settings: dict[str, Any], tmp_path: Path
+) -> Iterator[Launch]:
+    """Starts the service as a process, with failpoints."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(failpoints: str) -> subprocess.Popen[bytes]:
+        values = {**s3_settings, "nats_url": nats_server.url, "data_dir": tmp_path / "history"}
+        values |= {"time_profile": "test", "failpoints": failpoints, "failpoints_dir": tmp_path}
+        environment = {f"STELLWERK_{name.upper()}": str(value) for name, value in values.items()}
+        with (tmp_path / "history.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stellwerk_history"],
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "history.events_projected",
+        "history-events.before_ack",
+        "history.logs_written",
+        "history-logs.before_ack",
+        "history-metrics.before_ack",
+        "history.logs_stored",
+        "history.before_archived",
+        "history.after_archived",
+        "history.before_publish",
+        "history.after_publish",
+    ],
+)
+async def test_killed_anywhere_the_run_is_archived_once(
+    launch: Launch, sim: Sim, point: str
+) -> None:
+    subscription = await sim.bus.client.subscribe("sw.evt.archive.>")
+    process = launch(f"{point}=kill")
+    run_id = await sim.submit()
+    await sim.until_running(run_id)
+    for offset in range(0, len(LOG), 25_000):
+        await sim.write(run_id, LOG[offset : offset + 25_000], offset=offset)
+    await sim.log(run_id, 0, {"k": "metric", "n": "m", "t": "scalar", "v": 1, "s": None, "ts": 1})
+    manifest = await sim.store({"outputs/x": b"x"})
+    await sim.end(run_id, LOG, outputs_manifest=manifest, metric_records=1)
+    assert await asyncio.to_thread(process.wait, 30) == -signal.SIGKILL
+    launch("")
+    message = await subscription.next_msg(30)
+    assert isinstance(e.decode(message.subject, message.headers, message.data).event, e.RunArchived)
+    await sim.say(completed(run_id))
+
+    async def answered() -> bool:
+        try:
+            return (await sim.run(run_id, wait_s=5)).status == "Completed"
+        except Exception:
+            return False
+
+    await wait_until(answered, 20)
+    seen = await sim.events(run_id, "RunCompleted")
+    assert [each.sequence for each in seen] == list(range(1, len(seen) + 1))
+    assert [each.type for each in seen].count("RunArchived") == 1
+    files = (await sim.ask("run-files", FileList, run_id=run_id)).files
+    assert [(file.path, file.size) for file in files] == [
+        ("outputs/x", 1),
+        ("user_logs/std_log.txt", len(LOG)),
+    ]
+    assert await sim.follow(run_id, len(LOG)) == LOG
+
+
+async def test_stopped_while_it_waits_for_a_log(start: Start, sim: Sim) -> None:
+    first = await start()
+    run_id = await sim.submit()
+    await sim.until_running(run_id)
+    await sim.write(run_id, LOG[:1000])
+    await sim.end(run_id, LOG[:2000])
+    await sim.events(run_id, "RunFinalizing")
+    await first.stop()
+    await sim.write(run_id, LOG[1000:2000], offset=1000)
+    await start()
+    await sim.events(run_id, "RunArchived")
+    assert (await sim.read(run_id)).headers["Sw-Closed"] == "1"
+
+
+async def test_a_lost_store_is_filled_again_from_the_stream(
+    start: Start, sim: Sim, tmp_path: Path
+) -> None:
+    first = await start()
+    run_ids = [await sim.submit() for _ in range(5)]
+    archived = run_ids[0]
+    await sim.until_running(archived)
+    await sim.write(archived, LOG)
+    await sim.end(archived, LOG)
+    await sim.events(archived, "RunArchived")
+    await sim.say(completed(archived))
+    await sim.events(archived, "RunCompleted")
+    before = [await sim.run(run_id) for run_id in run_ids]
+    await first.stop()
+    for path in (tmp_path / "history").glob("history.db*"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "history" / "logs")
+    await start(archive_budget_s=0.1)
+    clock = {"phases": {}}
+    for view in before:
+        again = await sim.run(view.run_id, wait_s=0)
+        assert again.model_copy(update=clock) == view.model_copy(update=clock)
+    assert await sim.follow(archived, len(LOG)) == LOG
+
+
+async def test_what_is_missing_in_front_is_read_from_the_stream(bus: Bus, sim: Sim) -> None:
+    run_ids = [await sim.submit() for _ in range(5)]
+    handled: list[Delivery] = []
+
+    async def handle(deliveries: list[Delivery]) -> None:
+        handled.extend(deliveries)
+
+    messages = [await bus.js.get_msg("SW_EVENTS", number) for number in range(1, 6)]
+    deliveries = [
+        Delivery(m.subject or "", m.headers or {}, m.data or b"", m.seq or 0) for m in messages
+    ]
+    in_order = InOrder(bus, "history-events", 0, handle)
+    await in_order([deliveries[3]])
+    await in_order([deliveries[0], deliveries[4], deliveries[3], deliveries[2]])
+    assert [each.stream_sequence for each in handled] == [1, 2, 3, 4, 5]
+    assert [each.decode().event.aggregate_id for each in handled] == run_ids
+
+
+async def test_a_stream_that_began_anew_is_read_from_its_start(bus: Bus, sim: Sim) -> None:
+    handled: list[int] = []
+
+    async def handle(deliveries: list[Delivery]) -> None:
+        handled.extend(each.stream_sequence for each in deliveries)
+
+    in_order = InOrder(bus, "history-events", 1000, handle)
+    await in_order.recover()
+    await sim.submit()
+    message = await bus.js.get_msg("SW_EVENTS", 1)
+    await in_order([Delivery(message.subject or "", message.headers or {}, message.data or b"", 1)])
+    assert handled == [1]

@@ -1,0 +1,311 @@
+"""SQL on runs and their live attempts. Every query is answered from an index, with a limit."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+
+from stellwerk.events import ExitSummary, ImageInfo, ResolvedInput, RunSubmitted
+from stellwerk.runspec import Resources
+from stellwerk.runstate import LIVE, RunStatus
+from stellwerk_kit.db import Tx
+from stellwerk_scheduler.leases import Key
+from stellwerk_scheduler.model import Failure, Run
+from stellwerk_scheduler.tables import attempts, early_cancels, runs
+
+POSITION_LIMIT = 1000
+_INPUTS = TypeAdapter(dict[str, ResolvedInput])
+_PLAIN = (
+    "attempt",
+    "cancel_requested",
+    "not_responding",
+    "sequence",
+    "decided",
+    "node_id",
+    "executor_id",
+    "outcome",
+    "stopping",
+    "user_retries",
+    "infra_retries",
+    "not_before",
+    "deadline",
+    "resend_at",
+    "resends",
+)
+"""Columns that hold a field of the same name as it is."""
+
+# Statements are made once: building one costs as much as running it.
+_RUN: BindParameter[str] = bindparam("run")
+_POOL: BindParameter[str] = bindparam("pool")
+_MOST = bindparam("most", type_=Integer)
+_MINE, _QUEUED_HERE = runs.c.run_id == _RUN, and_(runs.c.pool == _POOL, runs.c.rank.is_not(None))
+_PLACE_COLUMNS = (runs.c.rank, runs.c.number, runs.c.run_id, runs.c.demanding)
+
+
+def _by_place(condition: ColumnElement[bool], limit: Any) -> CompoundSelect[Any]:
+    """The first runs of both kinds: each kind is one walk along the index."""
+    parts = [
+        select(*_PLACE_COLUMNS)
+        .where(condition, runs.c.demanding == flag)
+        .order_by(runs.c.rank, runs.c.number)
+        .limit(limit)
+        .subquery()
+        for flag in (False, True)
+    ]
+    both = union_all(*(select(part) for part in parts))
+    return both.order_by("rank", "number").limit(2 * limit if isinstance(limit, int) else limit)
+
+
+def _counted(*conditions: Any) -> Select[Any]:
+    some = select(runs.c.number).where(*conditions).limit(_MOST).subquery()
+    return select(func.count()).select_from(some)
+
+
+def _counted_before() -> Select[Any]:
+    earlier = tuple_(runs.c.rank, runs.c.number) < tuple_(
+        bindparam("priority", type_=Integer), bindparam("number", type_=Integer)
+    )
+    parts = (
+        _counted(_QUEUED_HERE, runs.c.demanding == flag, earlier).scalar_subquery()
+        for flag in (False, True)
+    )
+    return select(next(parts) + next(parts))
+
+
+_KNOWN = select(runs.c.number).where(_MINE)
+_LOAD = select(runs).where(_MINE)
+_INSERT = insert(runs)
+_SAVE = update(runs).where(_MINE)
+_DUE = (
+    select(runs.c.run_id)
+    .where(runs.c.wake_at <= bindparam("now"))
+    .order_by(runs.c.wake_at)
+    .limit(_MOST)
+)
+_HEADS = _by_place(_QUEUED_HERE, 1)
+_FIRST_QUEUED = _by_place(and_(_QUEUED_HERE, runs.c.state == RunStatus.QUEUED.value), _MOST)
+_DEMAND = _counted(_QUEUED_HERE)
+_LIVE_RUNS = _counted(runs.c.pool == _POOL, runs.c.state.in_(sorted(LIVE)))
+_IN_STATE = (
+    select(runs.c.run_id)
+    .where(runs.c.pool == _POOL, runs.c.state == bindparam("state"))
+    .order_by(runs.c.number)
+    .limit(_MOST)
+)
+_PLACE = select(runs.c.pool, runs.c.priority, runs.c.number).where(_MINE)
+_BEFORE = _counted_before()
+_HOLD = insert(attempts)
+_RELEASE = delete(attempts).where(attempts.c.run_id == _RUN)
+_EARLY_CANCEL = select(early_cancels.c.reason).where(early_cancels.c.run_id == _RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAttempt:
+    """An attempt that holds a slot."""
+
+    run_id: str
+    attempt: int
+    pool: str
+    node_id: str
+    executor_id: str
+
+    @property
+    def key(self) -> Key:
+        """Run and attempt."""
+        return self.run_id, self.attempt
+
+
+def demanding(resources: Resources) -> bool:
+    """Whether a run asks for a share of the machine beside its slot."""
+    return bool(resources.gpus or resources.cpus or resources.memory_mb)
+
+
+def known(conn: Connection, run_id: str) -> bool:
+    """Whether a run was submitted."""
+    return conn.execute(_KNOWN, {"run": run_id}).first() is not None
+
+
+def insert_run(conn: Connection, run: Run) -> None:
+    """A new run."""
+    fixed = {
+        "run_id": run.run_id,
+        "pool": run.spec.target,
+        "demanding": demanding(run.spec.resources),
+        "priority": -run.spec.priority,
+        "submitted": run.submitted.model_dump_json(by_alias=True),
+    }
+    conn.execute(_INSERT, {**fixed, **_values(run)})
+
+
+def load(conn: Connection, run_id: str) -> Run | None:
+    """A run, None if unknown."""
+    row = conn.execute(_LOAD, {"run": run_id}).first()
+    return None if row is None else _run(row)
+
+
+def save(conn: Connection, before: Run, after: Run) -> None:
+    """Write what changed."""
+    old, new = _values(before), _values(after)
+    changed = {name: value for name, value in new.items() if old[name] != value}
+    if changed:
+        conn.execute(_SAVE, {"run": after.run_id, **changed})
+
+
+def due(conn: Connection, now: float, limit: int) -> list[str]:
+    """Runs whose deadline, delay or time to say something again has come."""
+    return list(conn.execute(_DUE, {"now": now, "most": limit}).scalars())
+
+
+def heads(conn: Connection, pool: str) -> list[tuple[str, bool]]:
+    """The first run that demands nothing and the first that does, in queue order.
+
+    Each with whether it is demanding.
+    """
+    return [(row.run_id, bool(row.demanding)) for row in conn.execute(_HEADS, {"pool": pool})]
+
+
+def first_queued(conn: Connection, pool: str, limit: int) -> list[str]:
+    """The first runs in queue order for which the pool does not grow yet."""
+    rows = conn.execute(_FIRST_QUEUED, {"pool": pool, "most": limit})
+    return [row.run_id for row in rows]
+
+
+def demand(conn: Connection, pool: str, limit: int) -> int:
+    """How many runs wait for a slot, counted up to ``limit``."""
+    return int(conn.execute(_DEMAND, {"pool": pool, "most": limit}).scalar_one())
+
+
+def live_runs(conn: Connection, pool: str, limit: int) -> int:
+    """How many runs of a pool have not ended, counted up to ``limit``."""
+    return int(conn.execute(_LIVE_RUNS, {"pool": pool, "most": limit}).scalar_one())
+
+
+def in_state(conn: Connection, pool: str, state: RunStatus, limit: int) -> list[str]:
+    """The oldest runs of a pool in a state."""
+    found = conn.execute(_IN_STATE, {"pool": pool, "state": state.value, "most": limit})
+    return list(found.scalars())
+
+
+def before(conn: Connection, run_id: str, limit: int = POSITION_LIMIT) -> int:
+    """How many runs of its pool's queue stand before a run, counted up to ``limit``.
+
+    The run itself need not be in the queue yet.
+    """
+    place = conn.execute(_PLACE, {"run": run_id}).first()
+    if place is None:
+        return 0
+    values = {"pool": place.pool, "priority": place.priority, "number": place.number}
+    return min(limit, int(conn.execute(_BEFORE, {**values, "most": limit}).scalar_one()))
+
+
+def hold_slot(conn: Connection, run: Run) -> None:
+    """Remember the live attempt of a run that was placed."""
+    needs = run.spec.resources
+    values = {
+        "run_id": run.run_id,
+        "attempt": run.attempt,
+        "pool": run.spec.target,
+        "node_id": run.node_id,
+        "executor_id": run.executor_id,
+        "cpus": needs.cpus or 0.0,
+        "memory_mb": needs.memory_mb or 0,
+        "gpus": needs.gpus,
+    }
+    conn.execute(_HOLD, values)
+
+
+def release_slot(conn: Connection, run_id: str) -> None:
+    """Forget a live attempt."""
+    conn.execute(_RELEASE, {"run": run_id})
+
+
+def live_attempts(
+    conn: Connection, *conditions: Any, limit: int | None = None
+) -> list[LiveAttempt]:
+    """Live attempts, all or those that meet the conditions."""
+    columns = (
+        attempts.c.run_id,
+        attempts.c.attempt,
+        attempts.c.pool,
+        attempts.c.node_id,
+        attempts.c.executor_id,
+    )
+    query = select(*columns).where(*conditions).limit(limit)
+    return [LiveAttempt(*row) for row in conn.execute(query)]
+
+
+def of_runs(conn: Connection, run_ids: Sequence[str]) -> list[LiveAttempt]:
+    """Live attempts of some runs."""
+    return live_attempts(conn, attempts.c.run_id.in_(run_ids))
+
+
+def used_resources(conn: Connection, executor_id: str) -> Resources:
+    """What the live attempts on one machine asked for."""
+    query = select(
+        func.coalesce(func.sum(attempts.c.cpus), 0.0),
+        func.coalesce(func.sum(attempts.c.memory_mb), 0),
+        func.coalesce(func.sum(attempts.c.gpus), 0),
+    ).where(attempts.c.executor_id == executor_id)
+    cpus, memory, gpus = conn.execute(query).one()
+    return Resources.model_construct(cpus=cpus, memory_mb=memory, gpus=gpus)
+
+
+def remember_cancel(tx: Tx, run_id: str, reason: str) -> None:
+    """A cancellation came before its submission."""
+    tx.conn.execute(delete(early_cancels).where(early_cancels.c.run_id == run_id))
+    tx.conn.execute(insert(early_cancels).values(run_id=run_id, reason=reason, seen_at=tx.now))
+
+
+def take_cancel(tx: Tx, run_id: str) -> str | None:
+    """The reason of a cancellation that came early, None if there was none."""
+    reason: str | None = tx.conn.execute(_EARLY_CANCEL, {"run": run_id}).scalar()
+    if reason is not None:
+        tx.conn.execute(delete(early_cancels).where(early_cancels.c.run_id == run_id))
+    return reason
+
+
+def _values(run: Run) -> dict[str, Any]:
+    inputs = None if not run.inputs else _INPUTS.dump_json(dict(run.inputs)).decode()
+    return {
+        **{name: getattr(run, name) for name in _PLAIN},
+        "state": run.state.value,
+        "rank": -run.spec.priority if run.placeable else None,
+        "wake_at": run.wake_at,
+        "needs": ",".join(sorted(run.needs)),
+        "image": run.image.model_dump_json() if run.image else None,
+        "inputs": inputs,
+        "exit": run.exit.model_dump_json() if run.exit else None,
+        "failure": json.dumps(asdict(run.failure)) if run.failure else None,
+    }
+
+
+def _run(row: Any) -> Run:
+    run = Run(RunSubmitted.model_validate_json(row.submitted), state=RunStatus(row.state))
+    return replace(
+        run,
+        **{name: getattr(row, name) for name in _PLAIN},
+        needs=frozenset(filter(None, row.needs.split(","))),
+        image=ImageInfo.model_validate_json(row.image) if row.image else None,
+        inputs=_INPUTS.validate_json(row.inputs) if row.inputs else {},
+        exit=ExitSummary.model_validate_json(row.exit) if row.exit else None,
+        failure=Failure(**json.loads(row.failure)) if row.failure else None,
+    )

@@ -1,0 +1,122 @@
+"""``stellwerk environment``."""
+
+import sys
+from typing import Any
+
+import click
+
+from stellwerk.cli.options import name_and_version, output_option
+
+
+@click.group()
+def environment() -> None:
+    """Register, list, show and build environments."""
+
+
+@environment.command("register")
+@click.argument("name")
+@click.option("--conda", type=click.Path(), help="A conda environment file.")
+@click.option("--requirements", type=click.Path(), help="A requirements.txt.")
+@click.option("--package", multiple=True, help="A package. Repeatable.")
+@output_option
+def register(name: str, output: str, **options: Any) -> None:
+    """Register an environment; the same definition again is the same version."""
+    from stellwerk.api import EnvironmentRequest, EnvironmentView
+    from stellwerk.cli.output import print_one
+    from stellwerk.cli.run_submit import local_environment
+    from stellwerk.workspace import Workspace
+
+    found = local_environment(name, options)
+    if found is None or sum(bool(each) for each in options.values()) != 1:
+        raise click.UsageError("Give exactly one of --conda, --requirements and --package.")
+    request = EnvironmentRequest(name=name, definition=found.definition())
+    client = Workspace.from_config().client
+    view = client.call("POST", "/environments", EnvironmentView, body=request)
+    if output == "json":
+        print_one(view, output)
+        return
+    known = "" if view.created else " (this definition was registered already)"
+    click.echo(f"{view.name}:{view.version}{known}")
+    for warning in view.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+@environment.command("list")
+@output_option
+def list_environments(output: str) -> None:
+    """List the latest version of every environment."""
+    from stellwerk.api import EnvironmentView
+    from stellwerk.cli.output import print_list
+    from stellwerk.workspace import Workspace
+
+    print_list(
+        Workspace.from_config().client.pages("/environments", EnvironmentView),
+        {
+            "name": lambda view: view.name,
+            "version": lambda view: view.version,
+            "state": lambda view: view.state,
+            "env_id": lambda view: view.env_id[:12],
+            "created": lambda view: view.created_at,
+        },
+        output,
+    )
+
+
+@environment.command("show")
+@click.argument("name", metavar="NAME[:VERSION]")
+@output_option
+def show(name: str, output: str) -> None:
+    """Show one environment."""
+    from stellwerk.api import EnvironmentView
+    from stellwerk.cli.output import print_one
+    from stellwerk.client import segment
+    from stellwerk.workspace import Workspace
+
+    title, version = name_and_version(name)
+    client = Workspace.from_config().client
+    path = f"/environments/{segment(title)}"
+    print_one(client.get(path, EnvironmentView, {"version": version}), output)
+
+
+@environment.command("build")
+@click.argument("name", metavar="NAME[:VERSION]")
+@click.option("--rebuild", is_flag=True, help="Build again though it is there.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait for the build.")
+@output_option
+def build(name: str, rebuild: bool, detach: bool, output: str) -> None:
+    """Prepare an environment now, and show the log of its build."""
+    from stellwerk.cli.output import print_one
+    from stellwerk.environment import Environment
+    from stellwerk.workspace import Workspace
+
+    title, version = name_and_version(name)
+    workspace = Workspace.from_config()
+    details = Environment.get(workspace, title, version).build(workspace, rebuild=rebuild)
+    if not detach:
+        details.wait_for_completion(out=sys.stderr)
+    if output == "json":
+        print_one(details.view, output)
+    else:
+        seconds = "" if details.view.seconds is None else f" in {details.view.seconds:.1f} s"
+        click.echo(f"{name}: {details.view.state}{seconds}")
+
+
+@environment.command("log")
+@click.argument("name", metavar="NAME[:VERSION]")
+def log(name: str) -> None:
+    """Print the log of an environment's build; goes on while it is under way."""
+    from stellwerk.api import BuildView, EnvironmentView
+    from stellwerk.client import segment
+    from stellwerk.environment import ImageBuildDetails
+    from stellwerk.text import LogText
+    from stellwerk.workspace import Workspace
+
+    workspace = Workspace.from_config()
+    title, version = name_and_version(name)
+    path = f"/environments/{segment(title)}"
+    found = workspace.client.get(path, EnvironmentView, {"version": version})
+    view = workspace.client.get(f"/builds/{segment(found.env_id)}", BuildView)
+    text = LogText(neutralise=sys.stdout.isatty())
+    for chunk in ImageBuildDetails(workspace.client, view).logs():
+        sys.stdout.write(text.feed(chunk))
+        sys.stdout.flush()

@@ -1,0 +1,61 @@
+"""What commands print: tables for people or JSON for programs, never both on stdout."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+
+from stellwerk.text import harmless
+
+M = TypeVar("M", bound=BaseModel)
+Columns = dict[str, Callable[[M], object]]
+
+
+def print_list(items: Iterable[M], columns: "Columns[M]", output: str) -> None:
+    """A list of things: a table with these columns, or a JSON array."""
+    listed = list(items)
+    if output == "json":
+        print_json([each.model_dump(mode="json") for each in listed])
+        return
+    rows = [[cell(read(each)) for read in columns.values()] for each in listed]
+    print_table([name.upper() for name in columns], rows)
+
+
+def print_one(item: BaseModel, output: str) -> None:
+    """One thing: its fields line by line, or a JSON object."""
+    content = item.model_dump(mode="json")
+    if output == "json":
+        print_json(content)
+        return
+    width = max(len(name) for name in content)
+    for name, value in content.items():
+        if value not in (None, {}, [], ""):
+            click.echo(f"{name:<{width}}  {cell(value)}")
+
+
+def print_json(content: Any) -> None:
+    """JSON, indented for a terminal, one line otherwise."""
+    click.echo(json.dumps(content, indent=2 if sys.stdout.isatty() else None))
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns; nothing but the heads where there are no rows."""
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    for row in (heads, *rows):
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def cell(value: object) -> str:
+    """One value on one line, without control characters."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, dict | list | tuple):
+        value = json.dumps(value, ensure_ascii=False)
+    return harmless(str(value)).replace("\n", " ").replace("\r", " ")

@@ -1,0 +1,174 @@
+"""``stellwerk run submit``."""
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stellwerk.cli.options import name_and_version, output_option, pairs
+
+if TYPE_CHECKING:
+    from stellwerk.dataset import DatasetConsumptionConfig
+    from stellwerk.environment import Environment
+    from stellwerk.run import Run
+    from stellwerk.workspace import Workspace
+
+_INPUT = re.compile(
+    r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|download))?"
+)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+@click.option(
+    "--source",
+    type=click.Path(file_okay=False),
+    help="Folder to upload; SCRIPT lies in it. Default: the folder of SCRIPT.",
+)
+@click.option("--experiment", default="default", show_default=True)
+@click.option("--compute", default="local", show_default=True, help="Cluster to run on.")
+@click.option("--environment", metavar="NAME[:VERSION]", help="A registered environment.")
+@click.option("--conda", type=click.Path(), help="A conda environment file.")
+@click.option("--requirements", type=click.Path(), help="A requirements.txt.")
+@click.option("--package", multiple=True, help="A package of the environment. Repeatable.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=DATASET[:VERSION][:mount|download]",
+    help="A dataset for the run; {NAME} among ARGS becomes its path. Repeatable.",
+)
+@click.option("--env", multiple=True, metavar="K=V", help="An environment variable. Repeatable.")
+@click.option("--priority", type=click.IntRange(0, 100), default=50, show_default=True)
+@click.option("--max-retries", type=click.IntRange(0, 10), default=0, show_default=True)
+@click.option("--tag", multiple=True, metavar="K=V", help="A tag. Repeatable.")
+@click.option("--name", help="A name for people.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait for the run.")
+@click.option("--raw", is_flag=True, help="Leave control characters of the log as they are.")
+@output_option
+def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
+    """Run SCRIPT with ARGS on the platform, and show its log until it has ended.
+
+    Options come before SCRIPT, everything after it belongs to the script. Ctrl-C leaves the run
+    alone. The exit code is 0, 100 if the run failed, 103 if it was canceled.
+    """
+    from stellwerk.errors import UserError
+    from stellwerk.script_run_config import ScriptRunConfig
+    from stellwerk.workspace import Workspace
+
+    source, name = _place(script, options["source"])
+    workspace = Workspace.from_config()
+    inputs = {each.name: each for each in (_input(workspace, t) for t in options["inputs"])}
+    variables = pairs(options["env"], "--env")
+    if missing := [key for key, value in variables.items() if value is None]:
+        raise UserError(f"--env: {missing[0]} has no value; write {missing[0]}=...", field="--env")
+    config = ScriptRunConfig(
+        str(source),
+        script=name,
+        arguments=[
+            inputs.get(each[1:-1], each) if each[:1] + each[-1:] == "{}" else each
+            for each in arguments
+        ],
+        compute_target=options["compute"],
+        environment=_environment(workspace, options),
+        inputs=list(inputs.values()),
+        environment_variables={key: value or "" for key, value in variables.items()},
+        priority=options["priority"],
+        max_retries=options["max_retries"],
+        display_name=options["name"],
+    )
+    run = workspace.experiment(options["experiment"]).submit(
+        config, tags=pairs(options["tag"], "--tag"), show_progress=True
+    )
+    if options["detach"]:
+        return _tell_detached(run, options["output"])
+    return _show_until_end(run, options["output"], raw=options["raw"])
+
+
+def _tell_detached(run: "Run", output: str) -> int:
+    from stellwerk.cli.output import print_one
+
+    if output == "json":
+        print_one(run.view, output)
+    else:
+        click.echo(run.id)
+        click.echo(f"Watch it: stellwerk run logs -f {run.id[:12]}", err=True)
+        click.echo(f"Cancel it: stellwerk run cancel {run.id[:12]}", err=True)
+    return 0
+
+
+def _show_until_end(run: "Run", output: str, *, raw: bool) -> int:
+    from stellwerk.cli.failures import code_of_status
+    from stellwerk.cli.output import print_one
+    from stellwerk.phases import PhasePrinter
+
+    run.wait_for_completion(
+        show_output=True,
+        raise_on_error=False,
+        on_event=PhasePrinter(sys.stderr),
+        out=sys.stderr if output == "json" else sys.stdout,
+        raw=raw,
+    )
+    if output == "json":
+        print_one(run.view, output)
+    return code_of_status(run.view.status)
+
+
+def _place(script: str, source: str | None) -> tuple[Path, str]:
+    """Source folder, and the script's name within it."""
+    path = Path(script)
+    if source is None:
+        return path.parent, path.name
+    folder = Path(source)
+    if not (folder / path).is_file() and path.resolve().is_relative_to(folder.resolve()):
+        return folder, path.resolve().relative_to(folder.resolve()).as_posix()
+    return folder, path.as_posix()
+
+
+def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
+    from stellwerk.dataset import Dataset
+
+    match = _INPUT.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(
+            f"got {text!r}; write NAME=DATASET[:VERSION][:mount|download], for example "
+            "mnist=mnist-dataset:2:mount",
+            param_hint="--input",
+        )
+    version = int(match["version"] or 0)
+    dataset = Dataset.get_by_name(workspace, match["dataset"], version or "latest")
+    named = dataset.as_named_input(match["name"])
+    return named.as_download() if match["mode"] == "download" else named.as_mount()
+
+
+def _environment(workspace: "Workspace", options: dict[str, Any]) -> "Environment | None":
+    from stellwerk.environment import Environment
+
+    given = [each for each in ("environment", "conda", "requirements", "package") if options[each]]
+    if len(given) > 1:
+        raise click.UsageError(f"--{given[0]} and --{given[1]} exclude each other; give one.")
+    if options["environment"]:
+        name, version = name_and_version(options["environment"])
+        return Environment.get(workspace, name, version)
+    return local_environment("command-line", options)
+
+
+def local_environment(name: str, options: dict[str, Any]) -> "Environment | None":
+    """The environment of ``conda``, ``requirements`` or ``package``; None for none of them."""
+    from stellwerk.conda_dependencies import CondaDependencies
+    from stellwerk.environment import Environment
+
+    if options["conda"]:
+        return Environment.from_conda_specification(name, options["conda"])
+    if options["requirements"]:
+        return Environment.from_pip_requirements(name, options["requirements"])
+    if options["package"]:
+        environment = Environment(name)
+        environment.python.conda_dependencies = CondaDependencies.create(
+            pip_packages=options["package"]
+        )
+        return environment
+    return None

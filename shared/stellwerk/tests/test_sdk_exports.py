@@ -1,0 +1,32 @@
+"""The public names of the SDK, and what importing costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import stellwerk
+
+HEAVY = ("httpx2", "pydantic", "yaml", "pathspec", "stellwerk_agent")
+
+
+@pytest.mark.parametrize("name", stellwerk.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(stellwerk, name).__name__ == name
+
+
+def test_lists_agree() -> None:
+    assert sorted(stellwerk.__all__) == sorted(stellwerk._HOME_OF)
+    assert set(stellwerk.__all__) <= set(dir(stellwerk))
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Wrokspace'"):
+        stellwerk.Wrokspace  # noqa: B018
+
+
+@pytest.mark.parametrize("line", ["import stellwerk", "import stellwerk.cli"])
+def test_import_is_light(line: str) -> None:
+    code = f"import sys; {line}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
