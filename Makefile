@@ -26,7 +26,8 @@ $(VENV)/.ready: $(SETUP_INPUTS)
 	@touch $@
 
 demo: setup ## train Keras on MNIST through every service of an embedded stack
-	@$(BIN)/python training/examples/keras-mnist/demo.py
+	@$(BIN)/stellwerk status > /dev/null 2>&1 || $(BIN)/stellwerk up
+	@$(BIN)/python training/examples/keras-mnist/submit.py
 
 up: setup ## start the embedded stack in .stellwerk/
 	@$(BIN)/stellwerk up

@@ -49,9 +49,9 @@ def test_status_stream_resumes_where_it_broke(stack: Stack) -> None:
         run_id = submit(http, run_body("print(1)\n"))
         wait_terminal(http, run_id)
         everything = sse(stack, run_id, None)
-        assert [item["sequence"] for item in everything] == list(range(len(everything)))
+        assert [item["sequence"] for item in everything] == list(range(1, len(everything) + 1))
         assert everything[-1]["status"] == "Completed"
-        assert sse(stack, run_id, "2") == everything[3:]
+        assert sse(stack, run_id, "2") == everything[2:]
 
 
 def sse(stack: Stack, run_id: str, last: str | None) -> list[dict[str, object]]:

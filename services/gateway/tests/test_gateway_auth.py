@@ -145,7 +145,7 @@ def test_it_does_not_listen_off_loopback_unless_told(tmp_path: Path, host: str) 
 
 def test_it_does_not_start_without_tokens(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="tokens_file"):
-        Settings()  # type: ignore[call-arg]
+        Settings()
     with pytest.raises(ValueError, match="STELLWERK_TOKENS_FILE"):
         TokenFile(tmp_path / "absent.json")
 

@@ -68,8 +68,9 @@ TOO_LARGE: list[int] = [1024 * 1024 + 1, 50 * 1024 * 1024]
 
 
 async def test_a_large_body_is_refused_before_it_is_read(
-    gateway: Gateway, subtests: pytest.Subtests
+    gateway: Gateway, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("stellwerk_gateway.limits.DRAIN_S", 0.1)
     for size in TOO_LARGE:
         with subtests.test(size=size):
             head = f"{HEAD}Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"

@@ -10,7 +10,7 @@ from stellwerk_gateway import examples, pages
 from stellwerk_gateway.problems import MEDIA_TYPE
 
 NOW = "2026-01-01T00:00:00Z"
-EMPTY = {"items": [], "next_cursor": None}
+EMPTY: dict[str, Any] = {"items": [], "next_cursor": None}
 CLUSTER = {
     "name": "gpu", "vm_size": "x", "vm_priority": "dedicated", "min_nodes": 0, "max_nodes": 1,
     "idle_seconds_before_scaledown": 1, "slots_per_node": 1, "current_nodes": 0, "target_nodes": 0,
@@ -103,7 +103,8 @@ async def test_each_route_asks_its_verb(
         async def answer(_: dict[str, Any], verb: str = verb) -> dict[str, Any]:
             return answers[verb]
 
-        await services.on(*verb.split("/"), answer)
+        service, _, name = verb.partition("/")
+        await services.on(service, name, answer)
     for method, path, sent, status, verb, fields, reply in ROUTES:
         with subtests.test(route=f"{method} {path}"):
             answers[verb] = reply

@@ -3,107 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import pytest
 import pytest_asyncio
+from gateway_history import LOG, Projection
 from gateway_setup import Gateway, GatewayFactory, Services
 
-from stellwerk.answers import LogList
-from stellwerk.api import BuildView, LogView, RunEventView, RunView
-from stellwerk.errors import NotFoundError, ServiceUnavailableError
-from stellwerk_gateway.replies import EventsReply
+from stellwerk.api import BuildView
 from stellwerk_gateway.streams import sse
 from stellwerk_kit.rpc import RawReply
 from stellwerk_kit.testing import wait_until
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOG = "user_logs/std_log.txt"
-
-
-@dataclass
-class Projection:
-    """A history of one run, with real long polls."""
-
-    status: str = "Running"
-    attempt: int = 1
-    events: list[RunEventView] = field(default_factory=list)
-    logs: dict[str, bytearray] = field(default_factory=dict)
-    closed: set[str] = field(default_factory=set)
-    known: bool = True
-    away: bool = False
-    waiting: int = 0
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def happen(self, status: str, attempt: int | None = None) -> None:
-        async with self.changed:
-            self.status, self.attempt = status, attempt or self.attempt
-            number = len(self.events) + 1
-            self.events.append(
-                RunEventView(
-                    sequence=number, type=f"Run{status}", time=NOW, status=status,
-                    attempt=self.attempt, message="",
-                )
-            )  # fmt: skip
-            self.changed.notify_all()
-
-    async def write(self, data: bytes, path: str = LOG, *, close: bool = False) -> None:
-        async with self.changed:
-            self.logs.setdefault(path, bytearray()).extend(data)
-            if close:
-                self.closed.add(path)
-            self.changed.notify_all()
-
-    async def run_get(self, request: dict[str, Any]) -> RunView:
-        self._check()
-        return RunView(
-            run_id=request["run_id"], experiment="e", status=self.status, target="local",
-            submitted_at=NOW, sequence=len(self.events), attempt=self.attempt,
-        )  # fmt: skip
-
-    async def run_events(self, request: dict[str, Any]) -> EventsReply:
-        self._check()
-        await self._wait(request["wait_s"], lambda: len(self.events) > request["after"])
-        chosen = self.events[request["after"] : request["after"] + request["limit"]]
-        over = self.status in {"Completed", "Failed", "Canceled"}
-        return EventsReply(events=tuple(chosen), terminal=over)
-
-    async def log_read(self, request: dict[str, Any]) -> RawReply:
-        self._check()
-        path, offset = request["path"], request["offset"]
-        await self._wait(
-            request["wait_s"],
-            lambda: len(self.logs.get(path, b"")) > offset or path in self.closed,
-        )
-        if path not in self.logs:
-            raise NotFoundError("no such log", code="log.not_found")
-        body = bytes(self.logs[path][offset : offset + request["limit"]])
-        at_end = offset + len(body) >= len(self.logs[path])
-        closed = "1" if path in self.closed and at_end else "0"
-        return RawReply(body, {"Sw-Next-Offset": str(offset + len(body)), "Sw-Closed": closed})
-
-    async def run_logs(self, _: dict[str, Any]) -> LogList:
-        self._check()
-        return LogList(logs=tuple(LogView(path=p, bytes=len(d)) for p, d in self.logs.items()))
-
-    def _check(self) -> None:
-        if self.away:
-            raise ServiceUnavailableError("rebuilding", code="projection.rebuilding")
-        if not self.known:
-            raise NotFoundError("no such run", code="run.not_found")
-
-    async def _wait(self, wait_s: float, ready: Any) -> None:
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(wait_s), self.changed:
-                await self.changed.wait_for(ready)
-        except TimeoutError:
-            pass
-        finally:
-            self.waiting -= 1
 
 
 @pytest_asyncio.fixture

@@ -52,7 +52,11 @@ async def scheduler(runtime: Runtime[Any]) -> None:
 
 
 def assigned(run_id: str, script: str, **changes: Any) -> RunAssigned:
-    spec = {"source": {"inline": {"main.py": script}}, "script": "main.py", **changes.pop("spec", {})}
+    spec = {
+        "source": {"inline": {"main.py": script}},
+        "script": "main.py",
+        **changes.pop("spec", {}),
+    }
     values = {
         "run_id": run_id,
         "attempt": 1,
@@ -71,7 +75,9 @@ def assigned(run_id: str, script: str, **changes: Any) -> RunAssigned:
 
 
 async def publish(bus: Bus, event: Event, sequence: int | None = None) -> None:
-    await bus.publish(Envelope.wrap(event, source="/test", time=SystemClock().now(), sequence=sequence))
+    await bus.publish(
+        Envelope.wrap(event, source="/test", time=SystemClock().now(), sequence=sequence)
+    )
 
 
 class Watcher:
@@ -103,14 +109,18 @@ class Watcher:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def start(factory: Any, s3_settings: dict[str, Any], tmp_path: Path, **more: Any) -> Runtime[Any]:
+async def start(
+    factory: Any, s3_settings: dict[str, Any], tmp_path: Path, **more: Any
+) -> Runtime[Any]:
     return await factory(
         "gpu-executor", Settings, build, data_dir=tmp_path / "ex", executor_dir=tmp_path / "executor",
         environments_dir=tmp_path / "envs", **{**s3_settings, **more},
     )  # fmt: skip
 
 
-async def test_provides_nodes_by_generation(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+async def test_provides_nodes_by_generation(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
     watch = Watcher()
     await watch.start(bus)
     await start(runtime_factory, s3_settings, tmp_path, max_nodes=3)
@@ -119,7 +129,13 @@ async def test_provides_nodes_by_generation(runtime_factory: Any, bus: Bus, s3_s
     await publish(bus, PoolTargetSet(size=2, generation=1, **target))
     await publish(bus, PoolTargetSet(size=9, generation=2, **target))
     await publish(bus, PoolTargetSet(size=1, generation=3, drain=("cpu-0-local",), **target))
-    scaled = await wait_until(lambda: watch.of(NodeScaled) if len(watch.of(NodeScaled)) >= 1 and watch.of(NodeScaled)[-1].generation == 3 else None)
+    scaled = await wait_until(
+        lambda: (
+            watch.of(NodeScaled)
+            if len(watch.of(NodeScaled)) >= 1 and watch.of(NodeScaled)[-1].generation == 3
+            else None
+        )
+    )
     assert (scaled[-1].to_count, len(scaled[-1].nodes)) == (1, 1)
     assert all(event.to_count <= 3 for event in scaled)
 
@@ -142,15 +158,32 @@ print("done")
 """
 
 
-async def test_attempt_from_assignment_to_exit(runtime_factory: Any, bus: Bus, s3_settings: Any, objects: ObjectStore, tmp_path: Path) -> None:
+async def test_attempt_from_assignment_to_exit(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, objects: ObjectStore, tmp_path: Path
+) -> None:
     watch = Watcher()
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
     await start(runtime_factory, s3_settings, tmp_path)
     digest = await objects.put_bytes(b"abc")
-    manifest = await objects.put_manifest(Manifest(entries=(ManifestEntry(path="data.txt", size=3, sha256=digest),)))
-    data = ResolvedInput(dataset_id="d1", name="data", version=1, mode="mount", path=None, manifest=manifest, files=1, bytes=3, single_file=True)
-    spec = {"arguments": ["--data", {"input": "data"}, 50, 0.5], "inputs": {"data": {"dataset": "data"}}}
+    manifest = await objects.put_manifest(
+        Manifest(entries=(ManifestEntry(path="data.txt", size=3, sha256=digest),))
+    )
+    data = ResolvedInput(
+        dataset_id="d1",
+        name="data",
+        version=1,
+        mode="mount",
+        path=None,
+        manifest=manifest,
+        files=1,
+        bytes=3,
+        single_file=True,
+    )
+    spec = {
+        "arguments": ["--data", {"input": "data"}, 50, 0.5],
+        "inputs": {"data": {"dataset": "data"}},
+    }
     await publish(bus, assigned("run1", SCRIPT, spec=spec, inputs={"data": data}), 1)
     (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)
     assert exited.exit.succeeded, watch.log.decode()
@@ -159,18 +192,26 @@ async def test_attempt_from_assignment_to_exit(runtime_factory: Any, bus: Bus, s
     assert text.startswith("hello run1 ['--data', '/")
     assert text.endswith("'50', '0.5']\ndone\n")
     closure = next(log for log in exited.exit.logs if log.stream == "std")
-    assert (closure.bytes, closure.sha256) == (len(watch.log), hashlib.sha256(watch.log).hexdigest())
+    assert (closure.bytes, closure.sha256) == (
+        len(watch.log),
+        hashlib.sha256(watch.log).hexdigest(),
+    )
     assert any(log.path == "logs/extra.txt" and log.bytes == 8 for log in exited.exit.logs)
     assert [r["v"] for r in watch.records if r["k"] == "metric"] == [1 / n for n in range(1, 6)]
     assert exited.exit.metric_records == len(watch.records)
-    files = {entry.path: entry for entry in (await objects.get_manifest(exited.exit.outputs_manifest)).entries}
+    files = {
+        entry.path: entry
+        for entry in (await objects.get_manifest(exited.exit.outputs_manifest)).entries
+    }
     assert set(files) == {"outputs/model/weights.txt", "note.txt"}
     assert await objects.get_bytes(files["outputs/model/weights.txt"].sha256) == b"abcabc"
     assert any("outputs/link" in line for line in exited.exit.outputs_skipped)
     await wait_until(lambda: not list((tmp_path / "executor" / "attempts").iterdir()))
 
 
-async def test_restart_of_the_executor_loses_nothing(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+async def test_restart_of_the_executor_loses_nothing(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
     watch = Watcher()
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
@@ -195,28 +236,52 @@ async def _settled(bus: Bus) -> bool:
     return info.num_pending == 0 and info.num_ack_pending == 0
 
 
-async def test_stop_running_and_unknown_attempts(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+async def test_stop_running_and_unknown_attempts(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
     watch = Watcher()
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
     await start(runtime_factory, s3_settings, tmp_path)
     await publish(bus, assigned("run3", "import time\nprint('up')\ntime.sleep(600)\n"), 1)
     await wait_until(lambda: b"up" in watch.log, 20)
-    stop = {"attempt": 1, "node_id": "cpu-0-local", "executor_id": "local", "reason": "canceled", "grace_s": 2.0}
+    stop = {
+        "attempt": 1,
+        "node_id": "cpu-0-local",
+        "executor_id": "local",
+        "reason": "canceled",
+        "grace_s": 2.0,
+    }
     await publish(bus, RunStopRequested(run_id="run3", **stop), 2)
     await publish(bus, RunStopRequested(run_id="run4", **stop), 2)
     await wait_until(lambda: len(watch.of(AttemptExited)) == 2, 20)
     assert {event.exit.reason for event in watch.of(AttemptExited)} == {"canceled"}
 
 
-async def test_what_cannot_start_is_said(runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path) -> None:
+async def test_what_cannot_start_is_said(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
     watch = Watcher()
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
     await start(runtime_factory, s3_settings, tmp_path)
     await publish(bus, assigned("run5", "", image=ImageInfo(env_id="e" * 40)), 1)
-    lost = ResolvedInput(dataset_id="d", name=None, version=None, mode="mount", path=None, manifest="0" * 64, files=1, bytes=1, single_file=False)
-    await publish(bus, assigned("run6", "", inputs={"data": lost}, spec={"inputs": {"data": {"dataset": "d"}}}), 1)
+    lost = ResolvedInput(
+        dataset_id="d",
+        name=None,
+        version=None,
+        mode="mount",
+        path=None,
+        manifest="0" * 64,
+        files=1,
+        bytes=1,
+        single_file=False,
+    )
+    await publish(
+        bus,
+        assigned("run6", "", inputs={"data": lost}, spec={"inputs": {"data": {"dataset": "d"}}}),
+        1,
+    )
     await publish(bus, assigned("run7", "raise SystemExit(3)"), 1)
     await wait_until(lambda: len(watch.of(AttemptExited)) == 3, 20)
     ends = {event.run_id: event.exit for event in watch.of(AttemptExited)}

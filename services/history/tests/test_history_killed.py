@@ -60,7 +60,6 @@ def launch(
         "history.logs_written",
         "history-logs.before_ack",
         "history-metrics.before_ack",
-        "history.logs_stored",
         "history.before_archived",
         "history.after_archived",
         "history.before_publish",

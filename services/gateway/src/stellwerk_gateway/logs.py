@@ -8,6 +8,7 @@ from typing import Protocol
 
 from stellwerk.api import BuildView, RunView
 from stellwerk.errors import NotFoundError, ProtocolError
+from stellwerk.runstate import TERMINAL
 from stellwerk_gateway.platform import WAIT_S, Platform
 from stellwerk_gateway.streams import Outage, RunEvents
 from stellwerk_kit.rpc import RawReply
@@ -48,6 +49,7 @@ class RunLog:
         self._events = RunEvents(
             platform, run.run_id, run.sequence, attempt=run.attempt, accepted=True
         )
+        self._events.over = run.status in TERMINAL
         self._attempt = run.attempt
         self.replaced = False
 
@@ -69,6 +71,8 @@ class RunLog:
 
     async def ended(self, wait_s: float) -> bool:
         """Whether the run is over, or another attempt has begun to write this log anew."""
+        if self._events.over:
+            return True
         await self._events.read(wait_s)
         self._attempt = self._attempt or self._events.attempt
         self.replaced = self._events.attempt > self._attempt

@@ -53,7 +53,7 @@ class Platform:
 
     async def send(self, service: str, verb: str, request: BaseModel, reply: type[T], /) -> T:
         """Pass a whole request on. Raises HttpError 413 for one the bus cannot carry."""
-        size, limit = len(request.model_dump_json()), self.bus.client.max_payload
+        size, limit = len(request.model_dump_json().encode()), self.bus.client.max_payload
         if size > limit:
             raise HttpError(
                 413,

@@ -4,6 +4,7 @@ Content is hostile: only regular files, never through a link, opened once; anyth
 skipped and reported.
 """
 
+import asyncio
 import os
 import stat
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from stellwerk_kit.objects import ObjectStore
 SETTLED_S = 5.0
 MAX_FILES = 100_000
 TRIES = 3
+PARALLEL = 16
 
 log = structlog.get_logger()
 
@@ -54,9 +56,16 @@ class Outputs:
     async def finish(self) -> tuple[str, tuple[str, ...]]:
         """Upload all the rest; returns the manifest's digest and what was skipped, with reasons."""
         entries: dict[str, ManifestEntry] = dict(self._given)
-        for path in self._scan():
+        paths = self._scan()
+        gate = asyncio.Semaphore(PARALLEL)
+
+        async def upload(path: Path) -> None:
+            async with gate:
+                await self._upload(path, only_before=None)
+
+        await asyncio.gather(*(upload(path) for path in paths))
+        for path in paths:
             name = path.relative_to(self._work).as_posix()
-            await self._upload(path, only_before=None)
             done = self._done.get(name)
             if done is not None and name not in self.skipped:
                 entries[name] = ManifestEntry(path=name, size=done.size, sha256=done.sha256)

@@ -126,14 +126,16 @@ class Archiver:
         ]
         manifest = closing.archive(outputs, entries)
         async with self._uploads:
-            await asyncio.gather(*(self._put(each) for each in logs if not each.stored))
-            failpoint("history.logs_stored")
-            digest = await self._objects.put_manifest(manifest)
+            # Nobody hears of the manifest before all of this is stored, so it may go along.
+            await asyncio.gather(
+                *(self._put(each) for each in logs if not each.stored),
+                self._objects.put_manifest(manifest),
+            )
         failpoint("history.before_archived")
         archived = RunArchived(
             run_id=pending.run_id,
             attempt=pending.attempt,
-            manifest=digest,
+            manifest=manifest.digest(),
             files=len(manifest.entries),
             bytes=manifest.size,
             logs=_closures(sealed, pending.attempt),

@@ -73,9 +73,8 @@ class Submissions:
         for table in (labels, latest):
             early: set[str] = set()
             for some in rows.slices(new):
-                early |= set(
-                    self.conn.scalars(select(table.c.run_id).where(table.c.run_id.in_(some)))
-                )
+                query = select(table.c.run_id).where(table.c.run_id.in_(some))
+                early |= set(self.conn.scalars(query))
             for run_id in early:
                 place: dict[str, Any] = {"position": new[run_id].position}
                 if table is latest:
@@ -87,12 +86,11 @@ class Submissions:
         present = rows.load_labels(self.conn, new)
         values = []
         for run_id, event in self._events.items():
-            have = present.get(run_id, ({}, {}))
-            wanted = (
-                (rows.TAG, event.spec.tags, have[0]),
-                (rows.PROPERTY, event.spec.properties, have[1]),
-            )
-            for kind, given, known in wanted:
+            tags, properties = present.get(run_id, ({}, {}))
+            for kind, given, known in (
+                (rows.TAG, event.spec.tags, tags),
+                (rows.PROPERTY, event.spec.properties, properties),
+            ):
                 values += [
                     {
                         "run_id": run_id,

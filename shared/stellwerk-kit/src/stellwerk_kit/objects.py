@@ -31,6 +31,8 @@ CHUNK = 1024 * 1024
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 PRESIGN_FOR = timedelta(minutes=15)
 PARALLEL = 8
+SMALL = 64 * 1024
+"""Up to this size a file is sent again rather than asked for: one request instead of two."""
 
 log = structlog.get_logger()
 
@@ -161,7 +163,7 @@ class ObjectStore:
 
     def _put_file(self, path: Path, known: tuple[str, int] | None) -> tuple[str, int]:
         digest, size = known or hash_file(path)
-        if self._size(digest) == size:
+        if size > SMALL and self._size(digest) == size:
             return digest, size
         with path.open("rb") as raw:
             reader = _HashingReader(raw)
