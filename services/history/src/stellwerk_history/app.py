@@ -3,7 +3,7 @@
 from stellwerk_history import log_store, metric_store, reconcile, store
 from stellwerk_history import verbs as v
 from stellwerk_history.archive_store import ArchiveStore
-from stellwerk_history.archiver import Archiver, Limits
+from stellwerk_history.archiver import Archiver
 from stellwerk_history.handlers import on_events, on_logs, on_metrics
 from stellwerk_history.log_store import LogStore
 from stellwerk_history.logfiles import LogFiles
@@ -15,6 +15,7 @@ from stellwerk_history.settings import Settings
 from stellwerk_history.store import ProjectionStore
 from stellwerk_history.stream import InOrder
 from stellwerk_history.tables import metadata
+from stellwerk_history.verifying import Limits, Verifier
 from stellwerk_history.wakeups import Wakeups
 from stellwerk_kit.service import Runtime, Trigger
 
@@ -35,7 +36,8 @@ async def build(runtime: Runtime[Settings]) -> None:
 
     limits = Limits(settings.archive_limit_s, settings.archive_retry_s, settings.archive_parallel)
     owed = ArchiveStore(db, seconds)
-    archiver = Archiver(owed, logs, metrics, objects, wakeups, clock, limits)
+    verifier = Verifier(owed, logs, metrics, objects, wakeups, clock, limits)
+    archiver = Archiver(verifier, owed, logs, objects, wakeups, clock, limits)
     archives = reconcile.Archives(owed, archiver, runtime.spawn)
     prune = reconcile.prune(logs, settings.log_cache_bytes)
     runtime.every("prune-logs", reconcile.PRUNE_S, prune).hint()

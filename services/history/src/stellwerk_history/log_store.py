@@ -235,7 +235,9 @@ def _save(tx: Tx, batch: _Batch, before: dict[LogKey, Log], position: int, now: 
     if new:
         tx.conn.execute(insert(logs), [_values(entry) | {"used_at": now} for entry in new])
     for entry in changed:
-        tx.conn.execute(update(logs).where(_is(logs, entry.key)).values(_values(entry)))
+        # A log that was closed meanwhile stays as it was closed.
+        growing = and_(_is(logs, entry.key), logs.c.closed.is_(False))
+        tx.conn.execute(update(logs).where(growing).values(_values(entry)))
     for chunk in batch.unpark:
         here = and_(_is(parked_logs, chunk.key), parked_logs.c.offset == chunk.offset)
         tx.conn.execute(delete(parked_logs).where(here))
