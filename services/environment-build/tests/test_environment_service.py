@@ -34,9 +34,7 @@ def start(runtime_factory: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     async def begin(**changes: Any) -> Runtime[Settings]:
         (tmp_path / "wheels").mkdir(exist_ok=True)
-        return await runtime_factory(
-            NAME, Settings, build, **{**settings_of(tmp_path), **changes}
-        )
+        return await runtime_factory(NAME, Settings, build, **{**settings_of(tmp_path), **changes})
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))

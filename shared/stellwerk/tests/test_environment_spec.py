@@ -127,8 +127,8 @@ def test_platform_packages_are_left_out_with_a_warning() -> None:
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("--index-url https://user:secret@example.invalid/simple", "env.index_option"),
-        ("-i https://example.invalid/simple", "env.index_option"),
+        ("--index-url https://user:secret@example.invalid/index", "env.index_option"),
+        ("-i https://example.invalid/index", "env.index_option"),
         ("--extra-index-url=https://example.invalid", "env.index_option"),
         ("--find-links ./wheels", "env.index_option"),
         ("--pre", "env.option"),

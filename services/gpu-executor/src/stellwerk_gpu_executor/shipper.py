@@ -79,8 +79,9 @@ class Shipper:
             return
         with os.fdopen(source, "rb", buffering=0) as file:
             while chunk := os.pread(file.fileno(), CHUNK, offset):
+                part = f"{stream}/{offset}-{offset + len(chunk)}"
                 headers = {
-                    "Nats-Msg-Id": f"log/{self._run}/{self._attempt}/{stream}/{offset}-{offset + len(chunk)}",
+                    "Nats-Msg-Id": f"log/{self._run}/{self._attempt}/{part}",
                     "Sw-Offset": str(offset),
                     "Sw-Path": quote(name),
                 }
