@@ -198,7 +198,8 @@ async def ensure_consumers(
         while not await _exists(bus, spec):
             if asyncio.get_running_loop().time() > deadline:
                 raise ServiceUnavailableError(
-                    f"consumer {spec.name} does not exist; run: python -m stellwerk_kit.topology apply",
+                    f"consumer {spec.name} does not exist; "
+                    "run: python -m stellwerk_kit.topology apply",
                     code="topology.missing",
                 )
             await asyncio.sleep(0.1)

@@ -73,9 +73,11 @@ async def objects(s3_settings: dict[str, Any]) -> AsyncIterator[ObjectStore]:
 
 @pytest_asyncio.fixture
 async def runtime_factory(
-    bus: Bus, nats_server: NatsServer, tmp_path: Path
+    bus: Bus,  # noqa: ARG001 - applies the topology
+    nats_server: NatsServer,
+    tmp_path: Path,
 ) -> AsyncIterator[RuntimeFactory]:
-    """Builds and starts services in this process: ``await runtime_factory(name, Settings, build, **settings)``.
+    """Start services in this process: ``await factory(name, Settings, build, **settings)``.
 
     Each gets its own connection and, unless ``data_dir`` is given, its own folder; what still
     runs at the end is stopped. A restart is ``await runtime.stop()`` and a second call with the

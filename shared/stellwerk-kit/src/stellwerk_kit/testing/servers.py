@@ -108,7 +108,8 @@ class NatsServer(_Server):
         self.url = f"nats://127.0.0.1:{self.port}"
         (folder / "nats.conf").write_text(
             f'listen: "127.0.0.1:{self.port}"\nmax_payload: 8MB\n'
-            f'jetstream {{ store_dir: "{folder / "js"}", sync_interval: {sync}, max_file_store: 20GB }}\n{extra}\n'
+            f'jetstream {{ store_dir: "{folder / "js"}", sync_interval: {sync}, '
+            f"max_file_store: 20GB }}\n{extra}\n"
         )
 
     def command(self) -> list[str]:
