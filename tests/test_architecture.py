@@ -1,6 +1,7 @@
 """House rules that a test can check: who imports whom, how long things are, what each service has."""
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -146,3 +147,25 @@ def test_no_index_host_or_machine_path_is_committed() -> None:
 def test_links_in_the_docs_lead_somewhere(link: tuple[Path, str]) -> None:
     page, target = link
     assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/howto").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_docs_exist(page: Path) -> None:
+    """Every ``$ make X`` is a target, every ``$ stellwerk …`` a command that has its own help."""
+    makefile = (ROOT / "Makefile").read_text()
+    for line in re.findall(r"^\$ (.+?)(?:\s+#.*)?$", page.read_text(), re.MULTILINE):
+        words = line.split()
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
+        if words[0] == "stellwerk":
+            names = list(itertools.takewhile(str.isalpha, words[1:3]))
+            done = subprocess.run(
+                [Path(sys.executable).parent / "stellwerk", *names, "--help"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{line}: {done.stderr}"

@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def test_cell(chaos_stack: Stack, part: str, phase: str) -> None:
 
 async def cell(stack: Stack, part: str, phase: str, delay: float) -> None:
     run_id = f"{part}-{phase}-{random.Random().randrange(10**6)}"
-    before = stack.processes()[part]
+    before = await asyncio.to_thread(running, stack, part)
     async with stack.bus() as bus:
         sign = asyncio.Event()
 
@@ -192,7 +193,16 @@ async def verify_stream(stack: Stack, bus: Any, run_id: str) -> None:
 
 
 def verify_restarted(stack: Stack, part: str, before: int) -> None:
+    """The part is back, in a new process, and the platform answers."""
+    running(stack, part, other_than=before)
     with stack.http() as http:
         assert request("GET", http, "/info").status_code == 200
-    now = stack.processes()
-    assert now[part] != before, f"{part} was not restarted"
+
+
+def running(stack: Stack, part: str, other_than: int | None = None) -> int:
+    """Process id of a part, once it is there."""
+    end = time.monotonic() + 30
+    while (pid := stack.processes().get(part)) in {None, other_than}:
+        assert time.monotonic() < end, f"{part} was not restarted"
+        time.sleep(0.05)
+    return int(pid or 0)

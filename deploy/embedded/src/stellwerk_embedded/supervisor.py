@@ -24,7 +24,8 @@ from stellwerk_embedded.processes import ProcessSpec
 
 READY_LIMIT_S = 60.0
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STEADY_S = 30.0
+STEADY_S = 5.0
+"""A process that ran this long is no crash loop: its next start waits for nothing."""
 LOG_LIMIT = 20 * 1024 * 1024
 STOP_LIMIT_S = 20.0
 PR_SET_PDEATHSIG = 1

@@ -36,6 +36,7 @@ from stellwerk.errors import ProtocolError
 from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
 from stellwerk_kit import telemetry
 from stellwerk_kit.clock import Clock
+from stellwerk_kit.schema import upgrade
 
 T = TypeVar("T")
 MAX_SHARED_COMMIT = 128
@@ -173,8 +174,8 @@ class Database:
         """Called on the event loop with the rows of each commit, in order (the relay)."""
 
     async def start(self) -> None:
-        """Create missing tables and start the writer."""
-        await asyncio.to_thread(self._metadata.create_all, self._engine)
+        """Create what is missing and start the writer. Raises SchemaError."""
+        await asyncio.to_thread(upgrade, self._engine, self._metadata)
         self._thread.start()
 
     async def close(self) -> None:
