@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
+from urllib.request import urlopen
 
 import psutil
 
@@ -19,6 +21,7 @@ from stellwerk_embedded.processes import find_binary
 
 GIB = 1024**3
 NATS_FLOOR = (2, 14, 3)
+INDEX_S = 10
 State = Literal["ok", "warning", "problem"]
 
 
@@ -110,6 +113,47 @@ def virtual_environments(_: Layout) -> Finding:
     return Finding("uv", "ok", said.strip())
 
 
+def package_index(_: Layout) -> Finding:
+    """Whether packages for environments can be found; asks for one small package."""
+    uv = find_binary("uv", "STELLWERK_UV")
+    if uv is None:
+        return Finding("package index", "problem", "uv is not installed", "pip install uv")
+    command = [uv, "pip", "compile", "-", "--quiet", "--no-cache", "--no-header", "--no-annotate"]
+    try:
+        done = subprocess.run(
+            command, input="six", capture_output=True, text=True, timeout=INDEX_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is not None and done.returncode == 0:
+        return Finding("package index", "ok", f"answers ({done.stdout.strip()})")
+    fix = "set UV_DEFAULT_INDEX or your proxy and certificates; environments cannot be built before"
+    return Finding("package index", "warning", f"no answer within {INDEX_S} s", fix)
+
+
+def durability(layout: Layout) -> Finding:
+    """Whether the running broker writes every message to disk before it acknowledges."""
+    try:
+        ports = json.loads(layout.state_file.read_text())["ports"]
+        with urlopen(f"http://127.0.0.1:{ports['nats-monitor']}/varz", timeout=2) as answer:
+            settings = json.load(answer)["jetstream"]["config"]
+    except (OSError, ValueError, KeyError):
+        return Finding("durability", "ok", "checked while the platform runs")
+    if settings.get("sync_always"):
+        return Finding("durability", "ok", "the broker syncs every message")
+    return Finding(
+        "durability", "problem", "sync_interval is not always", "stellwerk down, then up"
+    )
+
+
+def clock(_: Layout) -> Finding:
+    """A clock that is far off breaks signed downloads."""
+    year = datetime.now(UTC).year
+    if year >= 2026:
+        return Finding("clock", "ok", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    return Finding("clock", "problem", f"the year is {year}", "set the clock, for example with NTP")
+
+
 def loopback(_: Layout) -> Finding:
     """Whether this machine can talk to itself."""
     with socket.socket() as server:
@@ -156,6 +200,9 @@ CHECKS: tuple[Callable[[Layout], Finding], ...] = (
     files,
     port_numbers,
     loopback,
+    clock,
+    package_index,
+    durability,
     client_file,
     sandbox,
 )
