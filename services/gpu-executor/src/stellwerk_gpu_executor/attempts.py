@@ -209,12 +209,14 @@ class Attempts:
 
         shipper = Shipper(self.bus, assigned.run_id, assigned.attempt, folder, resolve)
         uploads = self.tasks.spawn_quiet(self._upload_meanwhile(outputs), "outputs")
-        scans = self.tasks.spawn_quiet(self._wake(handle), "logs-scan")
+        look = asyncio.Event()
+        scans = self.tasks.spawn_quiet(self._scan_logs(handle, look), "logs-scan")
         end = self.tasks.spawn_quiet(handle.wait(), "attempt-end")
         try:
             while not end.done():
                 handle.activity.clear()
-                await shipper.ship(work)
+                await (shipper.ship(work) if look.is_set() else shipper.ship_log())
+                look.clear()
                 wake = self.tasks.spawn_quiet(handle.activity.wait(), "activity")
                 await asyncio.wait({wake, end}, return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
@@ -241,8 +243,9 @@ class Attempts:
             with suppress(ServiceUnavailableError, NotFoundError, StellwerkError):
                 await outputs.upload_settled()
 
-    async def _wake(self, handle: Handle) -> None:
+    async def _scan_logs(self, handle: Handle, look: asyncio.Event) -> None:
         """Files under ./logs have nobody to announce them: look once a second."""
         while True:
             await asyncio.sleep(LOGS_SCAN_S)
+            look.set()
             handle.activity.set()
