@@ -15,7 +15,7 @@ import psutil
 
 from stellwerk_embedded.doctor import CHECKS, Finding
 from stellwerk_embedded.layout import Layout, default_home
-from stellwerk_embedded.ports import BASE
+from stellwerk_embedded.ports import BASE, LAST_BASE
 
 DOWN_LIMIT_S = 60.0
 data_option = click.option(
@@ -36,7 +36,11 @@ def _layout(data: Path | None) -> Layout:
 @click.command()
 @data_option
 @click.option(
-    "--port", default=BASE, show_default=True, help="First of the ports; 0 takes free ones."
+    "--port",
+    type=click.IntRange(0, LAST_BASE),
+    default=BASE,
+    show_default=True,
+    help="First of the ports; 0 takes free ones.",
 )
 @click.option("--foreground", is_flag=True, help="Stay, and end with Ctrl-C.")
 def up(data: Path | None, port: int, foreground: bool) -> None:

@@ -25,6 +25,7 @@ NAMES = (
     *(f"{name}-operations" for name in SERVICES),
 )
 """In the order of their offsets from the base port."""
+LAST_BASE = 65535 - len(NAMES) + 1
 
 
 class PortInUseError(Exception):
