@@ -47,6 +47,11 @@ def model() -> Model:
     return Model.of_view(NOWHERE, view)
 
 
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(UserError, match="not valid Unicode"):
+        RUN.tag("a", "\udcff")
+
+
 CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "dataset": (lambda: DATASET.register(NOWHERE, "a/b"), "name", "255 letters"),
     "environment": (lambda: Environment("a/b").register(NOWHERE), "name", "255 letters"),

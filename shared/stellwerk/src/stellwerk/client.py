@@ -14,10 +14,11 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from stellwerk.api import Page
 from stellwerk.config import Connection, discover
-from stellwerk.errors import ProtocolError, ServiceUnavailableError
+from stellwerk.errors import ProtocolError, ServiceUnavailableError, UserError
 from stellwerk.ids import new_id
 from stellwerk.problems import RETRYABLE, error_of, raise_for
 
@@ -79,7 +80,7 @@ class Client:
     ) -> M:
         """One request. ``key`` is its Idempotency-Key, the same in every repetition."""
         headers = {"Idempotency-Key": key or new_id()} if method == "POST" else {}
-        content = None if body is None else body.model_dump_json().encode()
+        content = None if body is None else _encoded(body)
         if content is not None:
             headers["Content-Type"] = "application/json"
         request = self._http.build_request(
@@ -172,6 +173,17 @@ class Client:
             "`stellwerk up` starts it on this machine.",
             code="unreachable",
         )
+
+
+def _encoded(body: BaseModel) -> bytes:
+    try:
+        return body.model_dump_json().encode()
+    except PydanticSerializationError as error:  # such as an argument that is no text but bytes
+        raise UserError(
+            "The request holds bytes that are no text (not valid Unicode), in an argument, a name "
+            "or a tag; write them in UTF-8.",
+            code="text.encoding",
+        ) from error
 
 
 def pause_before(attempt: int) -> float:
