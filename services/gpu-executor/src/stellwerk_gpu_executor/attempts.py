@@ -35,6 +35,8 @@ from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.tasks import TaskOwner
 
 LOGS_SCAN_S = 1.0
+PACE_S = 0.08
+"""Between two shipments while output keeps coming: a line after silence is never delayed."""
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -215,11 +217,14 @@ class Attempts:
         try:
             while not end.done():
                 handle.activity.clear()
+                pace = self.clock.monotonic() + PACE_S
                 await (shipper.ship(work) if look.is_set() else shipper.ship_log())
                 look.clear()
                 wake = self.tasks.spawn_quiet(handle.activity.wait(), "activity")
                 await asyncio.wait({wake, end}, return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
+                if (early := pace - self.clock.monotonic()) > 0:
+                    await asyncio.wait({end}, timeout=early)
             return await self._store_rest(end.result(), shipper, outputs, work)
         finally:
             for task in (uploads, scans, end):
