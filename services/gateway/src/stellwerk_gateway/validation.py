@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from stellwerk.refusals import reason
 from stellwerk_gateway.problems import HttpError
 
 SHOWN = 100
@@ -161,7 +162,7 @@ def _sentence(error: Error, place: _Place) -> str:
         close = _close(error, place)
         hint = f"Did you mean {close}? " if close else ""
         return f"there is no such field. {hint}Fields are {', '.join(known)}."
-    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    message = reason(error)
     if SECRET_FIELDS & set(place.path) or isinstance(error.get("input"), (dict, list, BaseModel)):
         return f"{message}."
     return f"got {_shown(error.get('input'))}. {message}."

@@ -13,11 +13,12 @@ from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.events.attempt import ExitSummary
 from stellwerk.events.dataset import ResolvedInput
 from stellwerk.events.image import ImageInfo
+from stellwerk.ids import MODEL_NAME_PATTERN
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.runspec import ComputeName, Digest, Name, RelativePath, RunSpec, Spec, Tags
 
 T = TypeVar("T")
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][A-Za-z0-9_.-]{0,254}$")]
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
 Count = Annotated[int, Field(ge=0)]
 

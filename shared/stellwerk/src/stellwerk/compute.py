@@ -4,11 +4,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from stellwerk.api import ComputePatch, ComputeRequest, ComputeView
 from stellwerk.client import segment
 from stellwerk.errors import ComputeTargetException, ConflictError, NotFoundError, UserError
+from stellwerk.refusals import naming_the_field
 
 if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
@@ -83,16 +82,9 @@ class ComputeTarget:
     ) -> "AmlCompute":
         """Make a cluster. Raises ComputeTargetException where that is refused."""
         try:
-            request = ComputeRequest(name=name, **provisioning_configuration.settings)
+            with naming_the_field():
+                request = ComputeRequest(name=name, **provisioning_configuration.settings)
             view = workspace.client.call("POST", "/compute", ComputeView, body=request)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ComputeTargetException(
-                f"{field}: got {first['input']!r}. {first['msg']}",
-                code="compute.invalid",
-                field=field,
-            ) from error
         except (UserError, ConflictError) as error:
             raise ComputeTargetException(
                 error.message, code=error.code, field=error.field
@@ -235,11 +227,12 @@ class AmlCompute(ComputeTarget):
         idle_seconds_before_scaledown: int | None = None,
     ) -> None:
         """Change the scale settings; None leaves one as it is."""
-        patch = ComputePatch(
-            min_nodes=min_nodes,
-            max_nodes=max_nodes,
-            idle_seconds_before_scaledown=idle_seconds_before_scaledown,
-        )
+        with naming_the_field():
+            patch = ComputePatch(
+                min_nodes=min_nodes,
+                max_nodes=max_nodes,
+                idle_seconds_before_scaledown=idle_seconds_before_scaledown,
+            )
         path = f"/compute/{segment(self.name)}"
         self._view = self.workspace.client.call("PATCH", path, ComputeView, body=patch)
 

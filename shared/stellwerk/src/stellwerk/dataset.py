@@ -22,6 +22,7 @@ from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import NotFoundError, UserError
 from stellwerk.ids import derived_id
 from stellwerk.localfiles import LocalFile, hashed, local_file, manifest_of, tree
+from stellwerk.refusals import naming_the_field
 from stellwerk.runspec import DatasetInput
 from stellwerk.uploads import upload
 
@@ -98,12 +99,13 @@ class FileDataset:
     ) -> "FileDataset":
         """Give the dataset a name. Raises ConflictError where it is taken by other content."""
         dataset_id = self.saved(workspace.client).dataset_id
-        request = DatasetRegisterRequest(
-            name=name,
-            description=description,
-            tags=tags or {},
-            create_new_version=create_new_version,
-        )
+        with naming_the_field():
+            request = DatasetRegisterRequest(
+                name=name,
+                description=description,
+                tags=tags or {},
+                create_new_version=create_new_version,
+            )
         view = workspace.client.call(
             "POST", f"/datasets/{segment(dataset_id)}/register", DatasetView, body=request
         )
@@ -282,7 +284,7 @@ class Dataset:
         workspace: "Workspace", name: str, version: int | Literal["latest"] = "latest"
     ) -> FileDataset:
         """A registered dataset. Raises NotFoundError."""
-        params = {} if version == "latest" else {"version": int(version)}
+        params = {} if version == "latest" else {"version": str(version)}
         try:
             view = workspace.client.get(f"/datasets/by-name/{segment(name)}", DatasetView, params)
         except NotFoundError as error:

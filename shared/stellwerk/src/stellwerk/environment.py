@@ -14,6 +14,7 @@ from stellwerk.environment_spec import (
     from_requirements,
 )
 from stellwerk.errors import NotFoundError, StellwerkError
+from stellwerk.refusals import naming_the_field
 from stellwerk.runspec import EnvironmentReference
 from stellwerk.streams import follow
 from stellwerk.text import LogText
@@ -116,9 +117,13 @@ class Environment:
 
     def register(self, workspace: "Workspace") -> "Environment":
         """Store the definition; the same one again gives the same version (``created`` False)."""
-        request = EnvironmentRequest(name=self.name, definition=self.definition())
-        view = workspace.client.call("POST", "/environments", EnvironmentView, body=request)
-        return Environment.of_view(view)
+        return Environment.of_view(self.saved(workspace))
+
+    def saved(self, workspace: "Workspace") -> EnvironmentView:
+        """Store the definition; the platform's view of it, warnings included."""
+        with naming_the_field():
+            request = EnvironmentRequest(name=self.name, definition=self.definition())
+        return workspace.client.call("POST", "/environments", EnvironmentView, body=request)
 
     def build(self, workspace: "Workspace", *, rebuild: bool = False) -> "ImageBuildDetails":
         """Prepare the environment now instead of with its first run; registers it first."""

@@ -5,14 +5,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from stellwerk import labels
 from stellwerk.api import RunRequest, RunView
 from stellwerk.errors import UserError
 from stellwerk.ids import new_id
+from stellwerk.refusals import naming_the_field
 from stellwerk.run import Run
-from stellwerk.script_run_config import ScriptRunConfig, invalid_field
+from stellwerk.script_run_config import ScriptRunConfig
 from stellwerk.snapshot import upload_snapshot
 
 if TYPE_CHECKING:
@@ -57,10 +56,8 @@ class Experiment:
         client = self.workspace.client
         source = upload_snapshot(client, Path(config.source_directory), show=show_progress)
         spec = config.spec(client, source.digest, labels.texts(tags))
-        try:
+        with naming_the_field():
             request = RunRequest(experiment=self.name, spec=spec)
-        except ValidationError as error:
-            raise invalid_field(error) from error
         view = client.call("POST", "/runs", RunView, body=request, key=new_id())
         return Run.of_view(self.workspace, view)
 

@@ -14,6 +14,7 @@ from stellwerk.config import discover
 from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import UserError
 from stellwerk.localfiles import LocalFile, hashed, local_file, manifest_of, tree
+from stellwerk.refusals import naming_the_field
 from stellwerk.uploads import upload
 
 if TYPE_CHECKING:
@@ -69,16 +70,17 @@ class Model:
         """Make a model version of a local file or folder, stored under its own last name."""
         files = hashed(_local_files(Path(model_path)))
         upload(workspace.client, files, label=f"Model {model_name}", show=sys.stderr.isatty())
-        request = ModelRequest(
-            name=model_name,
-            manifest=manifest_of(files),
-            description=description,
-            tags=labels.texts(tags),
-            properties=labels.texts(properties),
-            framework=model_framework,
-            framework_version=model_framework_version,
-            datasets={role: dataset.id for role, dataset in datasets or ()},
-        )
+        with naming_the_field():
+            request = ModelRequest(
+                name=model_name,
+                manifest=manifest_of(files),
+                description=description,
+                tags=labels.texts(tags),
+                properties=labels.texts(properties),
+                framework=model_framework,
+                framework_version=model_framework_version,
+                datasets={role: dataset.id for role, dataset in datasets or ()},
+            )
         view = workspace.client.call("POST", "/models", ModelView, body=request, repeatable=False)
         return cls.of_view(workspace, view)
 
@@ -217,27 +219,27 @@ class Model:
     def update(self, tags: dict[str, Any] | None = None, description: str | None = None) -> None:
         """Replace the tags (None leaves them) and the description (None leaves it)."""
         removed = tuple(each for each in self.tags if tags is not None and each not in tags)
-        self._patch(
-            ModelPatch(tags=labels.texts(tags), remove_tags=removed, description=description)
-        )
+        self._patch(tags=labels.texts(tags), remove_tags=removed, description=description)
 
     def add_tags(self, tags: dict[str, Any]) -> None:
         """Set tags; others stay."""
-        self._patch(ModelPatch(tags=labels.texts(tags)))
+        self._patch(tags=labels.texts(tags))
 
     def remove_tags(self, tags: TagNames) -> None:
         """Remove tags."""
-        self._patch(ModelPatch(remove_tags=tuple(tags)))
+        self._patch(remove_tags=tuple(tags))
 
     def add_properties(self, properties: dict[str, Any]) -> None:
         """Add properties; they never change."""
-        self._patch(ModelPatch(properties=labels.texts(properties)))
+        self._patch(properties=labels.texts(properties))
 
     def delete(self) -> None:
         """Remove this version."""
         self._workspace.client.call("DELETE", self._path, ModelView)
 
-    def _patch(self, patch: ModelPatch) -> None:
+    def _patch(self, **change: Any) -> None:
+        with naming_the_field():
+            patch = ModelPatch(**change)
         self._view = self._workspace.client.call("PATCH", self._path, ModelView, body=patch)
 
     @property

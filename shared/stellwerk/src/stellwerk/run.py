@@ -24,6 +24,7 @@ from stellwerk.downloads import RemoteFile, download
 from stellwerk.errors import ConflictError, RunFailedError, StreamingInterruptedError
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
+from stellwerk.refusals import naming_the_field
 from stellwerk.run_details import details
 from stellwerk.run_files import below, single
 from stellwerk.run_output import RunPrinter
@@ -324,11 +325,11 @@ class Run:
 
     def set_tags(self, tags: dict[str, Any]) -> None:
         """Set several tags; others stay."""
-        self._patch(RunPatch(tags=labels.texts(tags)))
+        self._patch(tags=labels.texts(tags))
 
     def remove_tags(self, tags: list[str]) -> None:
         """Remove tags."""
-        self._patch(RunPatch(remove_tags=tuple(tags)))
+        self._patch(remove_tags=tuple(tags))
 
     def get_tags(self) -> dict[str, str | None]:
         """The run's tags now."""
@@ -341,7 +342,7 @@ class Run:
 
     def add_properties(self, properties: dict[str, Any]) -> None:
         """Add properties. Raises ConflictError where one exists already: they never change."""
-        self._patch(RunPatch(properties=labels.texts(properties)))
+        self._patch(properties=labels.texts(properties))
 
     def get_properties(self) -> dict[str, str | None]:
         """The run's properties now."""
@@ -352,7 +353,9 @@ class Run:
         """The run's properties as last seen."""
         return dict(self._view.properties)
 
-    def _patch(self, patch: RunPatch) -> None:
+    def _patch(self, **change: Any) -> None:
+        with naming_the_field():
+            patch = RunPatch(**change)
         self._view = self._client.call("PATCH", self._path, RunView, body=patch)
 
     # --- its model ----------------------------------------------------------------------------
@@ -369,17 +372,18 @@ class Run:
         datasets: list[tuple[str, FileDataset]] | None = None,
     ) -> Model:
         """Make a model version of the run's files at ``model_path`` (None: ``model_name``)."""
-        request = ModelRequest(
-            name=model_name,
-            run_id=self.id,
-            path=(model_path or model_name).removeprefix("./").rstrip("/"),
-            description=description,
-            tags=labels.texts(tags),
-            properties=labels.texts(properties),
-            framework=model_framework,
-            framework_version=model_framework_version,
-            datasets={role: dataset.id for role, dataset in datasets or ()},
-        )
+        with naming_the_field():
+            request = ModelRequest(
+                name=model_name,
+                run_id=self.id,
+                path=(model_path or model_name).removeprefix("./").rstrip("/"),
+                description=description,
+                tags=labels.texts(tags),
+                properties=labels.texts(properties),
+                framework=model_framework,
+                framework_version=model_framework_version,
+                datasets={role: dataset.id for role, dataset in datasets or ()},
+            )
         view = self._client.call("POST", "/models", ModelView, body=request, repeatable=False)
         return Model.of_view(self._workspace, view)
 

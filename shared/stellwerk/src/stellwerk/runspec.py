@@ -16,10 +16,14 @@ MAX_INLINE_SOURCE_BYTES = 64 * 1024
 MAX_ARGUMENTS = 1000
 MAX_RUN_SECONDS = 30 * 24 * 3600
 
+COMPUTE_NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$"
+VARIABLE_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-ComputeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ComputeName = Annotated[str, StringConstraints(pattern=COMPUTE_NAME_PATTERN)]
+VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_NAME_PATTERN)]
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Tags = dict[Annotated[str, StringConstraints(min_length=1, max_length=255)], str | None]
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from stellwerk.client import Client
 from stellwerk.compute import ComputeTarget
 from stellwerk.dataset import DatasetConsumptionConfig, FileDataset
 from stellwerk.environment import Environment
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import UserError
+from stellwerk.refusals import naming_the_field
 from stellwerk.runspec import (
     Argument,
     DatasetInput,
@@ -120,7 +119,7 @@ class ScriptRunConfig:
                     field="arguments",
                 )
         resources = self.resources or Resources()
-        try:
+        with naming_the_field():
             return RunSpec(
                 source=SnapshotSource(snapshot=snapshot),
                 script=self.script,
@@ -137,8 +136,6 @@ class ScriptRunConfig:
                 tags=tags,
                 display_name=self.display_name,
             )
-        except ValidationError as error:
-            raise invalid_field(error) from error
 
     def _environment(self) -> EnvironmentReference | EnvironmentDefinition:
         if self.environment is None:
@@ -155,16 +152,6 @@ class ScriptRunConfig:
         datasets = (i for i, each in enumerate(parts) if isinstance(each, DatasetConsumptionConfig))
         split = next(datasets, len(parts))
         return tuple(str(each) for each in parts[:split]), [*parts[split:], *self.arguments]
-
-
-def invalid_field(error: ValidationError) -> UserError:
-    """The SDK's error for the first field that a request model refuses."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "spec"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    got = repr(first["input"])
-    shown = got if len(got) <= 100 else got[:100] + "…"
-    return UserError(f"{field}: got {shown}. {message}", code="spec.invalid", field=field)
 
 
 def _as_list(arguments: Sequence[Any] | str | None) -> list[Any]:

@@ -21,7 +21,6 @@ def environment() -> None:
 @output_option
 def register(name: str, output: str, **options: Any) -> None:
     """Register an environment; the same definition again is the same version."""
-    from stellwerk.api import EnvironmentRequest, EnvironmentView
     from stellwerk.cli.output import print_one
     from stellwerk.cli.run_submit import local_environment
     from stellwerk.workspace import Workspace
@@ -29,9 +28,7 @@ def register(name: str, output: str, **options: Any) -> None:
     found = local_environment(name, options)
     if found is None or sum(bool(each) for each in options.values()) != 1:
         raise click.UsageError("Give exactly one of --conda, --requirements and --package.")
-    request = EnvironmentRequest(name=name, definition=found.definition())
-    client = Workspace.from_config().client
-    view = client.call("POST", "/environments", EnvironmentView, body=request)
+    view = found.saved(Workspace.from_config())
     if output == "json":
         print_one(view, output)
         return

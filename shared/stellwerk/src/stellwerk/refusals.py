@@ -1,0 +1,52 @@
+"""A refused field in words: what pydantic says, as a person would say it, and as the SDK's error.
+
+The gateway uses the same words, so that a field is refused alike on both sides of the wire.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import ValidationError
+
+from stellwerk.errors import UserError
+from stellwerk.ids import ID_PATTERN, MODEL_NAME_PATTERN, NAME_PATTERN
+from stellwerk.runspec import COMPUTE_NAME_PATTERN, DIGEST_PATTERN, VARIABLE_NAME_PATTERN
+
+SHOWN = 100
+
+_PATTERNS = {
+    NAME_PATTERN: "Use 1 to 255 letters, digits, spaces and . _ -, a letter or digit first",
+    MODEL_NAME_PATTERN: "Use 1 to 255 letters, digits and . _ -, a letter or digit first",
+    COMPUTE_NAME_PATTERN: "Use 1 to 32 of a-z, 0-9 and -, and no - first or last",
+    ID_PATTERN: "Use 1 to 40 of a-z, 0-9 and -, and no - first or last",
+    VARIABLE_NAME_PATTERN: "Use 1 to 128 letters, digits and _, and no digit first",
+    DIGEST_PATTERN: "It must be a SHA-256 in 64 lower-case hex digits",
+}
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors asks for, as a sentence without its full stop."""
+    pattern = (error.get("ctx") or {}).get("pattern")
+    if pattern is not None and pattern in _PATTERNS:
+        return _PATTERNS[pattern]
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    return message.replace("Input should be", "It must be", 1)
+
+
+def invalid_field(error: ValidationError) -> UserError:
+    """The SDK's error for the first field that a request model refuses."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"] if part != "[key]") or "spec"
+    got = repr(first["input"])
+    shown = got if len(got) <= SHOWN else got[:SHOWN] + "…"
+    return UserError(f"{field}: got {shown}. {reason(first)}.", code="spec.invalid", field=field)
+
+
+@contextmanager
+def naming_the_field() -> Iterator[None]:
+    """Raise UserError where a request model refuses what the caller gave."""
+    try:
+        yield
+    except ValidationError as error:
+        raise invalid_field(error) from error
