@@ -1,5 +1,6 @@
 """How long one run takes beside its bare script, and what the platform costs it."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import httpx2
 from measure import ROUNDS, Report, summary, timed
-from stack import Stack, request, run_body, submit, wait_terminal
+from stack import TERMINAL, Stack, request, run_body, submit, wait_terminal
 
 HELLO = "print('hello')\n"
 METRICS = """
@@ -43,9 +44,7 @@ def follow(http: httpx2.Client, run_id: str) -> tuple[float, float]:
     reader.start()
     with http.stream("GET", f"/api/v1/runs/{run_id}/events") as answer:
         for line in answer.iter_lines():
-            if line.startswith("data:") and any(
-                f'"{s}"' in line for s in ("Completed", "Failed", "Canceled")
-            ):
+            if line.startswith("data:") and json.loads(line[5:])["status"] in TERMINAL:
                 done = time.perf_counter()
                 break
     reader.join()

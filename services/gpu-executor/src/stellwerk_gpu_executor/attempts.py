@@ -135,8 +135,11 @@ class Attempts:
         handle.renew(attempt.lease_deadline)
         if attempt.stop_reason is not None:
             handle.stop(attempt.stop_reason)
-        await self._report_start(attempt, folder)
-        return await self._follow(attempt, folder, handle)
+        # The first line does not wait for the commit of the report that the process is there.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._report_start(attempt, folder))
+            following = both.create_task(self._follow(attempt, folder, handle))
+        return following.result()
 
     async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
         assigned = attempt.assigned
