@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from gateway_setup import Gateway, Services
 
+from stellwerk.errors import NotFoundError
 from stellwerk_gateway import examples, pages
 from stellwerk_gateway.problems import MEDIA_TYPE
 
@@ -79,9 +80,9 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
     ("PATCH", "/compute/gpu", {"max_nodes": 3}, 200, "scheduler/compute-update",
      {"name": "gpu", "patch": {"max_nodes": 3}}, CLUSTER),
     ("DELETE", "/compute/gpu", None, 200, "scheduler/compute-delete", {"name": "gpu"}, CLUSTER),
-    ("POST", "/models", {"name": "m", "run_id": "abc", "path": "outputs/m"}, 201,
-     "model-registry/model-register", {"name": "m", "run_id": "abc", "path": "outputs/m",
-      "manifest": None, "description": None, "tags": {}, "properties": {}, "framework": None,
+    ("POST", "/models", {"name": "m", "manifest": {"entries": []}}, 201,
+     "model-registry/model-register", {"name": "m", "run_id": None, "path": None,
+      "manifest": {"entries": []}, "description": None, "tags": {}, "properties": {}, "framework": None,
       "framework_version": None, "datasets": {}}, MODEL),
     ("GET", "/models/m?version=2", None, 200, "model-registry/model-get",
      {"name": "m", "version": 2}, MODEL),
@@ -115,6 +116,19 @@ async def test_each_route_asks_its_verb(
             assert not fields or services.asked[0][1] == fields
             shown = got.json()
             assert all(shown[key] == value for key, value in reply.items() if key != "definition")
+
+
+async def test_a_model_of_an_unknown_run_is_refused_at_once(
+    gateway: Gateway, services: Services
+) -> None:
+    async def unknown(_: dict[str, Any]) -> dict[str, Any]:
+        raise NotFoundError("no such run", code="run.not_found", field="run_id")
+
+    await services.on("history", "run-get", unknown)
+    for run_id in ("nope", "not an id"):
+        answer = await gateway.client.post("/models", json={"name": "m", "run_id": run_id})
+        assert (answer.status_code, answer.json()["code"]) == (404, "run.not_found")
+        assert answer.json()["field"] == "run_id"
 
 
 async def test_info_says_which_services_answer(gateway: Gateway, services: Services) -> None:

@@ -145,6 +145,13 @@ WRONG_FIELDS: list[tuple[dict[str, Any], int, str | None, str]] = [
         ({"tags": {"a\nb": "c"}}, 422, "name.charset", "spec.tags"),
         ({"environment": {"pip_packages": ["keras @ file:///x"]}}, 422, None, "spec.environment.pip_packages[0]"),
         ({"environment": {"pyhton": "3.11"}}, 422, "field.unknown", "spec.environment.pyhton"),
+        ({"arguments": ["a", "b\0c"]}, 422, "text.nul", "spec.arguments[1]"),
+        ({"environment_variables": {"A": "\0"}}, 422, "text.nul", "spec.environment_variables.A"),
+        ({"inputs": {"d": {"dataset": "d", "path": "/etc"}}}, 422, "input.path", "spec.inputs.d.path"),
+        ({"inputs": {"d": {"dataset": "d", "path": "../d"}}}, 422, "input.path", "spec.inputs.d.path"),
+        ({"source": {"inline": {"a.py": "", "../b": ""}}}, 422, "source.path", "spec.source.inline"),
+        ({"source": {"inline": {"a.py": "", "a.py/b": ""}}}, 422, "source.ambiguous", "spec.source.inline"),
+        ({"source": {"inline": {"a.py": "", "\u00e9": "", "e\u0301": ""}}}, 422, "source.ambiguous", "spec.source.inline"),
         ({"environment_variables": {"A": 5}}, 422, "field.invalid", "spec.environment_variables.A"),
     ]  # fmt: skip
 

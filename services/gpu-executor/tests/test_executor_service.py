@@ -283,8 +283,15 @@ async def test_what_cannot_start_is_said(
         1,
     )
     await publish(bus, assigned("run7", "raise SystemExit(3)"), 1)
-    await wait_until(lambda: len(watch.of(AttemptExited)) == 3, 20)
+    for run_id, name in (("run8", "main.py/x"), ("run9", "../x"), ("run10", "a\0b")):
+        source = {"inline": {"main.py": "", name: ""}}
+        await publish(bus, assigned(run_id, "", spec={"source": source}), 1)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 6, 20)
     ends = {event.run_id: event.exit for event in watch.of(AttemptExited)}
     assert ends["run5"].reason == "environment-missing"
     assert ends["run6"].reason == "input-failed"
     assert (ends["run7"].reason, ends["run7"].exit_code) == ("exited", 3)
+    for run_id in ("run8", "run9", "run10"):
+        assert ends[run_id].reason == "launch-failed"
+        assert str(ends[run_id].message).startswith("source: ")
+        assert str(tmp_path) not in str(ends[run_id].message)

@@ -51,8 +51,20 @@ class Platform:
         fields = {name: value for name, value in request.items() if value is not None}
         return await self.bus.call(service, verb, fields, reply, timeout_s)
 
-    async def send(self, service: str, verb: str, request: BaseModel, reply: type[T], /) -> T:
-        """Pass a whole request on. Raises HttpError 413 for one the bus cannot carry."""
+    async def send(
+        self,
+        service: str,
+        verb: str,
+        request: BaseModel,
+        reply: type[T],
+        /,
+        *,
+        wait_s: float = 0.0,
+    ) -> T:
+        """Pass a whole request on, allowing the answer ``wait_s`` seconds more than usual.
+
+        Raises HttpError 413 for one the bus cannot carry.
+        """
         size, limit = len(request.model_dump_json().encode()), self.bus.client.max_payload
         if size > limit:
             raise HttpError(
@@ -61,7 +73,7 @@ class Platform:
                 f"The request is {size} bytes; the broker here carries {limit}. Send fewer files "
                 "at a time, or let its operator raise max_payload.",
             )
-        return await self.bus.call(service, verb, request, reply, ANSWER_S)
+        return await self.bus.call(service, verb, request, reply, ANSWER_S + wait_s)
 
     async def read(self, service: str, verb: str, /, *, wait_s: float, **request: Any) -> RawReply:
         """Ask for bytes, allowing the answer ``wait_s`` seconds more than usual."""

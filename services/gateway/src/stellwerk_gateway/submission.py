@@ -15,6 +15,7 @@ from stellwerk.events import MAX_EVENT_BYTES, Envelope, RunCancelRequested, RunS
 from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway.names import checked_name
 from stellwerk_gateway.platform import ANSWER_S, BEST_EFFORT_S, Platform
+from stellwerk_gateway.possible import check_possible
 from stellwerk_gateway.problems import HttpError
 
 RUN_NOT_FOUND = "run.not_found"
@@ -29,6 +30,7 @@ def submission(request: RunRequest, *, workspace: str, key: str, submitted_by: s
             field="parent_run_id",
         )
     spec = request.spec
+    check_possible(spec)
     if spec.display_name is not None:
         name = checked_name(spec.display_name, "spec.display_name")
         spec = spec.model_copy(update={"display_name": name})
@@ -73,6 +75,10 @@ async def find_run(
     Raises NotFoundError ``run.not_found``; ServiceUnavailableError when history is away, unless
     ``stale`` says that knowing the submission is enough.
     """
+    if not ids.is_id(run_id):
+        raise NotFoundError(
+            f"There is no run {run_id[:100]!r}.", code=RUN_NOT_FOUND, field="run_id"
+        )
     away: ServiceUnavailableError | None = None
     try:
         return await platform.ask("history", "run-get", RunView, timeout_s=timeout_s, run_id=run_id)

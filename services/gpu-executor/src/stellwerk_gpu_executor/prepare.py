@@ -61,14 +61,23 @@ class Preparer:
         return str(python.absolute())
 
     async def lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
-        """Make the working folder and the inputs of an attempt, from scratch."""
+        """Make the working folder and the inputs of an attempt, from scratch.
+
+        What a run asks for may be impossible (a file inside a file, a path out of the folder):
+        that ends this run, never the executor.
+        """
+        try:
+            return await self._lay_out(assigned, folder)
+        except (OSError, ValueError) as error:
+            raise PrepareError("launch-failed", f"source: {_words(error)}") from error
+
+    async def _lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         work, home, temporary = folder / "work", folder / "home", folder / "tmp"
         await asyncio.to_thread(_fresh, folder, [work, home, temporary])
         matplotlib = self._dir / "matplotlib" / assigned.image.env_id
         matplotlib.mkdir(parents=True, exist_ok=True)
-        _, paths = await asyncio.gather(
-            self._source(assigned, work), self._inputs(assigned, folder / "inputs", work)
-        )
+        await self._source(assigned, work)  # first: an input may not be written through
+        paths = await self._inputs(assigned, folder / "inputs", work)
         if assigned.spec.script is not None and not (work / assigned.spec.script).is_file():
             raise PrepareError(
                 "launch-failed", f"script {assigned.spec.script!r} is not in the source"
@@ -129,6 +138,13 @@ class Preparer:
                 self._manifests.pop(next(iter(self._manifests)))
             self._manifests[digest] = await self._objects.get_manifest(digest)
         return self._manifests[digest]
+
+
+def _words(error: OSError | ValueError) -> str:
+    """What went wrong, without the folders of this machine."""
+    if isinstance(error, OSError):
+        return f"{Path(str(error.filename)).name!r} cannot be written: {error.strerror}"
+    return str(error)
 
 
 def _fresh(folder: Path, subfolders: list[Path]) -> None:

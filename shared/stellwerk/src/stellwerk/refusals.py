@@ -30,6 +30,13 @@ def reason(error: Mapping[str, Any]) -> str:
     pattern = (error.get("ctx") or {}).get("pattern")
     if pattern is not None and pattern in _PATTERNS:
         return _PATTERNS[pattern]
+    if error["type"] in {"too_long", "too_short"}:
+        context = error.get("ctx") or {}
+        most = error["type"] == "too_long"
+        count = context.get("max_length" if most else "min_length")
+        return f"It must have at {'most' if most else 'least'} {count} entries"
+    if error["type"] == "model_attributes_type":
+        return "It must be a JSON object"
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
     return message.replace("Input should be", "It must be", 1)
 
