@@ -114,13 +114,25 @@ class Attempts:
     async def _live(self, attempt: Attempt) -> None:
         folder = AttemptDir(self.folder(attempt.assigned))
         try:
-            summary = await self._to_the_end(attempt, folder)
+            try:
+                summary = await self._to_the_end(attempt, folder)
+            except Exception:
+                log.exception("attempt given up", action="attempt_failed", run_id=attempt.key[0])
+                summary = await self._give_up(attempt)
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
             await self.launcher.cleanup(folder)
             await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
         finally:
             self.live.pop(attempt.key, None)
+
+    async def _give_up(self, attempt: Attempt) -> ExitSummary:
+        """End an attempt this executor failed on; the scheduler tries it again elsewhere."""
+        if attempt.handle is not None and attempt.handle.alive():
+            attempt.handle.stop("superseded", 5.0)
+            await attempt.handle.wait()
+        message = "the executor failed on this attempt; its log says why"
+        return ExitSummary(reason="outputs-failed", message=message)
 
     async def _to_the_end(self, attempt: Attempt, folder: AttemptDir) -> ExitSummary:
         handle = await self.launcher.adopt(folder)
