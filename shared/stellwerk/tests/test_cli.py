@@ -311,6 +311,22 @@ def test_datasets(platform: Platform, cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "got" / "x").read_text() == "2"
 
 
+def test_only_web_addresses_and_files_make_a_dataset(cli: Cli) -> None:
+    code, _, err = cli("dataset", "register", "d", "file:///etc/passwd")
+    assert code == 1
+    assert "'file:///etc/passwd' is neither a web address" in err
+
+
+def test_a_folder_that_cannot_be_written_is_named(cli: Cli, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "taken"
+    in_the_way.write_text("1")
+    cli("dataset", "register", "digits", in_the_way)
+    code, _, err = cli("dataset", "download", "digits", "--to", in_the_way / "below")
+    assert code == 1
+    assert str(in_the_way) in err
+    assert "Traceback" not in err
+
+
 def test_environments(platform: Platform, cli: Cli, tmp_path: Path) -> None:
     assert cli("environment", "register", "tf", "--package", "keras")[1] == "tf:1\n"
     assert "registered already" in cli("environment", "register", "tf", "--package", "keras")[1]

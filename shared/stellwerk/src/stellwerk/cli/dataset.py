@@ -36,7 +36,7 @@ def register(
     from stellwerk.workspace import Workspace
 
     workspace = Workspace.from_config()
-    if any(path.startswith(("http://", "https://")) for path in paths):
+    if any("://" in path for path in paths):
         made = Dataset.File.from_files(list(paths))
     else:
         made = Dataset.File.from_local(workspace, paths, show_progress=True)

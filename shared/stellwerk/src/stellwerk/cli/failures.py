@@ -45,6 +45,9 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, StellwerkError):
         _say(f"Error: {error.message}")
         return code_of(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        _say(f"Error: {os.fsdecode(error.filename)}: {error.strerror}")
+        return ERROR
     raise error
 
 
