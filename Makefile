@@ -39,7 +39,7 @@ check: setup ## format, lint, types, generated pages, fast tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(MEMBERS:%=%/src)
-	@$(BIN)/pytest -q -m "not slow and not servers" shared services training deploy tests/test_architecture.py
+	@$(BIN)/pytest -q -n 2 -m "not slow and not servers" shared services training deploy tests/test_architecture.py
 
 test: setup ## every test: real broker, real object store, real Keras
 	@$(BIN)/ruff format --check --quiet .

@@ -81,8 +81,7 @@ class Stack:
             headers={"Authorization": f"Bearer {self.client_file['token']}"},
             follow_redirects=True,
             trust_env=False,
-            timeout=30,
-            **options,
+            **{"timeout": 30, **options},
         )
 
     @asynccontextmanager

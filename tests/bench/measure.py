@@ -12,6 +12,13 @@ from typing import Any
 
 import psutil
 
+ROUNDS = 11
+"""Rounds of a figure whose rounds are cheap."""
+
+
+class SkippedError(Exception):
+    """A figure cannot be measured here; the text says what is missing."""
+
 
 @dataclass
 class Report:
@@ -48,9 +55,8 @@ def child_cpu(command: list[str], **options: Any) -> tuple[float, float]:
     """Wall and CPU seconds of a child process, CPU from its own accounting."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command, check=True, **{**quiet, **options})
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from stellwerk.events import (
@@ -295,3 +296,28 @@ async def test_what_cannot_start_is_said(
         assert ends[run_id].reason == "launch-failed"
         assert str(ends[run_id].message).startswith("source: ")
         assert str(tmp_path) not in str(ends[run_id].message)
+
+
+async def test_an_attempt_that_breaks_the_executor_ends_alone(
+    runtime_factory: Any,
+    bus: Bus,
+    s3_settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stellwerk_gpu_executor.shipper.Shipper.ship_log", broken)
+        await publish(bus, assigned("run8", "import time\ntime.sleep(600)\n"), 1)
+        await wait_until(lambda: watch.of(AttemptExited), 20)
+    assert watch.of(AttemptExited)[0].exit.reason == "outputs-failed"
+    await publish(bus, assigned("run9", "print('fine')\n"), 1)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 2, 20)
+    assert watch.of(AttemptExited)[1].exit.succeeded

@@ -1,95 +1,77 @@
 """``stellwerk up | down | status | doctor``."""
 
-import fcntl
+import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
-import psutil
 
-from stellwerk_embedded.doctor import CHECKS, Finding
-from stellwerk_embedded.layout import Layout, default_home
-from stellwerk_embedded.ports import BASE, LAST_BASE
+from stellwerk.cli.options import output_option
+from stellwerk.cli.output import print_json, print_table
+from stellwerk_embedded import lifecycle
+from stellwerk_embedded.layout import Layout
+from stellwerk_embedded.ports import BASE, HIGHEST_BASE, LOWEST_BASE
 
-DOWN_LIMIT_S = 60.0
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=None,
     help="Data folder. Default: $STELLWERK_HOME, or ~/.stellwerk.",
 )
-output_option = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table"
-)
 
 
-def _layout(data: Path | None) -> Layout:
-    return Layout((data or default_home()).expanduser().absolute())
+def _port(_: click.Context, __: click.Parameter, value: int | None) -> int | None:
+    if value is None or value == 0 or LOWEST_BASE <= value <= HIGHEST_BASE:
+        return value
+    raise click.BadParameter(f"got {value}; allowed are 0 and {LOWEST_BASE} to {HIGHEST_BASE}")
 
 
 @click.command()
 @data_option
 @click.option(
     "--port",
-    type=click.IntRange(0, LAST_BASE),
-    default=BASE,
-    show_default=True,
-    help="First of the ports; 0 takes free ones.",
+    type=int,
+    callback=_port,
+    metavar="BASE",
+    help=f"First of the ports, the gateway's; 0 takes free ones. Default: those of the last "
+    f"start with this folder, at first {BASE}.",
 )
-@click.option("--foreground", is_flag=True, help="Stay, and end with Ctrl-C.")
-def up(data: Path | None, port: int, foreground: bool) -> None:
-    """Start the platform on this machine."""
-    layout = _layout(data)
-    layout.create()
-    if _held(layout):
-        click.echo(
-            f"The platform runs already with {layout.home}.\nSee: stellwerk status", err=True
-        )
-        sys.exit(5)
-    click.echo(f"Starting Stellwerk in {layout.home} …")
-    started = time.monotonic()
-    read, write = os.pipe()
-    os.set_inheritable(write, True)
-    log = (layout.logs / "supervisor.log").open("ab")
-    command = ["-m", "stellwerk_embedded.supervisor", str(layout.home), str(port), str(write)]
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        pass_fds=(write,),
-        start_new_session=True,
-        cwd="/",
-    )
-    os.close(write)
-    with os.fdopen(read) as answer:
-        line = answer.readline()
-    failure = json.loads(line)["failure"] if line else f"the supervisor ended; see {layout.logs}"
-    if failure is not None:
-        process.wait()
-        click.echo(f"Stellwerk cannot start: {failure}", err=True)
-        sys.exit(1)
-    _say_where(layout, time.monotonic() - started)
+@click.option("--foreground", is_flag=True, help="Stay, and end with Ctrl-C or SIGTERM.")
+def up(data: Path | None, port: int | None, foreground: bool) -> None:
+    """Start the platform on this machine and return when it is ready."""
+    layout = Layout.of(data)
+    if sys.stderr.isatty():
+        click.echo(f"Starting Stellwerk in {layout.home} …", err=True)
     if foreground:
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = lifecycle.start(layout, port, _progress, foreground=foreground)
+    click.echo(f"Ready in {started.seconds:.1f} s.")
+    _say_where(layout)
+    if not foreground:
+        return
+    try:
+        status = started.process.wait()
+    except KeyboardInterrupt:
+        click.echo("Stopping …", err=True)
+        started.process.terminate()
+        status = started.process.wait()
+    sys.exit(status)
 
 
-def _say_where(layout: Layout, seconds: float) -> None:
+def _progress(name: str, seconds: float) -> None:
+    """For people who watch; a pipe gets the result only."""
+    if sys.stderr.isatty():
+        click.echo(f"  {seconds:5.1f} s  {name}", err=True)
+
+
+def _say_where(layout: Layout) -> None:
     client: dict[str, Any] = json.loads(layout.client_file.read_text())
-    click.echo(f"Ready in {seconds:.1f} s.")
     for name, text in (
         ("gateway", f"{client['url']}   (API description: {client['url']}/docs)"),
-        ("bus", client["nats_url"]),
+        ("bus", f"{client['nats_url']}   (user {client['nats_user']})"),
         ("credentials", str(layout.client_file)),
         ("data", str(layout.home)),
         ("logs", str(layout.logs)),
@@ -101,85 +83,51 @@ def _say_where(layout: Layout, seconds: float) -> None:
 @click.command()
 @data_option
 def down(data: Path | None) -> None:
-    """Stop the platform; data stay."""
-    layout = _layout(data)
-    if not _held(layout):
+    """Stop the platform and wait for it; data stay, and so do runs that are under way."""
+    layout = Layout.of(data)
+    if lifecycle.stop(layout):
+        click.echo("Stopped.")
+    else:
         click.echo(f"Nothing runs with {layout.home}.")
-        return
-    pid = json.loads(layout.state_file.read_text())["pid"]
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + DOWN_LIMIT_S
-    while _held(layout):
-        if time.monotonic() > deadline:
-            click.echo(f"Process {pid} does not end; see {layout.logs}", err=True)
-            sys.exit(1)
-        time.sleep(0.05)
-    click.echo("Stopped.")
 
 
 @click.command()
 @data_option
 @output_option
 def status(data: Path | None, output: str) -> None:
-    """Show the processes of the platform; status 0 when all are ready, else 1."""
-    layout = _layout(data)
-    rows = _rows(layout) if _held(layout) and layout.state_file.exists() else []
+    """Show the processes of the platform; exit code 0 when all are ready, else 1."""
+    from stellwerk_embedded import status as report  # noqa: PLC0415 - `up` needs none of it
+
+    layout = Layout.of(data)
+    found = report.look(layout)
     if output == "json":
-        click.echo(json.dumps({"home": str(layout.home), "running": bool(rows), "processes": rows}))
-    elif not rows:
-        click.echo(f"Nothing runs with {layout.home}. Start with: stellwerk up")
+        print_json(found.content())
+    elif not found.running:
+        click.echo(f"Nothing runs with {layout.home}. Start it: stellwerk up")
     else:
-        click.echo(
-            f"{'PROCESS':<18}{'STATE':<12}{'PID':>8}{'PORT':>7}{'RESTARTS':>10}{'MEMORY':>10}"
-        )
-        for row in rows:
-            click.echo(
-                f"{row['name']:<18}{row['state']:<12}{row['pid'] or '-':>8}{row['port']:>7}"
-                f"{row['restarts']:>10}{row['memory_mb']:>7} MB"
-            )
-    sys.exit(0 if rows and all(row["state"] == "ready" for row in rows) else 1)
-
-
-def _rows(layout: Layout) -> list[dict[str, Any]]:
-    state = json.loads(layout.state_file.read_text())
-    return [
-        {"name": name, **entry, "memory_mb": _memory_mb(entry["pid"])}
-        for name, entry in state["processes"].items()
-    ]
-
-
-def _memory_mb(pid: int | None) -> int:
-    try:
-        return round(psutil.Process(pid).memory_info().rss / 1e6) if pid else 0
-    except psutil.NoSuchProcess:
-        return 0
+        print_table(report.HEADS, [row.cells() for row in found.rows])
+        for row in found.rows:
+            if row.message:
+                click.echo(f"{row.name}: {row.message} (log: {layout.log(row.name)})", err=True)
+    sys.exit(0 if found.ready else 1)
 
 
 @click.command()
 @data_option
 @output_option
 def doctor(data: Path | None, output: str) -> None:
-    """Check this machine and the platform; each problem comes with its fix."""
-    layout = _layout(data)
-    findings: list[Finding] = [check(layout) for check in CHECKS]
+    """Check this machine and the platform; exit code 1 when something stands in the way."""
+    from stellwerk_embedded import doctor as checks  # noqa: PLC0415 - `up` needs none of it
+
+    findings = checks.examine(Layout.of(data))
     if output == "json":
-        click.echo(json.dumps([finding.__dict__ for finding in findings]))
+        print_json([finding.content() for finding in findings])
     else:
-        marks = {"ok": "ok  ", "warning": "warn", "problem": "FAIL"}
         for finding in findings:
-            click.echo(f"{marks[finding.state]}  {finding.name:<22} {finding.found}")
-            if finding.state != "ok":
-                click.echo(f"      {'':<22} → {finding.fix}")
-    sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)
-
-
-def _held(layout: Layout) -> bool:
-    """Whether a supervisor lives with this folder."""
-    if not layout.lock_file.exists():
-        return False
-    with layout.lock_file.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            click.echo(f"{finding.mark}  {finding.name:<14} {finding.found}")
+            if finding.fix:
+                click.echo(f"{'':<20} → {finding.fix}")
+    failed = any(finding.state == "problem" for finding in findings)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(1 if failed else 0)

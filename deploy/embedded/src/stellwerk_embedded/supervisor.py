@@ -1,239 +1,187 @@
-"""Starts the processes, watches them, starts them again, and ends them in order.
+"""Starts the processes in their order, watches them, and ends them the other way round.
 
-Runs detached as ``python -m stellwerk_embedded.supervisor HOME BASE_PORT READY_FD``. Nothing it
-started outlives it, except runs: their shims are detached on purpose and are adopted by the next
-executor.
+Runs detached as ``python -m stellwerk_embedded.supervisor HOME LOCK_FD REPORT_FD`` on a folder
+that ``stellwerk up`` has prepared. Nothing it started outlives it, except runs: their supervisors
+are detached on purpose and are adopted by the next executor.
 """
 
 import asyncio
-import contextlib
-import ctypes
-import fcntl
 import json
 import os
 import signal
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from stellwerk_embedded import credentials, ports, processes, s3_config
-from stellwerk_embedded.layout import Layout, write_private
-from stellwerk_embedded.probes import is_ready
+from stellwerk_embedded import ports, processes, state
+from stellwerk_embedded.child import Child
+from stellwerk_embedded.layout import Layout
+from stellwerk_embedded.logfile import rotate, tail
 from stellwerk_embedded.processes import ProcessSpec
+from stellwerk_kit.clock import SystemClock
 
-READY_LIMIT_S = 60.0
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STEADY_S = 5.0
-"""A process that ran this long is no crash loop: its next start waits for nothing."""
-LOG_LIMIT = 20 * 1024 * 1024
-STOP_LIMIT_S = 20.0
-PR_SET_PDEATHSIG = 1
+READY_LIMIT_S = 90.0
+ROTATE_EVERY_S = 10.0
+CLOCK = SystemClock()
 
 
-class Watched:
-    """One process under supervision."""
+class Report:
+    """JSON lines to the command that waits for the start; it may have left already."""
 
-    def __init__(self, spec: ProcessSpec, log: Path) -> None:
-        self.spec, self._log = spec, log
-        self.process: asyncio.subprocess.Process | None = None
-        self.state, self.restarts, self.message = "starting", 0, ""
-        self.ready = asyncio.Event()
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream: IO[str] | None = stream
 
-    async def run(self, changed: asyncio.Event) -> None:
-        """Keep it running until cancelled."""
-        failures = 0
-        while True:
-            started = time.monotonic()
-            self.process = await self._start()
-            self.state = "starting"
-            changed.set()
-            probing = asyncio.ensure_future(self._probe(changed))
-            status = await self.process.wait()
-            probing.cancel()
-            self.ready.clear()
-            failures = 0 if time.monotonic() - started > STEADY_S else failures + 1
-            self.restarts += 1
-            self.state, self.message = "restarting", f"ended with status {status}"
-            changed.set()
-            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-
-    async def stop(self) -> None:
-        """SIGTERM, then SIGKILL."""
-        process = self.process
-        if process is None or process.returncode is not None:
+    def say(self, **content: Any) -> None:
+        """One line."""
+        if self._stream is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        try:
+            self._stream.write(json.dumps(content) + "\n")
+            self._stream.flush()
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        """No more lines."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
             try:
-                await asyncio.wait_for(process.wait(), STOP_LIMIT_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-    def describe(self) -> dict[str, Any]:
-        """State as ``supervisor.json`` has it."""
-        alive = self.process is not None and self.process.returncode is None
-        return {
-            "pid": self.process.pid if self.process and alive else None,
-            "port": self.spec.port,
-            "state": self.state,
-            "restarts": self.restarts,
-            "message": self.message,
-        }
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        self.spec.folder.mkdir(parents=True, exist_ok=True)
-        with _open_log(self._log) as log:
-            return await asyncio.create_subprocess_exec(
-                *self.spec.command,
-                env=self.spec.environment,
-                cwd=self.spec.folder,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-
-    async def _probe(self, changed: asyncio.Event) -> None:
-        while not await is_ready(self.spec.probe):  # noqa: ASYNC110 - nobody tells us
-            await asyncio.sleep(0.05)
-        self.state, self.message = "ready", ""
-        self.ready.set()
-        changed.set()
+                stream.close()
+            except OSError:
+                return
 
 
 class Supervisor:
     """All processes of one stack."""
 
-    def __init__(self, layout: Layout, port_map: dict[str, int]) -> None:
+    def __init__(
+        self, layout: Layout, port_map: dict[str, int], specs: Iterable[ProcessSpec]
+    ) -> None:
         self._layout, self._ports = layout, port_map
-        self._watched = [
-            Watched(spec, layout.logs / f"{spec.name}.log")
-            for spec in processes.specs(layout, port_map)
-        ]
-        self._changed = asyncio.Event()
+        self._changes, self._moved = asyncio.Event(), asyncio.Event()
+        self._children = {
+            spec.name: Child(spec, layout.log(spec.name), self._changed) for spec in specs
+        }
         self._stopping = asyncio.Event()
 
-    async def run(self, ready: IO[str]) -> int:
-        """Until SIGTERM; tells ``ready`` in one JSON line how the start went."""
+    async def run(self, report: Report) -> int:
+        """Until SIGTERM; tells ``report`` how the start goes. Returns the exit status."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        tasks = [asyncio.ensure_future(watched.run(self._changed)) for watched in self._watched]
-        tasks.append(asyncio.ensure_future(self._write_states()))
-        try:
-            failure = await self._await_ready()
-            _tell(ready, failure)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop)
+        async with asyncio.TaskGroup() as group:
+            writer = group.create_task(self._write_states())
+            rotator = group.create_task(self._rotate_logs())
+            keepers = [group.create_task(self._keep(child)) for child in self._children.values()]
+            failure = await self._await_ready(report)
+            report.say(failure=failure)
+            report.close()
             if failure is None:
                 await self._stopping.wait()
-        finally:
-            for task in tasks:
+            for task in keepers:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*keepers, return_exceptions=True)
             await self._stop_all()
+            writer.cancel()
+            rotator.cancel()
+        self._layout.state_file.unlink(missing_ok=True)
         return 0 if failure is None else 1
 
-    async def _await_ready(self) -> str | None:
-        """None when all is ready, else what is not."""
-        topology = asyncio.ensure_future(self._apply_topology())
-        everything = asyncio.gather(topology, *(watched.ready.wait() for watched in self._watched))
-        stop = asyncio.ensure_future(self._stopping.wait())
-        waits: set[asyncio.Future[Any]] = {everything, stop}
-        await asyncio.wait(waits, timeout=READY_LIMIT_S, return_when="FIRST_COMPLETED")
-        stop.cancel()
-        if everything.done() and not everything.cancelled() and everything.exception() is None:
-            return None
-        error = everything.exception() if everything.done() else None
-        everything.cancel()
-        late = [watched for watched in self._watched if not watched.ready.is_set()]
-        names = ", ".join(f"{w.spec.name} ({w.message or w.state})" for w in late)
-        tails = "\n".join(_tail(self._layout.logs / f"{w.spec.name}.log") for w in late[:3])
-        return f"not ready: {names}{f'; {error}' if error else ''}\n{tails}"
+    def _changed(self) -> None:
+        """Some child's state did: for the file of states, and for who waits for the start."""
+        self._changes.set()
+        self._moved.set()
 
-    async def _apply_topology(self) -> None:
-        await self._watched[0].ready.wait()
-        spec = processes.topology_command(self._layout, self._ports)
-        path = self._layout.logs / "topology.log"
-        with _open_log(path) as log:
-            done = await asyncio.create_subprocess_exec(
-                *spec.command,
-                env=spec.environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,
-            )
-        if await done.wait() != 0:
-            raise RuntimeError(f"streams cannot be made:\n{_tail(path)}")
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._moved.set()
 
-    async def _write_states(self) -> None:
-        while True:
-            self._write_state()
-            await self._changed.wait()
-            self._changed.clear()
+    async def _keep(self, child: Child) -> None:
+        for name in child.spec.after:
+            await self._children[name].ready.wait()
+        await child.keep()
 
-    def _write_state(self) -> None:
-        content = {
-            "pid": os.getpid(),
-            "ports": self._ports,
-            "processes": {watched.spec.name: watched.describe() for watched in self._watched},
-        }
-        write_private(self._layout.state_file, json.dumps(content, indent=1))
+    async def _await_ready(self, report: Report) -> str | None:
+        """None when all is ready, else why it is not. Tells ``report`` of each that is."""
+        started, told = CLOCK.monotonic(), set[str]()
+        try:
+            async with asyncio.timeout(READY_LIMIT_S):
+                while len(told) < len(self._children):
+                    self._moved.clear()
+                    for name, child in self._children.items():
+                        if child.ready.is_set() and name not in told:
+                            told.add(name)
+                            report.say(ready=name, seconds=round(CLOCK.monotonic() - started, 1))
+                    if self._stopping.is_set():
+                        return "it was stopped before it was ready"
+                    if any(child.crash_looping for child in self._children.values()):
+                        return self._why_not_ready()
+                    if len(told) < len(self._children):
+                        await self._moved.wait()
+        except TimeoutError:
+            return self._why_not_ready()
+        return None
+
+    def _why_not_ready(self) -> str:
+        """What is to blame: what crashes, else what started and is not ready."""
+        children = list(self._children.values())
+        blamed = [child for child in children if child.crash_looping]
+        blamed = blamed or [
+            child for child in children if not child.ready.is_set() and child.state != "waiting"
+        ]
+        lines = []
+        for child in blamed:
+            log = self._layout.log(child.spec.name)
+            lines.append(f"{child.spec.name}: {child.message or child.state} (log: {log})")
+            lines += [f"    {line}" for line in tail(log)]
+        return "\n".join(lines)
 
     async def _stop_all(self) -> None:
-        """Services first, together; then the servers they need."""
-        services, servers = self._watched[2:], self._watched[:2]
-        await asyncio.gather(*(watched.stop() for watched in services))
-        await asyncio.gather(*(watched.stop() for watched in servers))
-        self._layout.state_file.unlink(missing_ok=True)
+        """Each when all that need it have ended."""
+
+        async def stop(child: Child) -> None:
+            for other in self._children.values():
+                if child.spec.name in other.spec.after:
+                    await other.stopped.wait()
+            await child.stop()
+
+        await asyncio.gather(*(stop(child) for child in self._children.values()))
+
+    async def _write_states(self) -> None:
+        started = int(CLOCK.now().timestamp())
+        while True:
+            self._changes.clear()
+            state.write(
+                self._layout,
+                {
+                    "pid": os.getpid(),
+                    "started_at": started,
+                    "ports": self._ports,
+                    "processes": {name: child.describe() for name, child in self._children.items()},
+                },
+            )
+            await self._changes.wait()
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(ROTATE_EVERY_S)
+            for path in self._layout.logs.glob("*.log"):
+                rotate(path)
 
 
-def _die_with_parent() -> None:
-    """Children end when the supervisor is killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    """Append; a log of more than 20 MiB is set aside first."""
-    if path.exists() and path.stat().st_size > LOG_LIMIT:
-        path.replace(path.with_suffix(".log.1"))
-    return path.open("ab")
-
-
-def _tail(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").splitlines()[-5:]
-    except OSError:
-        return ""
-    return "\n".join(f"  {path.name}: {line[:300]}" for line in lines)
-
-
-def _tell(ready: IO[str], failure: str | None) -> None:
-    with contextlib.suppress(OSError), ready:
-        ready.write(json.dumps({"failure": failure}) + "\n")
-
-
-def main(home: str, base_port: str, ready_fd: str) -> int:
-    """Prepare the folder and run; exits 5 when another supervisor holds it."""
+def main(home: str, lock: str, report: str) -> int:
+    """Run on a prepared folder; ``lock`` and ``report`` are inherited descriptors."""
+    for descriptor in (int(lock), int(report)):
+        os.set_inheritable(descriptor, False)  # ours alone, so that both end with us
     layout = Layout(Path(home))
-    with os.fdopen(int(ready_fd), "w") as ready, layout.lock_file.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _tell(ready, "another supervisor holds this folder")
-            return 5
-        try:
-            port_map = ports.assign(int(base_port))
-            credentials.ensure(layout)
-            s3_config.write(layout)
-            credentials.write_client_file(layout, port_map)
-            supervisor = Supervisor(layout, port_map)
-        except (ports.PortInUseError, FileNotFoundError) as error:
-            _tell(ready, str(error))
-            return 1
-        return asyncio.run(supervisor.run(ready))
+    port_map = ports.remembered(layout.ports_file)
+
+    async def supervise() -> int:
+        specs = processes.specs(layout, port_map)
+        return await Supervisor(layout, port_map, specs).run(Report(os.fdopen(int(report), "w")))
+
+    return asyncio.run(supervise())
 
 
 if __name__ == "__main__":

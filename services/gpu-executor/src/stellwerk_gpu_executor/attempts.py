@@ -35,6 +35,8 @@ from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.tasks import TaskOwner
 
 LOGS_SCAN_S = 1.0
+PACE_S = 0.08
+"""Between two shipments while output keeps coming: a line after silence is never delayed."""
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -112,13 +114,25 @@ class Attempts:
     async def _live(self, attempt: Attempt) -> None:
         folder = AttemptDir(self.folder(attempt.assigned))
         try:
-            summary = await self._to_the_end(attempt, folder)
+            try:
+                summary = await self._to_the_end(attempt, folder)
+            except Exception:
+                log.exception("attempt given up", action="attempt_failed", run_id=attempt.key[0])
+                summary = await self._give_up(attempt)
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
             await self.launcher.cleanup(folder)
             await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
         finally:
             self.live.pop(attempt.key, None)
+
+    async def _give_up(self, attempt: Attempt) -> ExitSummary:
+        """End an attempt this executor failed on; the scheduler tries it again elsewhere."""
+        if attempt.handle is not None and attempt.handle.alive():
+            attempt.handle.stop("superseded", 5.0)
+            await attempt.handle.wait()
+        message = "the executor failed on this attempt; its log says why"
+        return ExitSummary(reason="outputs-failed", message=message)
 
     async def _to_the_end(self, attempt: Attempt, folder: AttemptDir) -> ExitSummary:
         handle = await self.launcher.adopt(folder)
@@ -133,8 +147,11 @@ class Attempts:
         handle.renew(attempt.lease_deadline)
         if attempt.stop_reason is not None:
             handle.stop(attempt.stop_reason)
-        await self._report_start(attempt, folder)
-        return await self._follow(attempt, folder, handle)
+        # The first line does not wait for the commit of the report that the process is there.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._report_start(attempt, folder))
+            following = both.create_task(self._follow(attempt, folder, handle))
+        return following.result()
 
     async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
         assigned = attempt.assigned
@@ -215,11 +232,14 @@ class Attempts:
         try:
             while not end.done():
                 handle.activity.clear()
+                pace = self.clock.monotonic() + PACE_S
                 await (shipper.ship(work) if look.is_set() else shipper.ship_log())
                 look.clear()
                 wake = self.tasks.spawn_quiet(handle.activity.wait(), "activity")
                 await asyncio.wait({wake, end}, return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
+                if (early := pace - self.clock.monotonic()) > 0:
+                    await asyncio.wait({end}, timeout=early)
             return await self._store_rest(end.result(), shipper, outputs, work)
         finally:
             for task in (uploads, scans, end):

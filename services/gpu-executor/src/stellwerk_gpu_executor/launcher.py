@@ -158,7 +158,8 @@ class ProcessLauncher:
             return
         if _locked(attempt.path):
             raise AttemptRunningError(f"attempt folder {attempt.path.name}: stop the attempt first")
-        await self._kill(attempt)
+        if attempt.read_exit() is None:  # else its supervisor, or we for it, ended everything
+            await self._kill(attempt)
         launch = attempt.read_launch()
         await asyncio.to_thread(_remove, attempt.path)
         if launch is not None:

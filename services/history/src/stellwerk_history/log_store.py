@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Connection
 
 from stellwerk.events import RunArchived
@@ -31,6 +42,15 @@ APPENDED = Counter("stellwerk_history_log_bytes", "Log bytes stored")
 PARKED = Counter("stellwerk_history_log_parked", "Chunks that came too early")
 DROPPED = Counter("stellwerk_history_log_dropped", "Chunks that are left out", ["reason"])
 LOCAL = Gauge("stellwerk_history_log_local_bytes", "Stored logs whose files are still here")
+
+# Statements are made once: building one costs as much as running it.
+_OF_OWNERS = select(logs).where(logs.c.owner.in_(bindparam("owners", expanding=True)))
+_OF_OWNER = (
+    select(logs)
+    .where(logs.c.owner == bindparam("name"))
+    .order_by(logs.c.attempt, logs.c.path, logs.c.stream)
+)
+_ANY_PARKED = select(parked_logs.c.owner).limit(1)
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -81,12 +101,9 @@ class LogStore:
 
     async def of(self, owner: str) -> list[Log]:
         """All logs of one owner, by attempt and stream."""
-        query = (
-            select(logs)
-            .where(logs.c.owner == owner)
-            .order_by(logs.c.attempt, logs.c.path, logs.c.stream)
+        return await self._db.read(
+            lambda conn: [_log(row) for row in conn.execute(_OF_OWNER, {"name": owner})]
         )
-        return await self._db.read(lambda conn: [_log(row) for row in conn.execute(query)])
 
     async def get(self, key: LogKey) -> Log | None:
         """One log, None where nothing is known of it."""
@@ -258,7 +275,7 @@ def _load(conn: Connection, keys: Iterable[LogKey]) -> dict[LogKey, Log]:
     wanted = set(keys)
     found: dict[LogKey, Log] = {}
     for some in rows.slices(sorted({key.owner for key in wanted})):
-        for row in conn.execute(select(logs).where(logs.c.owner.in_(some))):
+        for row in conn.execute(_OF_OWNERS, {"owners": some}):
             entry = _log(row)
             if entry.key in wanted:
                 found[entry.key] = entry
@@ -266,7 +283,7 @@ def _load(conn: Connection, keys: Iterable[LogKey]) -> dict[LogKey, Log]:
 
 
 def _parked(conn: Connection, keys: Iterable[LogKey]) -> list[Chunk]:
-    if conn.scalar(select(parked_logs.c.owner).limit(1)) is None:
+    if conn.scalar(_ANY_PARKED) is None:
         return []
     query = select(parked_logs).where(or_(*(_is(parked_logs, key) for key in keys)))
     return [

@@ -11,7 +11,19 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.engine import Connection
 
 from stellwerk.answers import ExperimentView
@@ -29,6 +41,13 @@ from stellwerk_history.tables import aware, events, experiments, labels, latest,
 from stellwerk_kit.db import Database
 
 REPLY_BYTES = 900_000
+
+_EVENTS = (
+    select(events)
+    .where(events.c.run_id == bindparam("run_id"), events.c.sequence > bindparam("after"))
+    .order_by(events.c.sequence)
+    .limit(bindparam("most", type_=Integer))
+)
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -68,19 +87,22 @@ class Queries:
 
         return await self._db.read(work)
 
-    async def events(self, run_id: str, after: int, limit: int) -> list[RunEventView]:
-        """Entries of a run's status stream after a sequence."""
-        query = (
-            select(events)
-            .where(events.c.run_id == run_id, events.c.sequence > after)
-            .order_by(events.c.sequence)
-            .limit(limit)
-        )
+    async def events(
+        self, run_id: str, after: int, limit: int
+    ) -> tuple[Run, list[RunEventView]] | None:
+        """A run with the entries of its status stream after a sequence, None if it is not known.
 
-        def work(conn: Connection) -> list[RunEventView]:
-            return [_event(row) for row in conn.execute(query)]
+        Both are read in one transaction: a run that is over has all its entries.
+        """
+        values = {"run_id": run_id, "after": after, "most": limit}
 
-        return fitting(await self._db.read(work))
+        def work(conn: Connection) -> tuple[Run, list[RunEventView]] | None:
+            run = rows.load_run(conn, run_id)
+            if run is None:
+                return None
+            return run, fitting([_event(row) for row in conn.execute(_EVENTS, values)])
+
+        return await self._db.read(work)
 
     async def list_runs(
         self, wanted: RunFilter, order: Order, limit: int, cursor: str | None, now: datetime

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.engine import Connection
 
 from stellwerk.runspec import RunSpec
@@ -13,6 +13,22 @@ from stellwerk_history.tables import aware, labels, positions, runs, specs
 
 IN_AT_ONCE = 500
 TAG, PROPERTY = "tag", "property"
+
+# Statements are made once: building one costs as much as running it.
+_RUNS = select(runs).where(runs.c.run_id.in_(bindparam("run_ids", expanding=True)))
+_SPEC = select(specs.c.spec).where(specs.c.run_id == bindparam("run_id"))
+_LABELS = (
+    select(labels)
+    .where(labels.c.run_id.in_(bindparam("run_ids", expanding=True)))
+    .order_by(labels.c.name)
+)
+_READ_POSITION = select(positions.c.sequence).where(positions.c.consumer == bindparam("name"))
+_MOVE_POSITION = (
+    update(positions)
+    .where(positions.c.consumer == bindparam("name"))
+    .values(sequence=bindparam("reached"))
+)
+_NEW_POSITION = insert(positions)
 
 Labels = dict[str, str | None]
 
@@ -83,7 +99,7 @@ def load_runs(conn: Connection, run_ids: Iterable[str]) -> dict[str, Run]:
     """Those of these runs that are known."""
     found: dict[str, Run] = {}
     for some in slices(run_ids):
-        for row in conn.execute(select(runs).where(runs.c.run_id.in_(some))):
+        for row in conn.execute(_RUNS, {"run_ids": some}):
             found[row.run_id] = run_of(row)
     return found
 
@@ -95,7 +111,7 @@ def load_run(conn: Connection, run_id: str) -> Run | None:
 
 def load_spec(conn: Connection, run_id: str) -> RunSpec | None:
     """What a run was asked to do."""
-    text = conn.scalar(select(specs.c.spec).where(specs.c.run_id == run_id))
+    text = conn.scalar(_SPEC, {"run_id": run_id})
     return RunSpec.model_validate_json(text) if text is not None else None
 
 
@@ -103,8 +119,7 @@ def load_labels(conn: Connection, run_ids: Iterable[str]) -> dict[str, tuple[Lab
     """Tags and properties of runs, each by name."""
     found: dict[str, tuple[Labels, Labels]] = {}
     for some in slices(run_ids):
-        query = select(labels).where(labels.c.run_id.in_(some)).order_by(labels.c.name)
-        for row in conn.execute(query):
+        for row in conn.execute(_LABELS, {"run_ids": some}):
             tags, properties = found.setdefault(row.run_id, ({}, {}))
             (tags if row.kind == TAG else properties)[row.name] = row.value
     return found
@@ -139,12 +154,11 @@ def write_labels(
 
 def read_position(conn: Connection, consumer: str) -> int:
     """How far a consumer had come, 0 at first."""
-    query = select(positions.c.sequence).where(positions.c.consumer == consumer)
-    return int(conn.scalar(query) or 0)
+    return int(conn.scalar(_READ_POSITION, {"name": consumer}) or 0)
 
 
 def write_position(conn: Connection, consumer: str, sequence: int) -> None:
     """Note how far a consumer has come, in the transaction of what it did."""
-    here = positions.c.consumer == consumer
-    if conn.execute(update(positions).where(here).values(sequence=sequence)).rowcount == 0:
-        conn.execute(insert(positions).values(consumer=consumer, sequence=sequence))
+    moved = conn.execute(_MOVE_POSITION, {"name": consumer, "reached": sequence})
+    if moved.rowcount == 0:
+        conn.execute(_NEW_POSITION, {"consumer": consumer, "sequence": sequence})

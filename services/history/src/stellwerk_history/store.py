@@ -33,6 +33,18 @@ CONSUMER = "history-events"
 
 SKIPPED = Counter("stellwerk_history_skipped", "Events that changed nothing", ["reason"])
 
+# Statements are made once: building one costs as much as running it.
+_SAVE = update(runs).where(runs.c.run_id == bindparam("key"))
+_ADD = insert(events)
+_SEEN = select(events.c.run_id, events.c.event_id).where(
+    events.c.run_id.in_(bindparam("run_ids", expanding=True)),
+    events.c.event_id.in_(bindparam("event_ids", expanding=True)),
+)
+_OWED = archives.c.run_id == bindparam("key")
+_OWE = insert(archives)
+_NO_LONGER = delete(archives).where(_OWED)
+_ANSWERED = delete(archives).where(_OWED, archives.c.attempt <= bindparam("latest"))
+
 log = structlog.get_logger()
 
 
@@ -133,11 +145,11 @@ class _Projection:
         self._submissions.write(self._new)
         if self._changed:
             self._conn.execute(
-                update(runs).where(runs.c.run_id == bindparam("key")),
+                _SAVE,
                 [{"key": key, **rows.run_values(run)} for key, run in self._changed.items()],
             )
         if self._entries:
-            self._conn.execute(insert(events), [_entry_values(each) for each in self._entries])
+            self._conn.execute(_ADD, [_entry_values(each) for each in self._entries])
 
     def _take(self, run_id: str, fact: Fact) -> None:
         known = self._runs.get(run_id)
@@ -166,17 +178,12 @@ class _Projection:
             self._conn.execute(delete(latest).where(mine, latest.c.attempt < event.attempt))
         elif isinstance(event, RunFinalizing):
             summary = event.exit.model_dump_json() if event.exit else None
-            self._conn.execute(delete(archives).where(archives.c.run_id == event.run_id))
-            self._conn.execute(
-                insert(archives).values(
-                    run_id=event.run_id, attempt=event.attempt, exit=summary, event_id=envelope.id
-                )
-            )
+            self._conn.execute(_NO_LONGER, {"key": event.run_id})
+            owed = {"run_id": event.run_id, "attempt": event.attempt, "event_id": envelope.id}
+            self._conn.execute(_OWE, {**owed, "exit": summary})
             self.done.finalizing = True
         elif isinstance(event, RunArchived | ArchiveFailed):
-            answered = archives.c.run_id == event.run_id
-            owed = delete(archives).where(answered, archives.c.attempt <= event.attempt)
-            self._conn.execute(owed)
+            self._conn.execute(_ANSWERED, {"key": event.run_id, "latest": event.attempt})
             if isinstance(event, RunArchived):
                 restore(self._conn, event)
 
@@ -185,9 +192,8 @@ class _Projection:
         found: set[tuple[str, str]] = set()
         for some in rows.slices(self._runs):
             for ids in rows.slices({fact.envelope.id for fact in facts}):
-                here = events.c.run_id.in_(some) & events.c.event_id.in_(ids)
-                query = select(events.c.run_id, events.c.event_id).where(here)
-                found.update((row.run_id, row.event_id) for row in self._conn.execute(query))
+                seen = self._conn.execute(_SEEN, {"run_ids": some, "event_ids": ids})
+                found.update((row.run_id, row.event_id) for row in seen)
         return found
 
 

@@ -172,11 +172,10 @@ class Verbs:
 
         async def look() -> EventsReply | None:
             nonlocal known
-            run = await self._queries.run(request.run_id)
-            if run is None:
+            read = await self._queries.events(request.run_id, request.after, request.limit)
+            if read is None:
                 return None
-            known = True
-            found = await self._queries.events(request.run_id, request.after, request.limit)
+            known, (run, found) = True, read
             if found or run.over:
                 return EventsReply(events=tuple(found), terminal=run.over)
             return None

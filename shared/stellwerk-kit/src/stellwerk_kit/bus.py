@@ -53,6 +53,8 @@ class Bus:
     name: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the connection is closed for good; the service then ends with an error."""
+    on_reconnect: set[Callable[[], None]] = field(default_factory=set)
+    """Called when the broker is back: it has forgotten the pulls of before."""
 
     @classmethod
     async def connect(
@@ -243,6 +245,8 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("bus reconnected", action="bus_reconnected")
+        for call in list(self.on_reconnect):
+            call()
 
     async def _on_closed(self) -> None:
         self.lost.set()

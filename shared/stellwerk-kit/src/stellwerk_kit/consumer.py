@@ -9,7 +9,8 @@ back with growing delay, at the last delivery a dead letter).
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.topology import ConsumerSpec
 
-FETCH_TIMEOUT_S = 5.0
+FETCH_TIMEOUT_S = 15.0
 WATCHDOG_EXTRA_S = 5.0
 MAX_DELAY_S = 60.0
 CRASH_LIMIT = 10
@@ -74,6 +75,7 @@ class Consumer:
         self._bus, self._spec, self._tasks = bus, spec, tasks
         self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[Any]] = []
+        self._pulls: set[asyncio.Timeout] = set()
 
     def start(self, handlers: Handlers) -> None:
         """Handle single events, ``spec.workers`` at a time."""
@@ -94,6 +96,8 @@ class Consumer:
     async def stop(self, timeout_s: float = 15.0) -> None:
         """Take no more messages, let running handlers end, give up after ``timeout_s``."""
         self._stopping.set()
+        self._bus.on_reconnect.discard(self._end_pulls)
+        self._end_pulls()
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=timeout_s)
             for task in late:
@@ -101,6 +105,7 @@ class Consumer:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _spawn(self, handle: Handle, workers: int, batch: int) -> None:
+        self._bus.on_reconnect.add(self._end_pulls)
         for number in range(workers):
             name = f"consumer-{self._spec.name}-{number}"
             self._workers.append(self._tasks.spawn(self._work(handle, batch), name))
@@ -134,25 +139,29 @@ class Consumer:
     async def _fetch(
         self, subscription: JetStreamContext.PullSubscription, batch: int
     ) -> list[Msg]:
-        """One pull that ends early when the consumer is stopped."""
-        fetch = self._tasks.spawn_quiet(subscription.fetch(batch, FETCH_TIMEOUT_S), "fetch")
-        stop = self._tasks.spawn_quiet(self._stopping.wait(), "fetch-stop")
-        try:
-            done, _ = await asyncio.wait(
-                {fetch, stop},
-                timeout=FETCH_TIMEOUT_S + WATCHDOG_EXTRA_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            stop.cancel()
-            if not fetch.done():
-                fetch.cancel()
-        if fetch in done:
-            messages: list[Msg] = fetch.result()
-            return messages
-        if stop in done:
+        """One pull; ends with TimeoutError when nothing came, or early by :meth:`_end_pulls`."""
+        if self._stopping.is_set():  # stopped while the subscription was made
             return []
-        raise NatsError("fetch did not end in its own time")
+        pull = asyncio.timeout(FETCH_TIMEOUT_S + WATCHDOG_EXTRA_S)
+        self._pulls.add(pull)
+        try:
+            async with pull:
+                messages: list[Msg] = await subscription.fetch(batch, FETCH_TIMEOUT_S)
+                return messages
+        except TimeoutError:
+            if pull.expired() and pull in self._pulls:
+                raise NatsError("fetch did not end in its own time") from None
+            raise
+        finally:
+            self._pulls.discard(pull)
+
+    def _end_pulls(self) -> None:
+        """End the pulls under way: the consumer stops, or the broker forgot them in a restart."""
+        now = asyncio.get_running_loop().time()
+        while self._pulls:
+            pull = self._pulls.pop()
+            if not pull.expired():
+                pull.reschedule(now)
 
     async def _drop(self, subscription: JetStreamContext.PullSubscription | None) -> None:
         if subscription is not None:
@@ -171,9 +180,9 @@ class Consumer:
         if delivered > CRASH_LIMIT * self._spec.max_deliver:
             await self._dead_letter(message, f"delivered {delivered} times without an answer")
             return
-        heartbeat = self._tasks.spawn(self._heartbeat([message]), f"heartbeat-{name}")
         try:
-            await self._handle(message, handlers)
+            with self._held([message]):
+                await self._handle(message, handlers)
             failpoint(f"{name}.before_ack")
             await message.ack()
         except Retry as outcome:
@@ -194,8 +203,6 @@ class Consumer:
                 await self._give_back(
                     message, type(error).__name__, min(MAX_DELAY_S, 2.0**delivered / 4)
                 )
-        finally:
-            heartbeat.cancel()
 
     async def _handle(self, message: Msg, handlers: Handlers) -> None:
         try:
@@ -217,37 +224,62 @@ class Consumer:
             Delivery(m.subject, dict(m.headers or {}), m.data, m.metadata.sequence.stream)
             for m in messages
         ]
-        heartbeat = self._tasks.spawn(self._heartbeat(messages), f"heartbeat-{name}")
-        delay = 0.1
         try:
-            while not self._stopping.is_set():
-                try:
-                    await handler(deliveries)
-                except Exception:
-                    log.exception(
-                        "batch failed", action="batch_failed", consumer=name, size=len(messages)
-                    )
-                    await asyncio.sleep(delay)
-                    delay = min(5.0, delay * 2)
-                    continue
-                failpoint(f"{name}.before_ack")
-                for message in messages:
-                    await message.ack()
-                telemetry.HANDLED.labels(name, "batch").inc(len(messages))
-                return
+            with self._held(messages):
+                if not await self._until_handled(deliveries, handler):
+                    return
+            failpoint(f"{name}.before_ack")
+            for message in messages:
+                await message.ack()
+            telemetry.HANDLED.labels(name, "batch").inc(len(messages))
         except (NatsError, OSError) as error:
             log.warning("not acknowledged", action="ack_failed", consumer=name, error=str(error))
-        finally:
-            heartbeat.cancel()
 
-    async def _heartbeat(self, messages: list[Msg]) -> None:
+    async def _until_handled(self, deliveries: list[Delivery], handler: BatchHandler) -> bool:
+        """Repeat the handler until it succeeds; False when told to stop before."""
+        delay = 0.1
+        while not self._stopping.is_set():
+            try:
+                await handler(deliveries)
+            except Exception:
+                log.exception(
+                    "batch failed",
+                    action="batch_failed",
+                    consumer=self._spec.name,
+                    size=len(deliveries),
+                )
+                await asyncio.sleep(delay)
+                delay = min(5.0, delay * 2)
+                continue
+            return True
+        return False
+
+    @contextmanager
+    def _held(self, messages: list[Msg]) -> Iterator[None]:
+        """Keep messages ours while they are handled; costs a task only when that takes long."""
+        every_s = self._spec.ack_wait_s / 3
+        beating: list[asyncio.Task[Any]] = []
+
+        def begin() -> None:
+            beat = self._heartbeat(messages, every_s)
+            beating.append(self._tasks.spawn(beat, f"heartbeat-{self._spec.name}"))
+
+        timer = asyncio.get_running_loop().call_later(every_s, begin)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in beating:
+                task.cancel()
+
+    async def _heartbeat(self, messages: list[Msg], every_s: float) -> None:
         while True:
-            await asyncio.sleep(self._spec.ack_wait_s / 3)
             try:
                 for message in messages:
                     await message.in_progress()
             except (NatsError, OSError):
                 return
+            await asyncio.sleep(every_s)
 
     async def _give_back(self, message: Msg, reason: str, after_s: float) -> None:
         telemetry.RETRIED.labels(self._spec.name).inc()

@@ -19,11 +19,14 @@ from sqlalchemy import (
     Column,
     DateTime,
     Engine,
+    Insert,
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -57,10 +60,22 @@ class OutboxRow:
 
 @dataclass
 class Tables:
-    """The kit's two tables in a service's metadata."""
+    """The kit's two tables in a service's metadata, and the statements every event needs."""
 
     outbox: Table
     inbox: Table
+    emit: Insert = field(init=False)
+    seen: Select[Any] = field(init=False)
+    see: Insert = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the statements once: building them costs more than running them."""
+        inbox = self.inbox
+        self.emit = insert(self.outbox)
+        self.seen = select(inbox.c.event_id).where(
+            inbox.c.consumer == bindparam("consumer"), inbox.c.event_id == bindparam("event_id")
+        )
+        self.see = insert(inbox)
 
     @classmethod
     def define(cls, metadata: MetaData) -> "Tables":
@@ -118,11 +133,8 @@ class Tx:
             event.type_name(),
         )
         encoded = "\n".join(f"{key}:{text}" for key, text in headers.items()).encode()
-        result = self.conn.execute(
-            insert(self.tables.outbox).values(
-                lane=lane, subject=subject, type=kind, headers=encoded, body=body
-            )
-        )
+        row = {"lane": lane, "subject": subject, "type": kind, "headers": encoded, "body": body}
+        result = self.conn.execute(self.tables.emit, row)
         key = result.inserted_primary_key
         self.emitted.append(
             OutboxRow(int(key[0]) if key else 0, lane, subject, kind, headers, body)
@@ -131,15 +143,10 @@ class Tx:
 
     def first_time(self, consumer: str, event_id: str) -> bool:
         """Whether this consumer sees this event for the first time; remembers it."""
-        inbox = self.tables.inbox
-        seen = select(inbox.c.event_id).where(
-            inbox.c.consumer == consumer, inbox.c.event_id == event_id
-        )
-        if self.conn.execute(seen).first() is not None:
+        event = {"consumer": consumer, "event_id": event_id}
+        if self.conn.execute(self.tables.seen, event).first() is not None:
             return False
-        self.conn.execute(
-            insert(inbox).values(consumer=consumer, event_id=event_id, seen_at=self.now)
-        )
+        self.conn.execute(self.tables.see, {**event, "seen_at": self.now})
         return True
 
 

@@ -8,6 +8,8 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -33,6 +35,8 @@ PRESIGN_FOR = timedelta(minutes=15)
 PARALLEL = 8
 SMALL = 64 * 1024
 """Up to this size a file is sent again rather than asked for: one request instead of two."""
+STORED_FOR_S = 10.0
+STORED_KEPT = 1024
 
 log = structlog.get_logger()
 
@@ -62,6 +66,7 @@ class ObjectStore:
         public = settings.s3_public_endpoint or settings.s3_endpoint
         self._signer = _client(public, keys, settings)
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="s3")
+        self._lately: OrderedDict[str, float] = OrderedDict()
 
     def close(self) -> None:
         """End the worker threads."""
@@ -72,9 +77,18 @@ class ObjectStore:
         await self._run(self._ensure_bucket)
 
     async def put_bytes(self, data: bytes) -> str:
-        """Store ``data``; returns its digest."""
-        digest = hashlib.sha256(data).hexdigest()
-        await self._run(lambda: self._put(digest, BytesIO(data), len(data)))
+        """Store ``data``; returns its digest.
+
+        What this process stored in the last 10 seconds is there: an empty log, the list of no
+        files and their like are sent once, not with every run.
+        """
+        digest, now = hashlib.sha256(data).hexdigest(), time.monotonic()
+        if self._lately.get(digest, 0.0) < now:
+            await self._run(lambda: self._put(digest, BytesIO(data), len(data)))
+            self._lately[digest] = now + STORED_FOR_S
+            self._lately.move_to_end(digest)
+            if len(self._lately) > STORED_KEPT:
+                self._lately.popitem(last=False)
         return digest
 
     async def put_file(
@@ -136,6 +150,7 @@ class ObjectStore:
 
     async def delete(self, digest: str) -> None:
         """Remove a blob; one that is not there is no error."""
+        self._lately.pop(digest, None)
         await self._run(lambda: self._client.remove_object(self._bucket, blob_key(digest)))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -234,6 +249,7 @@ class ObjectStore:
     def _verify(self, digest: str, actual: str) -> None:
         if actual != digest:
             log.error("corrupt blob removed", action="blob_corrupt", digest=digest)
+            self._lately.pop(digest, None)
             self._client.remove_object(self._bucket, blob_key(digest))
             raise ProtocolError(
                 f"blob {digest[:12]} is corrupt in the object store", code="blob.corrupt"

@@ -1,0 +1,117 @@
+"""Many runs: the rate of no-op runs on two slots, and what a run costs behind a long queue."""
+
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+from measure import Report, cpu_of, summary, timed
+from stack import Stack, request, run_body, submit, wait_terminal
+
+NOOPS = 60
+ROUNDS = 5
+URGENT = 100
+ASLEEP = run_body("import time\ntime.sleep(3600)\n", target="bench")
+
+
+def throughput(stack: Stack, report: Report) -> None:
+    """No-op runs on two slots against spawning ``python -c pass`` two at a time."""
+    ratios, cpu = [], []
+    pids = list(stack.processes().values())
+    with stack.http() as http:
+        _run_many(http, 10)
+        for _ in range(ROUNDS):
+            spawn = NOOPS / timed(_spawn)
+            before = cpu_of(pids)
+            ratios.append(NOOPS / _run_many(http, NOOPS) / spawn)
+            cpu.append((cpu_of(pids) - before) / NOOPS)
+    value = statistics.median(ratios)
+    report.add(
+        "noop.rate_of_spawn",
+        value,
+        "ratio",
+        ">= 0.3",
+        value >= 0.3,
+        platform_cpu_s_per_run=summary(cpu),
+        **summary(ratios),
+    )
+
+
+def _spawn() -> None:
+    def one(_: int) -> None:
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, range(NOOPS)))
+
+
+def _run_many(http: httpx2.Client, count: int) -> float:
+    started = time.perf_counter()
+    body = run_body("pass\n", target="bench")
+    with ThreadPoolExecutor(2) as pool:
+        ids = list(pool.map(lambda _: submit(http, body), range(count)))
+    for run_id in reversed(ids):
+        view = wait_terminal(http, run_id, 300)
+        assert view["status"] == "Completed", view
+    return time.perf_counter() - started
+
+
+def queue(stack: Stack, report: Report) -> None:
+    """Cost of a run that passes 1,000 and 10,000 others; both nodes are held in between."""
+    seconds, cpu = {}, {}
+    pids = list(stack.processes().values())
+    with stack.http() as http:
+        blockers = [submit(http, ASLEEP) for _ in range(2)]
+        _run_state(http, blockers[-1], "Running")
+        queued = 0
+        for wanted in (1_000, 10_000):
+            _fill(http, wanted - queued)
+            queued = wanted
+            blockers, seconds[wanted], cpu[wanted] = _pass(http, blockers, pids)
+        for run_id in blockers:
+            request("POST", http, f"/runs/{run_id}/cancel")
+    value = cpu[10_000] / cpu[1_000]
+    report.add(
+        "queue.cost_at_10000_over_1000",
+        value,
+        "ratio",
+        "<= 1.5",
+        value <= 1.5,
+        platform_cpu_s_per_run=cpu,
+        wall_s_per_run=seconds,
+        wall_ratio=seconds[10_000] / seconds[1_000],
+        runs=URGENT,
+    )
+
+
+def _fill(http: httpx2.Client, count: int) -> None:
+    low = run_body("pass\n", target="bench", priority=1)
+    with ThreadPoolExecutor(4) as pool:
+        ids = list(pool.map(lambda _: submit(http, low), range(count)))
+    _run_state(http, ids[-1], "Queued")
+
+
+def _pass(
+    http: httpx2.Client, blockers: list[str], pids: list[int]
+) -> tuple[list[str], float, float]:
+    """Let urgent runs pass the queue: new blockers, and wall and CPU seconds a run."""
+    asleep = {**ASLEEP, "spec": {**ASLEEP["spec"], "priority": 80}}
+    following = [submit(http, asleep) for _ in range(2)]
+    before, started = cpu_of(pids), time.perf_counter()
+    urgent = [submit(http, run_body("pass\n", target="bench", priority=90)) for _ in range(URGENT)]
+    for run_id in blockers:
+        request("POST", http, f"/runs/{run_id}/cancel")
+    for run_id in reversed(urgent):
+        wait_terminal(http, run_id, 600)
+    seconds = (time.perf_counter() - started) / URGENT
+    return following, seconds, (cpu_of(pids) - before) / URGENT
+
+
+def _run_state(http: httpx2.Client, run_id: str, status: str) -> None:
+    while True:
+        answer = request("GET", http, f"/runs/{run_id}")
+        if answer.status_code == 200 and answer.json()["status"] == status:
+            return
+        time.sleep(0.2)
