@@ -69,7 +69,7 @@ def test_source_folders(stack: Stack, script: Path) -> None:
 
 
 ENVIRONMENTS = {
-    "--index-url https://example.org\nsix\n": "the operator of this installation chooses",
+    "--index-url https://example.org/index\nsix\n": "the operator of this installation chooses",
     "git+https://example.org/six\n": "Addresses are not allowed",
     "./six\n": "Paths are not allowed",
     "six @ file:///six\n": "Addresses are not allowed",

@@ -112,7 +112,7 @@ def test_a_port_in_use_is_named(stack: Stack, tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        said = refused(stack, 1, "up", "--data", str(tmp_path / "other"), "--port", port)
+        said = refused(stack, 5, "up", "--data", str(tmp_path / "other"), "--port", port)
     assert f"port {port} (gateway) is in use" in said
     assert "--port" in said
 
