@@ -49,6 +49,8 @@ async def test_killed_at(
             "STELLWERK_NATS_URL": nats_server.url,
             "STELLWERK_DATA_DIR": str(tmp_path / "data"),
             "STELLWERK_TIME_PROFILE": "test",
+            # What the killed process had fetched comes again after 5 s: no lease may end before.
+            "STELLWERK_LEASE_S": "60",
             **values,
         }
         with (tmp_path / "log").open("ab") as log:
