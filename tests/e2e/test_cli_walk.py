@@ -1,5 +1,6 @@
 """The command line as a new user walks through it: what it prints, JSON, exit codes, restarts."""
 
+import contextlib
 import json
 import re
 import socket
@@ -107,11 +108,19 @@ def test_status_and_doctor(stack: Stack) -> None:
     assert {each["state"] for each in as_json(stack, "doctor")} <= {"ok", "warning"}
 
 
+def bound(taken: socket.socket) -> int:
+    """Bind to the first free port of those that may be the base of a platform."""
+    for port in range(20_000, 30_000):
+        with contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def test_a_port_in_use_is_named(stack: Stack, tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        port = str(bound(taken))
         taken.listen()
-        port = str(taken.getsockname()[1])
         said = refused(stack, 5, "up", "--data", str(tmp_path / "other"), "--port", port)
     assert f"port {port} (gateway) is in use" in said
     assert "--port" in said
