@@ -1,8 +1,9 @@
 """Secrets of one stack: made once, kept in files only their owner can read.
 
 ``secrets/nats-<user>.json`` for each user of the broker, ``secrets/s3.json`` for the object store,
-``secrets/tokens.json`` with the hashes of the gateway's tokens. The one token that is made here
-lies in ``client.json`` alone; without that file there is a new one.
+``secrets/tokens.json`` with the hashes of the gateway's tokens, ``secrets/run-tokens.key`` that
+signs the tokens of runs. The one token that is made here lies in ``client.json`` alone; without
+that file there is a new one.
 """
 
 import hashlib
@@ -27,6 +28,9 @@ def ensure(layout: Layout) -> None:
     if not path.exists():
         keys = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(24)}
         write_private(path, json.dumps(keys))
+    path = layout.run_token_key
+    if not path.exists():
+        write_private(path, secrets.token_hex(32))
 
 
 def nats_password(layout: Layout, user: str) -> str:

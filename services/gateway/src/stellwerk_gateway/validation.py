@@ -29,7 +29,7 @@ _CODES = {
     "string_too_long": "field.too_long",
     "string_too_short": "field.too_short",
 }
-_BLAMED = {"source.entrypoint": ("script",)}
+_BLAMED = {"source.entrypoint": ("script",), "source.missing": ("source",)}
 """Codes of rules over a whole model, and the field of it that they blame."""
 _NAME_FIELDS = frozenset({"name", "experiment", "target", "datastore"})
 
