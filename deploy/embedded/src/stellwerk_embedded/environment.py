@@ -61,6 +61,8 @@ def of_service(name: str, layout: Layout, ports: Mapping[str, int]) -> dict[str,
             "API_PORT": str(ports["gateway"]),
             "TOKENS_FILE": str(secrets / "tokens.json"),
         }
+    if name == "keyvault":
+        settings["MASTER_KEYS_FILE"] = str(secrets / "keyvault-keys.json")
     if name in {"environment-build", "gpu-executor"}:
         settings["ENVIRONMENTS_DIR"] = str(layout.environments)
     if name == "gpu-executor":
