@@ -2,9 +2,9 @@
 
 import asyncio
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
-import stellwerk_agent
 from stellwerk.errors import NotFoundError, ProtocolError
 from stellwerk.events import ResolvedInput, RunAssigned
 from stellwerk.events.attempt import ExitReason
@@ -15,6 +15,7 @@ from stellwerk_gpu_executor.domain import Places
 from stellwerk_kit.objects import ObjectStore
 
 PARALLEL = 16
+IN_RUN = ("stellwerk_agent", "stellwerk", "azureml")
 
 
 class PrepareError(Exception):
@@ -37,11 +38,13 @@ class Preparer:
         self._manifests: dict[str, Manifest] = {}
 
     def install_agent(self) -> None:
-        """Copy the in-run library where runs find it, and nothing else of ours."""
-        source = Path(stellwerk_agent.__file__).parent
-        target = self._agent / "stellwerk_agent"
+        """Copy the in-run library and the SDK where runs find them, and nothing else of ours."""
         shutil.rmtree(self._agent, ignore_errors=True)
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        skipped = shutil.ignore_patterns("__pycache__")
+        for name in IN_RUN:
+            spec = find_spec(name)  # not imported: azureml changes what errors are
+            source = Path(str(spec and spec.origin)).parent
+            shutil.copytree(source, self._agent / name, ignore=skipped)
 
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
@@ -88,6 +91,8 @@ class Preparer:
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:
         source = assigned.spec.source
+        if source is None:
+            return
         if isinstance(source, InlineSource):
             for name, text in source.inline.items():
                 target = work / safe_path(name)

@@ -276,12 +276,16 @@ class DatasetView(View):
 
 
 class DatasetFileView(View):
-    """One file of a dataset; ``sha256`` is known once it has been read."""
+    """One file of a dataset; ``sha256`` is known once it has been read.
+
+    ``instead``: where a web file was read, if not from its own ``url``.
+    """
 
     path: str
     size: int | None = None
     sha256: str | None = None
     url: str | None = None
+    instead: str | None = None
 
 
 class DatastoreUploadRequest(Spec):
