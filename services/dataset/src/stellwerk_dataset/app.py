@@ -6,6 +6,7 @@ from stellwerk_dataset import reconcile
 from stellwerk_dataset.egress import Guard
 from stellwerk_dataset.fetcher import Fetcher
 from stellwerk_dataset.handlers import on_run_preparing
+from stellwerk_dataset.rewrites import Rewrites
 from stellwerk_dataset.settings import Settings
 from stellwerk_dataset.store import DatasetStore
 from stellwerk_dataset.tables import metadata
@@ -29,6 +30,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     db = await runtime.database(metadata)
     objects = await runtime.objects()
     store, waiting = DatasetStore(db), WaitingStore(db)
+    rewrites = Rewrites.load(settings.url_rewrites, settings.url_mirrors)
     guard = Guard(settings.egress_allow, settings.limits, ca_file=settings.egress_ca_file)
     fetcher = Fetcher(
         guard,
@@ -37,6 +39,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         settings.data_dir / "fetch",
         runtime.spawn,
         settings.retry_delays_s,
+        rewrites,
     )
 
     async def sweep() -> None:

@@ -9,6 +9,7 @@ keep ``host/path``. A dataset whose definition names one file, and not a folder 
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -31,12 +32,16 @@ _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]")
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """One web address of a dataset; digest and size are None until it has been read."""
+    """One web address of a dataset; digest and size are None until it has been read.
+
+    ``instead``: where it was read, if not from its own address.
+    """
 
     path: str
     url: str
     sha256: str | None = None
     size: int | None = None
+    instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,15 @@ def web_manifest(files: Iterable[WebFile]) -> Manifest | None:
             return None
         entries.append(ManifestEntry(path=file.path, size=file.size, sha256=file.sha256))
     return make_manifest(entries)
+
+
+def elsewhere(files: Iterable[WebFile]) -> list[str]:
+    """Sentences on files that were not read from their own addresses, one for each place."""
+    moved = Counter((_folder(file.url), file.instead) for file in files if file.instead)
+    return [
+        f"{folder}/ ({count} file{'s' if count > 1 else ''}) was read from {instead}"
+        for (folder, instead), count in moved.items()
+    ]
 
 
 def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:

@@ -268,7 +268,9 @@ def latest_version(conn: Connection, name: str) -> Row[Any] | None:
 def load_web_files(conn: Connection, dataset_id: str) -> list[WebFile]:
     """Web files of a dataset, by path."""
     query = select(web_files).where(web_files.c.dataset_id == dataset_id).order_by(web_files.c.path)
-    return [WebFile(row.path, row.url, row.sha256, row.size) for row in conn.execute(query)]
+    return [
+        WebFile(row.path, row.url, row.sha256, row.size, row.instead) for row in conn.execute(query)
+    ]
 
 
 def view(conn: Connection, dataset_id: str, registered: Row[Any] | None = None) -> DatasetView:

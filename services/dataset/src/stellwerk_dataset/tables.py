@@ -48,6 +48,7 @@ web_files = Table(
     Column("size", BigInteger),
     Column("final_url", Text),
     Column("etag", Text),
+    Column("instead", Text),
     Column("read_at", _TIME),
 )
 

@@ -1,8 +1,8 @@
 """Who may use the interface: bearer tokens, stored hashed, compared in constant time.
 
-Scopes are ``read`` (GET), ``write`` (everything else too) and ``admin`` (reserved for operators;
-may do what write may). No cookies exist, so no other site can act for a user. The answer to a
-missing and to a wrong token is the same.
+Scopes are ``read`` (GET, but no values of secrets), ``write`` (everything else too) and ``admin``
+(reserved for operators; may do what write may). No cookies exist, so no other site can act for a
+user. The answer to a missing and to a wrong token is the same.
 """
 
 import hashlib
@@ -25,6 +25,8 @@ WINDOW_S = 60.0
 MAX_ADDRESSES = 4096
 PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+VALUES = "/api/v1/secrets/"
+"""Below it a GET answers with the value of a secret."""
 NO_TOKENS = hashlib.sha256(b"").hexdigest()
 
 log = structlog.get_logger()
@@ -39,9 +41,10 @@ class Principal(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     scope: Literal["read", "write", "admin"]
 
-    def may(self, method: str) -> bool:
-        """Whether the scope allows this HTTP method."""
-        return self.scope != "read" or method in SAFE_METHODS
+    def may(self, method: str, path: str) -> bool:
+        """Whether the scope allows this request."""
+        reads = method in SAFE_METHODS and not path.startswith(VALUES)
+        return self.scope != "read" or reads
 
 
 _ENTRIES = TypeAdapter(tuple[Principal, ...])
@@ -114,10 +117,10 @@ class Authentication:
             principal = self._tokens.find(_bearer(scope["headers"]))
             if principal is None:
                 raise self._refusal(scope)
-            if not principal.may(scope["method"]):
+            if not principal.may(scope["method"], scope["path"]):
                 raise HttpError(
-                    403, "auth.scope", f"Token {principal.name!r} may only read; use one with "
-                    "scope write."
+                    403, "auth.scope", f"Token {principal.name!r} may only read, and no values of "
+                    "secrets; use one with scope write."
                 )  # fmt: skip
             scope.setdefault("state", {})["principal"] = principal.name
         await self._app(scope, receive, send)

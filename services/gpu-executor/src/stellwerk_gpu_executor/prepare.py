@@ -91,6 +91,8 @@ class Preparer:
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:
         source = assigned.spec.source
+        if source is None:
+            return
         if isinstance(source, InlineSource):
             for name, text in source.inline.items():
                 target = work / safe_path(name)

@@ -256,7 +256,7 @@ def _learned(run: Run, state: RunState, envelope: Envelope) -> dict[str, Any]:
             log = {} if event.cached else {"build_log": (event.env_id, event.build)}
             return {"image": event.image, "warnings": _warned(old, event.image.warnings), **log}
         case DatasetReady():
-            return {"inputs": event.inputs}
+            return {"inputs": event.inputs, "warnings": _warned(old, event.warnings)}
         case RunAssigned():
             warnings = _warned(old, event.image.warnings)
             placed = {"node_id": event.node_id, "inputs": event.inputs, "image": event.image}

@@ -276,12 +276,16 @@ class DatasetView(View):
 
 
 class DatasetFileView(View):
-    """One file of a dataset; ``sha256`` is known once it has been read."""
+    """One file of a dataset; ``sha256`` is known once it has been read.
+
+    ``instead``: where a web file was read, if not from its own ``url``.
+    """
 
     path: str
     size: int | None = None
     sha256: str | None = None
     url: str | None = None
+    instead: str | None = None
 
 
 class DatastoreUploadRequest(Spec):
@@ -454,6 +458,33 @@ class ModelView(View):
     bytes: int
     lineage: ModelLineage = ModelLineage()
     created_at: datetime
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+MAX_SECRET_BYTES = 25 * 1024
+
+
+class SecretRequest(Spec):
+    """Body of ``PUT /api/v1/secrets/{name}``: at most 25 KiB of text, shown nowhere."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    value: str = Field(repr=False)
+
+
+class SecretView(View):
+    """A secret without its value."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class SecretValueView(SecretView):
+    """A secret with its value: the answer of ``GET /api/v1/secrets/{name}`` alone."""
+
+    value: str = Field(repr=False)
 
 
 # --- the platform -----------------------------------------------------------------------------

@@ -94,9 +94,14 @@ class Resources(Spec):
 
 
 class RunSpec(Spec):
-    """One training run: script or command, arguments, inputs, environment, target, limits."""
+    """One training run: script or command, arguments, inputs, environment, target, limits.
 
-    source: InlineSource | SnapshotSource
+    An ``interactive`` run has no process of the platform: a client (a notebook) drives it, reports
+    its records and files, and says when it ends. It may have a ``source``, for the record.
+    """
+
+    kind: Literal["script", "interactive"] = "script"
+    source: InlineSource | SnapshotSource | None = None
     script: RelativePath | None = None
     command: tuple[str, ...] | None = None
     arguments: tuple[Argument, ...] = Field(default=(), max_length=MAX_ARGUMENTS)
@@ -115,8 +120,17 @@ class RunSpec(Spec):
     properties: Tags = Field(default_factory=dict, max_length=200)
     display_name: Annotated[str, StringConstraints(max_length=255)] | None = None
 
+    @property
+    def interactive(self) -> bool:
+        """Whether a client drives the run."""
+        return self.kind == "interactive"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.interactive:
+            return self._driven_by_a_client()
+        if self.source is None:
+            raise PydanticCustomError("source.missing", "give the source: inline or a snapshot")
         if (self.script is None) == (self.command is None):
             raise ValueError("give exactly one of script and command")
         if self.command is not None and not self.command:
@@ -133,4 +147,14 @@ class RunSpec(Spec):
                 "script {script} is not in source.inline, which has {files}",
                 {"script": repr(self.script), "files": ", ".join(sorted(inline))},
             )
+        return self
+
+    def _driven_by_a_client(self) -> Self:
+        for name in ("script", "command", "arguments", "inputs"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: an interactive run has none, nothing is started for it; leave it out"
+                )
+        if self.target != "local":
+            raise ValueError("target: an interactive run uses no cluster; leave it out")
         return self

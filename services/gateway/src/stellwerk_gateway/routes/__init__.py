@@ -13,6 +13,7 @@ from stellwerk_gateway.routes import (
     models,
     run_files,
     runs,
+    secrets,
 )
 
 
@@ -25,6 +26,8 @@ def api() -> APIRouter:
         dependencies=[bearer],
         responses=documented(401, 403, 422, 429, 500, 503),
     )
-    for module in (info, runs, run_files, blobs, datasets, environments, compute, models):
+    for module in (
+        info, runs, run_files, blobs, datasets, environments, compute, models, secrets,
+    ):  # fmt: skip
         router.include_router(module.router)
     return router

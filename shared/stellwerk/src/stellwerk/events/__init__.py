@@ -23,7 +23,7 @@ from stellwerk.events.run import (
     RunStarted,
     RunStopRequested,
 )
-from stellwerk.events.submission import RunCancelRequested, RunSubmitted
+from stellwerk.events.submission import RunCancelRequested, RunEndReported, RunSubmitted
 
 __all__ = [
     "MAX_EVENT_BYTES",
@@ -58,6 +58,7 @@ __all__ = [
     "RunCancelRequested",
     "RunCanceled",
     "RunCompleted",
+    "RunEndReported",
     "RunFailed",
     "RunFinalizing",
     "RunPreparing",

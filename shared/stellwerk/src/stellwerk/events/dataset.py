@@ -49,10 +49,14 @@ class DatasetRegistered(Event):
 
 @event(aggregate="dataset", verb="ready", owner="dataset", key="run_id")
 class DatasetReady(Event):
-    """All inputs of a run are pinned and can be read."""
+    """All inputs of a run are pinned and can be read.
+
+    ``warnings`` tells people what is not as the run asked for it.
+    """
 
     run_id: str
     inputs: dict[str, ResolvedInput]
+    warnings: tuple[str, ...] = ()
 
 
 @event(aggregate="dataset", verb="failed", owner="dataset", key="run_id")

@@ -65,10 +65,10 @@ class RunAssigned(_RunEvent):
 
 @event(aggregate="run", verb="started", owner="scheduler", key="run_id")
 class RunStarted(_RunEvent):
-    """The attempt's process runs."""
+    """The attempt's process runs; an interactive run has begun, on no node."""
 
     attempt: int
-    node_id: str
+    node_id: str | None = None
 
 
 @event(
