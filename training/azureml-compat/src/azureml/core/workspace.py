@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from azureml.core.datastore import Datastore
     from azureml.core.environment import Environment
     from azureml.core.experiment import Experiment
-    from azureml.core.keyvault import Keyvault
     from azureml.core.run import Run
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{1,254}", re.ASCII)
@@ -220,11 +219,6 @@ class Workspace(native.Workspace):
         """Accept the only one there is."""
         if name != self.get_default_datastore().name:
             raise UserErrorException(f"name: there is no datastore {name!r} to be the default one")
-
-    def get_default_keyvault(self) -> "Keyvault":
-        """The workspace's secrets."""
-        vault: Keyvault = _core("Keyvault")(self)
-        return vault
 
     def get_mlflow_tracking_uri(self) -> str:
         """Refused: MLflow is not served yet."""
