@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/dataset \
   services/environment-build services/scheduler services/gpu-executor services/history \
-  services/model-registry training/agent training/azureml-compat deploy/embedded
+  services/model-registry services/keyvault training/agent training/azureml-compat deploy/embedded
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -65,7 +65,7 @@ constraints: ## pin every dependency anew, host-free
 	  --no-emit-package stellwerk --no-emit-package stellwerk-gateway --no-emit-package stellwerk-dataset \
 	  --no-emit-package stellwerk-environment-build --no-emit-package stellwerk-scheduler \
 	  --no-emit-package stellwerk-gpu-executor --no-emit-package stellwerk-history \
-	  --no-emit-package stellwerk-model-registry --no-emit-package stellwerk-agent \
+	  --no-emit-package stellwerk-model-registry --no-emit-package stellwerk-keyvault --no-emit-package stellwerk-agent \
 	  --no-emit-package stellwerk-azureml --no-emit-package stellwerk-embedded --group dev $(MEMBERS:%=%/pyproject.toml) -o constraints.txt
 
 clean: ## remove the virtual environment and tool caches, never data

@@ -33,9 +33,9 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module
 
 
-def test_there_are_seven_services() -> None:
+def test_there_are_eight_services() -> None:
     assert SERVICES == [
-        "dataset", "environment-build", "gateway", "gpu-executor", "history", "model-registry", "scheduler",
+        "dataset", "environment-build", "gateway", "gpu-executor", "history", "keyvault", "model-registry", "scheduler",
     ]  # fmt: skip
 
 

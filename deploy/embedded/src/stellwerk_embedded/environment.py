@@ -66,6 +66,8 @@ def of_service(name: str, layout: Layout, ports: Mapping[str, int]) -> dict[str,
             "API_PORT": str(ports["gateway"]),
             "TOKENS_FILE": str(secrets / "tokens.json"),
         }
+    if name == "keyvault":
+        settings["MASTER_KEYS_FILE"] = str(secrets / "keyvault-keys.json")
     if name == "dataset" and MNIST.is_dir() and "STELLWERK_URL_MIRRORS" not in os.environ:
         settings["URL_MIRRORS"] = json.dumps({"mnist": str(MNIST)})
     if name in {"environment-build", "gpu-executor"}:

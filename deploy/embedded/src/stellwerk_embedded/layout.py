@@ -12,6 +12,7 @@ SERVICES = (
     "gpu-executor",
     "history",
     "model-registry",
+    "keyvault",
 )
 EXECUTOR_ID = "local"
 LONGEST_SOCKET_PATH = 107

@@ -1,8 +1,9 @@
 """Who may use the interface: bearer tokens, stored hashed, compared in constant time.
 
-Scopes are ``read`` (GET), ``write`` (everything else too) and ``admin`` (reserved for operators;
-may do what write may). A run's own token is signed, not stored: ``run_callers``, ``run_scope``. No cookies exist, so no other site can act for a user. The answer to a
-missing and to a wrong token is the same.
+Scopes are ``read`` (GET, but no values of secrets), ``write`` (everything else too) and ``admin``
+(reserved for operators; may do what write may). A run's own token is signed instead of stored
+(``run_callers``) and has limits of its own (``run_scope``). No cookies exist, so no other site can
+act for a user. The answer to a missing and to a wrong token is the same.
 """
 
 import hashlib
@@ -26,6 +27,8 @@ WINDOW_S = 60.0
 MAX_ADDRESSES = 4096
 PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+VALUES = "/api/v1/secrets/"
+"""Below it a GET answers with the value of a secret."""
 NO_TOKENS = hashlib.sha256(b"").hexdigest()
 
 log = structlog.get_logger()
@@ -40,9 +43,10 @@ class Principal(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     scope: Literal["read", "write", "admin"]
 
-    def may(self, method: str) -> bool:
-        """Whether the scope allows this HTTP method."""
-        return self.scope != "read" or method in SAFE_METHODS
+    def may(self, method: str, path: str) -> bool:
+        """Whether the scope allows this request."""
+        reads = method in SAFE_METHODS and not path.startswith(VALUES)
+        return self.scope != "read" or reads
 
 
 _ENTRIES = TypeAdapter(tuple[Principal, ...])
@@ -125,9 +129,7 @@ class Authentication:
     clients share one, and nobody may lock out the rest.
     """
 
-    def __init__(
-        self, app: ASGIApp, tokens: TokenFile, runs: Runs, limit: FailureLimit
-    ) -> None:
+    def __init__(self, app: ASGIApp, tokens: TokenFile, runs: Runs, limit: FailureLimit) -> None:
         self._app, self._tokens, self._runs, self._limit = app, tokens, runs, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,10 +141,10 @@ class Authentication:
                 raise self._refusal(scope)
             if isinstance(principal, RunCaller):
                 scope.setdefault("state", {})["run"] = principal
-            elif not principal.may(scope["method"]):
+            elif not principal.may(scope["method"], scope["path"]):
                 raise HttpError(
-                    403, "auth.scope", f"Token {principal.name!r} may only read; use one with "
-                    "scope write."
+                    403, "auth.scope", f"Token {principal.name!r} may only read, and no values of "
+                    "secrets; use one with scope write."
                 )  # fmt: skip
             scope.setdefault("state", {})["principal"] = principal.name
         await self._app(scope, receive, send)

@@ -88,6 +88,9 @@ COMPUTE: dict[str, Example] = {
         "value": {"name": "gpu-cluster", "min_nodes": 0, "max_nodes": 4},
     }
 }
+SECRET: dict[str, Example] = {
+    "text": {"summary": "A password", "value": {"value": "correct horse battery staple"}}
+}
 MODEL: dict[str, Example] = {
     "run": {
         "summary": "From a run's outputs",

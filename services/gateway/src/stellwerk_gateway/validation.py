@@ -163,9 +163,15 @@ def _sentence(error: Error, place: _Place) -> str:
         hint = f"Did you mean {close}? " if close else ""
         return f"there is no such field. {hint}Fields are {', '.join(known)}."
     message = reason(error)
-    if SECRET_FIELDS & set(place.path) or isinstance(error.get("input"), (dict, list, BaseModel)):
+    if _is_secret(place) or isinstance(error.get("input"), (dict, list, BaseModel)):
         return f"{message}."
     return f"got {_shown(error.get('input'))}. {message}."
+
+
+def _is_secret(place: _Place) -> bool:
+    """Whether what was sent must not be repeated."""
+    hidden = any(model.model_config.get("hide_input_in_errors") for model in place.models)
+    return hidden or bool(SECRET_FIELDS & set(place.path))
 
 
 def _close(error: Error, place: _Place) -> str:

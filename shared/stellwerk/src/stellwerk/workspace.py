@@ -13,6 +13,7 @@ from stellwerk.dataset import Dataset, FileDataset
 from stellwerk.datastore import Datastore
 from stellwerk.environment import Environment
 from stellwerk.experiment import Experiment
+from stellwerk.keyvault import Keyvault
 from stellwerk.model import Model
 
 
@@ -75,6 +76,10 @@ class Workspace:
     def get_default_datastore(self) -> Datastore:
         """The datastore that every workspace has."""
         return Datastore(self)
+
+    def get_default_keyvault(self) -> Keyvault:
+        """The secrets of the workspace."""
+        return Keyvault(self)
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of this name, whether it has runs yet or not."""

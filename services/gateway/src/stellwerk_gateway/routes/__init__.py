@@ -14,6 +14,7 @@ from stellwerk_gateway.routes import (
     run_files,
     run_records,
     runs,
+    secrets,
 )
 from stellwerk_gateway.run_scope import scope_of
 
@@ -37,6 +38,7 @@ def api() -> APIRouter:
         environments,
         compute,
         models,
+        secrets,
     ):
         router.include_router(module.router)
     return router
