@@ -57,7 +57,7 @@ async def register_model(
 
 @router.get("/models", summary="List models")
 async def list_models(query: Annotated[ModelQuery, Query()], platform: Here) -> Page[ModelView]:
-    """The latest version of each model, or all versions that fit."""
+    """All versions that fit, by name, the latest of a name first."""
     fields = query.model_dump() | {"tag": one_label(query.tag)}
     return await platform.ask("model-registry", "model-list", Page[ModelView], **fields)
 
