@@ -1,4 +1,3 @@
-# ruff: noqa
 # "Train Keras models at scale with Azure Machine Learning", snippet by snippet as it is pasted.
 # The article never says what script_folder is.
 script_folder = "./keras-mnist"
