@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from stellwerk.api import ErrorView, RunView
 from stellwerk.events import (
     ArchiveFailed,
+    DatasetProduced,
     DatasetReady,
     Envelope,
     ExitSummary,
@@ -20,6 +21,7 @@ from stellwerk.events import (
     ImageFailed,
     ImageInfo,
     ImageReady,
+    ProducedDataset,
     ResolvedInput,
     RunArchived,
     RunAssigned,
@@ -72,6 +74,7 @@ class Detail(BaseModel):
     image: ImageInfo | None = None
     build_log: tuple[str, int] | None = None
     inputs: dict[str, ResolvedInput] = {}
+    outputs: dict[str, ProducedDataset] = {}
     exit: ExitSummary | None = None
     outputs_manifest: str | None = None
     archive_manifest: str | None = None
@@ -258,6 +261,8 @@ def _learned(run: Run, state: RunState, envelope: Envelope) -> dict[str, Any]:
             return {"image": event.image, "warnings": _warned(old, event.image.warnings), **log}
         case DatasetReady():
             return {"inputs": event.inputs, "warnings": _warned(old, event.warnings)}
+        case DatasetProduced():
+            return {"outputs": event.outputs, "warnings": _warned(old, event.warnings)}
         case RunAssigned():
             warnings = _warned(old, event.image.warnings)
             placed = {"node_id": event.node_id, "inputs": event.inputs, "image": event.image}

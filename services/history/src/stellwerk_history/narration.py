@@ -16,6 +16,7 @@ _LEFT_OUT = frozenset(
         "spec",
         "image",
         "inputs",
+        "outputs",
         "environment",
         "exit",
         "logs",
@@ -47,6 +48,9 @@ def _sentence(event: e.Event) -> str:
     match event:
         case e.ImageBuildStarted() | e.ImageReady() | e.DatasetReady():
             return _prepared(event)
+        case e.DatasetProduced():
+            kept = sum(each.dataset_id is not None for each in event.outputs.values())
+            return f"{kept} of {len(event.outputs)} outputs are datasets now."
         case e.RunAssigned():
             return f"Attempt {event.attempt} was given to node {event.node_id}."
         case e.RunRetrying():
