@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from stellwerk import subjects
-from stellwerk.api import RunEndRequest, RunView
+from stellwerk.api import RunView
 from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError
 from stellwerk.events import Envelope, RunEndReported
 from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk.run_records import RunEndRequest
 from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway.downloads import run_files
 from stellwerk_gateway.platform import BEST_EFFORT_S, Platform

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from stellwerk import subjects
-from stellwerk.api import FileRecord, MetricRecord, RecordsRequest, RecordsView, RunView
+from stellwerk.api import RunView
 from stellwerk.errors import ConflictError, ServiceUnavailableError, UserError
 from stellwerk.manifest import safe_path
+from stellwerk.run_records import FileRecord, MetricRecord, RecordsRequest, RecordsView
 from stellwerk.runstate import TERMINAL
 from stellwerk_gateway.downloads import run_files
 from stellwerk_gateway.platform import Platform

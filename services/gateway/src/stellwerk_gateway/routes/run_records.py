@@ -6,8 +6,9 @@ from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
 from stellwerk.answers import SeriesPage
-from stellwerk.api import RecordsRequest, RecordsView, RunEndRequest, RunView
+from stellwerk.api import RunView
 from stellwerk.errors import NotFoundError
+from stellwerk.run_records import RecordsRequest, RecordsView, RunEndRequest
 from stellwerk_gateway import examples
 from stellwerk_gateway.fields import RunId
 from stellwerk_gateway.interactive import end
