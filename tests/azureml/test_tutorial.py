@@ -66,7 +66,11 @@ def test_every_snippet_and_what_it_prints(stack: Stack, tmp_path: Path) -> None:
         assert set(PHASES) <= set(run["phases"])
         metrics = http.get(f"/api/v1/runs/{printed['run']}/metrics").json()["points"]
         names = [point["name"] for point in metrics]
-        assert [names.count(name) for name in ("Loss", "Accuracy", "Final test accuracy")] == [3, 3, 1]
+        assert [names.count(name) for name in ("Loss", "Accuracy", "Final test accuracy")] == [
+            3,
+            3,
+            1,
+        ]
         assert http.get("/api/v1/models/keras-mnist").json()["path"] == "outputs/model"
         page = http.get(printed["url"])
         assert page.status_code == 200, page.text
