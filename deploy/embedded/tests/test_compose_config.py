@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 FILE = yaml.safe_load(TEXT)
 STORES = sorted((ROOT / "deploy/docker/stores").glob("*.yml"))
+SHARED = {"s3.json", "run-token.key"}
 OWN = [name for name in SERVICES if name != "gpu-executor"]
 
 
@@ -89,10 +90,11 @@ def test_every_volume_of_a_role_is_given_to_it() -> None:
 def test_files_are_for_their_reader_alone(tmp_path: Path, owners: dict[str, Any]) -> None:
     files = start(tmp_path)
     for path in (tmp_path / "credentials").iterdir():
-        assert path.stat().st_mode & 0o777 == (0o440 if path.name == "s3.json" else 0o400), path
+        assert path.stat().st_mode & 0o777 == (0o440 if path.name in SHARED else 0o400), path
     for name in (*OWN, *compose.EXECUTORS):
         assert owners[f"nats-{name}.json"] == (compose.ROLES[name], 0)
     assert owners["s3.json"] == (0, compose.GROUP)
+    assert owners["run-token.key"] == (0, compose.RUN_TOKENS)
     assert owners["client.json"] == owners["client-token.json"] == (0, 0)
     assert owners["nats.conf"] == (compose.ROLES["nats"], 0)
     assert owners["keyvault-keys.json"] == (compose.ROLES["keyvault"], 0)

@@ -22,6 +22,8 @@ from stellwerk_keyvault import keys
 
 GROUP = 10_000
 """Of every role that talks to the object store."""
+RUN_TOKENS = 10_004
+"""Of the roles that sign and check the tokens of runs: executors and the gateway."""
 ROLES = {
     "nats": 10_001,
     "objects": 10_002,
@@ -118,12 +120,13 @@ def _objects(files: Credentials) -> None:
 
 
 def _executors(files: Credentials) -> None:
-    """Tokens for the scheduler's lease pages, which executors use while the broker is away."""
+    """Tokens for the scheduler's lease pages, used while the broker is away; the runs' key."""
     tokens = {}
     for name in EXECUTORS:
         text = files.once(f"{name}.json", _token, ROLES[name])
         tokens[name] = json.loads(text)["token"]
     files.write("executors.json", json.dumps(tokens), ROLES["scheduler"])
+    files.once("run-token.key", lambda: secrets.token_hex(32), ROOT, RUN_TOKENS)
 
 
 def _keyvault(files: Credentials) -> None:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from pydantic import ValidationError
@@ -25,6 +26,8 @@ from stellwerk_dataset.addresses import Target, parse_url
 MAX_TAGS = 200
 MAX_TAG_LENGTH = 4096
 DEFAULT_DATASTORE = "workspaceblobstore"
+BUILT_IN_DATASTORES = frozenset({DEFAULT_DATASTORE, "workspacefilestore"})
+"""Those that are there before a file is; v1 workspaces have both."""
 
 _MAGIC = re.compile(r"[*?\[]")
 _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]")
@@ -46,7 +49,10 @@ class WebFile:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset as it is kept. ``manifest`` and ``bytes`` are None while web files are unread."""
+    """A dataset as it is kept. ``manifest`` and ``bytes`` are None while web files are unread.
+
+    A table has its ``definition``, and the id of the dataset of its files.
+    """
 
     id: str
     kind: str
@@ -55,11 +61,15 @@ class Dataset:
     single_file: bool
     manifest: str | None = None
     bytes: int | None = None
+    files_id: str | None = None
+    definition: dict[str, Any] | None = None
 
     def same_content(self, other: "Dataset") -> bool:
-        """Whether both hold the same files at the same paths."""
+        """Whether both hold the same files at the same paths, read in the same way."""
         if self.id == other.id:
             return True
+        if self.definition != other.definition:
+            return False
         pinned = self.manifest is not None and self.manifest == other.manifest
         return pinned and self.single_file == other.single_file
 

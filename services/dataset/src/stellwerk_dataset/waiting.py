@@ -10,14 +10,14 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
 
-from stellwerk.errors import NotFoundError, UserError
+from stellwerk.errors import UserError
 from stellwerk.events import DatasetFailed, DatasetReady, Envelope, ResolvedInput, RunPreparing
 from stellwerk.ids import derived_id
 from stellwerk.manifest import Manifest
 from stellwerk.runspec import DatasetInput
 from stellwerk_dataset.domain import Dataset, elsewhere, web_manifest
 from stellwerk_dataset.egress import Fetched
-from stellwerk_dataset.store import find_dataset, get_dataset, get_version, load_web_files
+from stellwerk_dataset.reads import find_dataset, get_dataset, get_version, load_web_files
 from stellwerk_dataset.tables import datasets, fetches, waited_datasets, waits, web_files
 from stellwerk_kit.db import Database, Tx
 
@@ -52,7 +52,7 @@ class WaitingStore:
             for name, wanted in preparing.inputs.items():
                 try:
                     dataset, resolved[name] = _resolve(tx.conn, wanted)
-                except NotFoundError as error:
+                except UserError as error:
                     _fail(tx, preparing.run_id, name, error, envelope.id)
                     return False
                 if dataset.manifest is None:
@@ -175,6 +175,12 @@ def _resolve(conn: Connection, wanted: DatasetInput) -> tuple[Dataset, ResolvedI
         found = get_version(conn, wanted.dataset, wanted.version)
         name, version = found.name, found.version
         dataset = get_dataset(conn, found.dataset_id)
+    if dataset.definition is not None and wanted.mode != "direct":
+        raise UserError(
+            f"a table cannot be given in mode {wanted.mode}; use direct, and read it with "
+            "to_pandas_dataframe()",
+            code="input.mode",
+        )
     return dataset, ResolvedInput(
         dataset_id=dataset.id,
         name=name,

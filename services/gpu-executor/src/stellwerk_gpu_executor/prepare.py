@@ -81,13 +81,14 @@ class Preparer:
         matplotlib.mkdir(parents=True, exist_ok=True)
         await self._source(assigned, work)  # first: an input may not be written through
         paths = await self._inputs(assigned, folder / "inputs", work)
+        produced = _outputs(assigned, folder, work)
         if assigned.spec.script is not None and not (work / assigned.spec.script).is_file():
             raise PrepareError(
                 "launch-failed", f"script {assigned.spec.script!r} is not in the source"
             )
         (work / "outputs").mkdir(exist_ok=True)
         (work / "logs").mkdir(exist_ok=True)
-        return Places(work, home, temporary, matplotlib, self._agent.absolute(), paths)
+        return Places(work, home, temporary, matplotlib, self._agent.absolute(), paths, produced)
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:
         source = assigned.spec.source
@@ -145,6 +146,23 @@ class Preparer:
         return self._manifests[digest]
 
 
+def produced_folders(assigned: RunAssigned, folder: Path) -> dict[str, Path]:
+    """Where the outputs of an attempt are collected, by name."""
+    return {name: folder / "produced" / name for name in assigned.spec.outputs}
+
+
+def _outputs(assigned: RunAssigned, folder: Path, work: Path) -> dict[str, str]:
+    paths = {}
+    for name, target in produced_folders(assigned, folder.absolute()).items():
+        target.mkdir(parents=True)
+        place = assigned.spec.outputs[name].path_on_compute
+        try:
+            paths[name] = str(target if place is None else _place(place, target, work))
+        except (ProtocolError, OSError) as error:
+            raise PrepareError("launch-failed", f"output {name!r}: {error}") from error
+    return paths
+
+
 def _words(error: OSError | ValueError) -> str:
     """What went wrong, without the folders of this machine."""
     if isinstance(error, OSError):
@@ -154,14 +172,14 @@ def _words(error: OSError | ValueError) -> str:
 
 def _fresh(folder: Path, subfolders: list[Path]) -> None:
     """Remove what an interrupted preparation left, make the folders anew."""
-    for path in [*subfolders, folder / "inputs"]:
+    for path in [*subfolders, folder / "inputs", folder / "produced"]:
         shutil.rmtree(path, ignore_errors=True)
     for path in subfolders:
         path.mkdir(mode=0o700, parents=True)
 
 
 def _place(path: str, folder: Path, work: Path) -> Path:
-    """Make the input appear at ``path``, relative to the working folder."""
+    """Make ``folder`` appear at ``path``, relative to the working folder."""
     try:
         target = work / safe_path(path.removeprefix("./").rstrip("/"))
     except ValueError as error:

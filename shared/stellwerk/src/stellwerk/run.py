@@ -144,8 +144,8 @@ class Run:
         return details(view, addresses)
 
     def get_portal_url(self) -> str:
-        """The run's address."""
-        return self._client.address(self._path)
+        """The run's page in the gateway."""
+        return f"{self._client.connection.url}{self._path}"
 
     # --- as it happens ------------------------------------------------------------------------
 

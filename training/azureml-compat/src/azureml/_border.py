@@ -26,7 +26,15 @@ BY_CLASS: dict[type[Exception], type[v1.AzureMLException]] = {
 }
 """The v1 exception of each native class; a class that is not here has that of its base."""
 
-BY_CODE: dict[str, type[v1.AzureMLException]] = {}
+BY_CODE: dict[str, type[v1.AzureMLException]] = {
+    "compute.builtin": v1.ComputeTargetException,
+    "compute.exists": v1.ComputeTargetException,
+    "compute.in_use": v1.ComputeTargetException,
+    "compute.not_found": v1.ComputeTargetException,
+    "compute.sizes": v1.ComputeTargetException,
+    "model.path_not_found": v1.ModelPathNotFoundException,
+    "source.too_large": v1.SnapshotException,
+}
 """Where the code of a native error says more than its class."""
 
 

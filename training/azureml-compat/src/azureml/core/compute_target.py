@@ -1,6 +1,19 @@
 """Second import path of compute targets and their exception."""
 
-from azureml.core.compute import AmlCompute, ComputeTarget
-from azureml.exceptions import ComputeTargetException
+from azureml.core.compute import (
+    AksCompute,
+    AmlCompute,
+    ComputeInstance,
+    ComputeTarget,
+    ComputeTargetException,
+    RemoteCompute,
+)
 
-__all__ = ["AmlCompute", "ComputeTarget", "ComputeTargetException"]
+__all__ = [
+    "AksCompute",
+    "AmlCompute",
+    "ComputeInstance",
+    "ComputeTarget",
+    "ComputeTargetException",
+    "RemoteCompute",
+]
