@@ -23,7 +23,9 @@ from stellwerk_kit.clock import Clock
 FAILURES_PER_MINUTE = 10
 WINDOW_S = 60.0
 MAX_ADDRESSES = 4096
-PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json", "/experiments"})
+PUBLIC_BELOW = ("/runs/", "/experiments/", "/web/")
+"""Pages without data; their scripts ask with a token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 VALUES = "/api/v1/secrets/"
 """Below it a GET answers with the value of a secret."""
@@ -113,11 +115,12 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or refuse it."""
-        if scope["path"] not in PUBLIC_PATHS:
+        path = scope["path"]
+        if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_BELOW):
             principal = self._tokens.find(_bearer(scope["headers"]))
             if principal is None:
                 raise self._refusal(scope)
-            if not principal.may(scope["method"], scope["path"]):
+            if not principal.may(scope["method"], path):
                 raise HttpError(
                     403, "auth.scope", f"Token {principal.name!r} may only read, and no values of "
                     "secrets; use one with scope write."
