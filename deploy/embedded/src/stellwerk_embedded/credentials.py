@@ -2,8 +2,8 @@
 
 ``secrets/nats-<user>.json`` for each user of the broker, ``secrets/s3.json`` for the object store,
 ``secrets/tokens.json`` with the hashes of the gateway's tokens, ``secrets/keyvault-keys.json`` with
-the keyvault's master keys. The one token that is made here
-lies in ``client.json`` alone; without that file there is a new one.
+the keyvault's master keys, ``secrets/run-tokens.key`` that signs the tokens of runs. The one token
+that is made here lies in ``client.json`` alone; without that file there is a new one.
 """
 
 import hashlib
@@ -30,6 +30,8 @@ def ensure(layout: Layout) -> None:
         pair = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(24)}
         write_private(path, json.dumps(pair))
     keys.ensure(layout.secrets / "keyvault-keys.json")
+    if not layout.run_token_key.exists():
+        write_private(layout.run_token_key, secrets.token_hex(32))
 
 
 def nats_password(layout: Layout, user: str) -> str:

@@ -72,6 +72,8 @@ def of_service(name: str, layout: Layout, ports: Mapping[str, int]) -> dict[str,
         settings["URL_MIRRORS"] = json.dumps({"mnist": str(MNIST)})
     if name in {"environment-build", "gpu-executor"}:
         settings["ENVIRONMENTS_DIR"] = str(layout.environments)
+    if name in {"gateway", "gpu-executor"}:
+        settings["RUN_TOKEN_KEY"] = str(layout.run_token_key)
     if name == "gpu-executor":
         settings |= {
             "EXECUTOR_ID": EXECUTOR_ID,

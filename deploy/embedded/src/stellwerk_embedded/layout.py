@@ -41,6 +41,11 @@ class Layout:
         return self.home / "secrets"
 
     @property
+    def run_token_key(self) -> Path:
+        """Signs the tokens of runs: gpu-executor and gateway read it."""
+        return self.secrets / "run-tokens.key"
+
+    @property
     def nats(self) -> Path:
         """Configuration and data of the broker."""
         return self.home / "nats"

@@ -20,7 +20,11 @@ ASKS = {"gateway": tuple(f"sw.rpc.{name}.*" for name in ANSWERING), "gpu-executo
 """Verbs a service asks others for."""
 NEVER_ASKS = {"gateway": LEASES}
 """Verbs that :data:`ASKS` covers and that are somebody else's."""
-BULK = {"gpu-executor": ("sw.log.>", "sw.metric.>"), "environment-build": ("sw.log.*.*.build",)}
+BULK = {
+    "gpu-executor": ("sw.log.>", "sw.metric.>"),
+    "gateway": ("sw.metric.>",),
+    "environment-build": ("sw.log.*.*.build",),
+}
 """Log bytes and metrics."""
 READABLE = ("SW_EVENTS", "SW_LOGS")
 """Streams that clients may read."""
@@ -68,6 +72,7 @@ def of_service(name: str, executor_id: str = EXECUTOR_ID) -> Permissions:
             publish += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.DIRECT.GET.{stream}"]
     if name == "gateway":
         publish += ["$JS.API.STREAM.MSG.GET.SW_EVENTS", "$JS.API.DIRECT.GET.SW_EVENTS.>"]
+        publish += ["$JS.API.STREAM.MSG.GET.SW_METRICS"]  # where a run's records end
     return Permissions(
         tuple(publish), (f"_INBOX_{name}.>", f"sw.rpc.{name}.>"), NEVER_ASKS.get(name, ())
     )

@@ -1,8 +1,9 @@
 """Who may use the interface: bearer tokens, stored hashed, compared in constant time.
 
 Scopes are ``read`` (GET, but no values of secrets), ``write`` (everything else too) and ``admin``
-(reserved for operators; may do what write may). No cookies exist, so no other site can act for a
-user. The answer to a missing and to a wrong token is the same.
+(reserved for operators; may do what write may). A run's own token is signed instead of stored
+(``run_callers``) and has limits of its own (``run_scope``). No cookies exist, so no other site can
+act for a user. The answer to a missing and to a wrong token is the same.
 """
 
 import hashlib
@@ -10,8 +11,9 @@ import hmac
 import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -83,6 +85,25 @@ class TokenFile:
         log.info("tokens read again", action="tokens_reloaded", count=len(self._principals))
 
 
+@dataclass(frozen=True, slots=True)
+class RunCaller:
+    """A run that uses its own token."""
+
+    run_id: str
+
+    @property
+    def name(self) -> str:
+        """How it is called where callers are named."""
+        return f"run {self.run_id}"
+
+
+class Runs(Protocol):
+    """Tells whose token a run token is."""
+
+    async def find(self, token: bytes) -> RunCaller | None:
+        """The run, None for a token that is no run's (any more)."""
+
+
 class FailureLimit:
     """Counts wrong tokens by address within the last minute; bounded in addresses."""
 
@@ -104,23 +125,26 @@ class FailureLimit:
 
 
 class Authentication:
-    """ASGI middleware: sets ``scope["state"]["principal"]`` or raises HttpError.
+    """ASGI middleware: sets ``scope["state"]["principal"]`` (and ``"run"``) or raises HttpError.
 
     A right token passes even where others failed from the same address: behind a proxy all
     clients share one, and nobody may lock out the rest.
     """
 
-    def __init__(self, app: ASGIApp, tokens: TokenFile, limit: FailureLimit) -> None:
-        self._app, self._tokens, self._limit = app, tokens, limit
+    def __init__(self, app: ASGIApp, tokens: TokenFile, runs: Runs, limit: FailureLimit) -> None:
+        self._app, self._tokens, self._runs, self._limit = app, tokens, runs, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or refuse it."""
         path = scope["path"]
         if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_BELOW):
-            principal = self._tokens.find(_bearer(scope["headers"]))
+            token = _bearer(scope["headers"])
+            principal = self._tokens.find(token) or await self._runs.find(token)
             if principal is None:
                 raise self._refusal(scope)
-            if not principal.may(scope["method"], path):
+            if isinstance(principal, RunCaller):
+                scope.setdefault("state", {})["run"] = principal
+            elif not principal.may(scope["method"], path):
                 raise HttpError(
                     403, "auth.scope", f"Token {principal.name!r} may only read, and no values of "
                     "secrets; use one with scope write."

@@ -15,6 +15,7 @@ from stellwerk_gpu_executor.prepare import Preparer
 from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.store import Store, metadata
+from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.topology import executor_consumer
 
@@ -47,6 +48,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         preparer,
         launcher,
         leases,
+        None if settings.run_token_key is None else load_key(settings.run_token_key),
     )
     reconciler = Reconciler(attempts, cache)
 

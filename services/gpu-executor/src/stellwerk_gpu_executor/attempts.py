@@ -39,6 +39,7 @@ from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.run_tokens import RunClaims, issue
 from stellwerk_kit.tasks import TaskOwner
 
 LOGS_SCAN_S = 1.0
@@ -90,6 +91,7 @@ class Attempts:
     preparer: Preparer
     launcher: Launcher
     leases: LeaseClient
+    token_key: bytes | None
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -175,9 +177,7 @@ class Attempts:
                 "the attempt was stopped before its process was started",
             )
         attempt.timings["prepare"] = time.perf_counter() - started
-        env = domain.environment(
-            assigned, python, places, os.environ, new_id(), self.settings.gateway_url
-        )
+        env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
         memory = assigned.spec.resources.memory_mb
         request = LaunchRequest(
             folder=folder.path,
@@ -197,6 +197,14 @@ class Attempts:
         failpoint("gpu-executor.after_launch")
         attempt.timings["launch"] = time.perf_counter() - started - attempt.timings["prepare"]
         return handle
+
+    def _access(self, assigned: RunAssigned) -> domain.Access:
+        end = domain.token_end(assigned, self.clock.now().timestamp())
+        url = self.settings.gateway_url
+        if self.token_key is None:
+            return domain.Access(new_id(), end, url, signed=False)
+        claims = RunClaims(assigned.run_id, assigned.attempt, assigned.workspace, end)
+        return domain.Access(issue(self.token_key, claims), end, url)
 
     async def _repeat(self, make: Callable[[], Awaitable[T]]) -> T:
         """Wait for an object store that is away instead of failing the run."""

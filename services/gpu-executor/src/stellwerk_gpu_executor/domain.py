@@ -13,6 +13,7 @@ from stellwerk.runspec import Argument, InputArgument, OutputArgument
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 
 LEASE_MARGIN_S = 15.0
+TOKEN_MARGIN_S = 600.0
 _REFERENCE = re.compile(r"\$(?:AZUREML_DATAREFERENCE_(\w+)|\{AZUREML_DATAREFERENCE_(\w+)\})")
 
 
@@ -68,6 +69,22 @@ class Places:
     outputs: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A run's way to the platform. One that is not ``signed`` opens nothing."""
+
+    token: str
+    expires_at: int
+    gateway_url: str
+    signed: bool = True
+
+
+def token_end(assigned: RunAssigned, now: float) -> int:
+    """When an attempt's token expires: no attempt lives longer, whatever happens."""
+    spec = assigned.spec
+    return int(now + spec.max_duration_s + spec.grace_s + TOKEN_MARGIN_S)
+
+
 def arguments(assigned: RunAssigned, places: Places) -> list[str]:
     """The run's arguments as text.
 
@@ -101,8 +118,7 @@ def environment(
     python: str,
     places: Places,
     base: Mapping[str, str],
-    token: str,
-    gateway_url: str,
+    access: Access,
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
@@ -123,7 +139,8 @@ def environment(
         "STELLWERK_EXPERIMENT": assigned.experiment,
         "STELLWERK_NODE": assigned.node_id,
         **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
-        **_azureml(assigned, token, gateway_url),
+        **_azureml(assigned, access),
+        **_platform(access),
         **_inputs(assigned, places.inputs),
         **_outputs(places.outputs),
     }
@@ -133,7 +150,14 @@ def environment(
     return {**platform, **assigned.image.environment_variables, **own}
 
 
-def _azureml(assigned: RunAssigned, token: str, gateway_url: str) -> dict[str, str]:
+def _platform(access: Access) -> dict[str, str]:
+    """Where the SDK finds the platform; nothing for a run that may not use it."""
+    if not access.signed:
+        return {}
+    return {"STELLWERK_URL": access.gateway_url, "STELLWERK_TOKEN": access.token}
+
+
+def _azureml(assigned: RunAssigned, access: Access) -> dict[str, str]:
     """Names that scripts written for the Azure ML SDK v1 look for (azureml-core, core/run.py)."""
     return {
         "AZUREML_RUN_ID": assigned.run_id,
@@ -143,9 +167,9 @@ def _azureml(assigned: RunAssigned, token: str, gateway_url: str) -> dict[str, s
         "AZUREML_ARM_PROJECT_NAME": assigned.experiment,
         "AZUREML_EXPERIMENT_ID": assigned.experiment,
         "AZUREML_WORKSPACE_ID": assigned.workspace,
-        "AZUREML_RUN_TOKEN": token,
-        "AZUREML_RUN_TOKEN_EXPIRY": "4102444800",
-        "AZUREML_SERVICE_ENDPOINT": gateway_url,
+        "AZUREML_RUN_TOKEN": access.token,
+        "AZUREML_RUN_TOKEN_EXPIRY": str(access.expires_at),
+        "AZUREML_SERVICE_ENDPOINT": access.gateway_url,
     }
 
 

@@ -61,10 +61,10 @@ class Outputs:
     async def resolve(self, record: dict[str, Any]) -> dict[str, Any] | None:
         """Upload the file a record names; what is published names it by content."""
         kind = record.get("k")
-        if kind not in {"file", "image"}:
+        if kind not in {"file", "image", "artifact"}:
             return record
         source, name = record.get("p" if kind == "file" else "f"), record.get("n")
-        if kind == "image":
+        if kind != "file":
             name = source
         if not isinstance(source, str) or not isinstance(name, str):
             return None

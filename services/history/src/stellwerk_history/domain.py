@@ -6,7 +6,7 @@ is decided by ``stellwerk.runstate`` alone; an event that may not come raises :c
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -62,6 +62,7 @@ class Detail(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    kind: Literal["script", "interactive"] = "script"
     started_at: datetime | None = None
     ended_at: datetime | None = None
     node_id: str | None = None
@@ -146,7 +147,7 @@ def submit(envelope: Envelope, position: int, number: int) -> tuple[Run, Entry]:
         submitted_by=event.submitted_by,
         parent_run_id=event.parent_run_id,
         display_name=event.spec.display_name,
-        detail=Detail(phase=PHASES[S.NOT_STARTED], phase_since=envelope.time),
+        detail=Detail(kind=event.spec.kind, phase=PHASES[S.NOT_STARTED], phase_since=envelope.time),
     )
     return _entered(run, envelope)
 

@@ -64,6 +64,9 @@ def _sentence(event: e.Event) -> str:
         case e.RunCancelRequested():
             by = f" by {event.requested_by}" if event.requested_by else ""
             return f"Cancellation was requested{by}. {event.reason}".strip()
+        case e.RunEndReported():
+            by = f" by {event.reported_by}" if event.reported_by else ""
+            return f"{event.outcome}: reported{by}. {event.message}".strip()
         case e.RunArchived():
             return f"{event.files} files ({event.bytes} bytes) are verified and stored."
         case e.ModelRegistered():

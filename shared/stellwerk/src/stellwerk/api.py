@@ -88,6 +88,7 @@ class RunView(View):
     run_id: str
     experiment: str
     status: str
+    kind: Literal["script", "interactive"] = "script"
     sequence: int = 0
     number: int | None = None
     display_name: str | None = None
@@ -154,10 +155,10 @@ class RunFileView(View):
 
 
 class MetricPoint(View):
-    """One logged value. ``kind`` is scalar, list, row, table or image."""
+    """One logged value. That of an image or another artifact is the name of its file."""
 
     name: str
-    kind: Literal["scalar", "list", "row", "table", "image"]
+    kind: Literal["scalar", "list", "row", "table", "image", "artifact"]
     value: object
     step: int | None = None
     time: datetime

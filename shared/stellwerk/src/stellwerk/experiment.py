@@ -9,6 +9,7 @@ from stellwerk import labels
 from stellwerk.api import RunRequest, RunView
 from stellwerk.client import segment
 from stellwerk.errors import UserError
+from stellwerk.git_facts import git_properties
 from stellwerk.ids import new_id
 from stellwerk.refusals import naming_the_field
 from stellwerk.run import Run
@@ -66,6 +67,7 @@ class Experiment:
         client = self.workspace.client
         source = upload_snapshot(client, Path(config.source_directory), show=show_progress)
         spec = config.spec(client, source.digest, labels.texts(tags))
+        spec = spec.model_copy(update={"properties": git_properties(Path(config.source_directory))})
         with naming_the_field():
             request = RunRequest(experiment=self.name, spec=spec)
         view = client.call("POST", "/runs", RunView, body=request, key=new_id())

@@ -84,13 +84,20 @@ def run_definition(view: RunView) -> dict[str, Any]:
             "directoriesToWatch": ["logs"],
             "snapshotProject": True,
         },
-        "docker": {"useDocker": False},
+        "docker": {"useDocker": False, "sharedVolumes": True, "shmSize": "2g", "arguments": []},
+        "mpi": {"processCountPerNode": 1, "nodeCount": 1},
+        "pyTorch": {"communicationBackend": None, "processCount": None},
+        "tensorflow": {"workerCount": 1, "parameterServerCount": 1},
         "amlCompute": {"name": None, "vmSize": None},
     }
 
 
 def _properties(view: RunView) -> dict[str, str | None]:
     properties = dict(view.properties)
+    kind = "local" if view.target == "local" else "amlctrain"
+    properties.setdefault("_azureml.ComputeTargetType", kind)
+    properties.setdefault("ProcessInfoFile", "azureml-logs/process_info.json")
+    properties.setdefault("ProcessStatusFile", "azureml-logs/process_status.json")
     if view.spec is not None and isinstance(view.spec.source, SnapshotSource):
         properties.setdefault("ContentSnapshotId", view.spec.source.snapshot)
     return properties
