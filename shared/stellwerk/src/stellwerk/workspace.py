@@ -53,7 +53,12 @@ class Workspace:
         return f"Workspace.create(name={self.name!r}, url={self.url!r})"
 
     def _repr_html_(self) -> str:
-        return f"<b>Workspace</b> {escape(self.name)} at {escape(self.url)}"
+        link = f'<a href="{escape(self.get_portal_url())}" target="_blank" rel="noopener">'
+        return (
+            "<table><tr><th>Name</th><th>Address</th><th>Details</th></tr><tr>"
+            f"<td>{escape(self.name)}</td><td>{escape(self.url)}</td>"
+            f"<td>{link}Experiments</a></td></tr></table>"
+        )
 
     @property
     def name(self) -> str:
@@ -64,6 +69,10 @@ class Workspace:
     def url(self) -> str:
         """The platform's address."""
         return self._connection.url
+
+    def get_portal_url(self) -> str:
+        """Address of the page that lists the experiments; it asks for a token."""
+        return f"{self.url}/experiments"
 
     def get_details(self) -> dict[str, Any]:
         """What the platform says about itself."""
