@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UserError,
     )
     from stellwerk.experiment import Experiment
+    from stellwerk.keyvault import Keyvault
     from stellwerk.model import Model
     from stellwerk.run import Run
     from stellwerk.script_run_config import ScriptRunConfig
@@ -49,6 +50,7 @@ _HOMES = {
         "UserError",
     ),
     "experiment": ("Experiment",),
+    "keyvault": ("Keyvault",),
     "model": ("Model",),
     "run": ("Run",),
     "script_run_config": ("ScriptRunConfig",),
@@ -70,6 +72,7 @@ __all__ = [
     "Environment",
     "Experiment",
     "FileDataset",
+    "Keyvault",
     "Model",
     "NotFoundError",
     "ProtocolError",

@@ -84,7 +84,8 @@ class Run:
             "<table><tr>"
             + "".join(f"<th>{head}</th>" for head in heads)
             + "</tr><tr>"
-            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells[:-1])
+            + f'<td><a href="{escape(cells[-1])}" target="_blank" rel="noopener">Run page</a></td>'
             + "</tr></table>"
         )
 
@@ -144,8 +145,8 @@ class Run:
         return details(view, addresses)
 
     def get_portal_url(self) -> str:
-        """The run's address."""
-        return self._client.address(self._path)
+        """Address of the page that shows the run; it asks for a token."""
+        return f"{self._client.connection.url}{self._path}"
 
     # --- as it happens ------------------------------------------------------------------------
 

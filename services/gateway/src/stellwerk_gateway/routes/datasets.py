@@ -29,6 +29,7 @@ from stellwerk_gateway.fields import (
 from stellwerk_gateway.platform import Here, Platform
 from stellwerk_gateway.problems import documented
 from stellwerk_gateway.replies import UnregisteredView
+from stellwerk_gateway.run_scope import Within
 from stellwerk_gateway.wrapped import NamedUpload, Registration
 
 router = APIRouter(tags=["datasets"])
@@ -143,9 +144,10 @@ async def get_dataset_file(dataset_id: DatasetId, path: FilePath, platform: Here
     responses=documented(400, 408, 409, 413, 415),
 )
 async def upload_files(
-    datastore: DatastoreName, body: DatastoreUploadRequest, platform: Here
+    datastore: DatastoreName, body: DatastoreUploadRequest, platform: Here, scope: Within
 ) -> DatastoreUploadView:
     """Gives uploaded blobs paths; files that are there with other content need `overwrite`."""
+    scope.overwrite(body.overwrite)
     request = NamedUpload(name=datastore, request=body)
     return await platform.send("dataset", "datastore-upload", request, DatastoreUploadView)
 
