@@ -32,8 +32,6 @@ async def build(runtime: Runtime[Settings]) -> None:
         interpreters,
         index=settings.index,
         limits=settings.limits,
-        overrides=settings.overrides,
-        accelerator=settings.accelerator,
         clock=runtime.clock,
     )
     runtime.log.info(
@@ -41,7 +39,6 @@ async def build(runtime: Runtime[Settings]) -> None:
         action="composed",
         pythons=[each.version for each in interpreters],
         swept=cache.sweep(),
-        accelerator=settings.accelerator,
     )
     db = await runtime.database(metadata)
     builds = BuildStore(db)

@@ -1,4 +1,0 @@
-from azureml.core import Run
-
-submitted_run = Run.get_context()
-submitted_run.log(name="message", value="Hello from run!")

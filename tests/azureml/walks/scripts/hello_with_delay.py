@@ -1,5 +1,0 @@
-import time
-
-print("Wait for 60 seconds..")
-time.sleep(60)
-print("Done waiting")
