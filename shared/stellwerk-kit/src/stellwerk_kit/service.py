@@ -223,7 +223,8 @@ def run(name: str, settings_class: type[S], build: Build[S]) -> None:
             print(f"{name}: setting STELLWERK_{where}: {item['msg']}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     configure_logs(settings.log_level)
-    sys.exit(asyncio.run(_main(name, settings, build)))
+    import uvloop
+    sys.exit(uvloop.run(_main(name, settings, build)))
 
 
 async def _main(name: str, settings: S, build: Build[S]) -> int:
