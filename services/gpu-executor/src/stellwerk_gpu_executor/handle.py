@@ -36,7 +36,9 @@ class ProcessHandle:
             self._signal(signal.SIGTERM)
 
     def renew(self, deadline_mono: float | None) -> None:
-        """Let the run live until that monotonic time."""
+        """Let the run live until that monotonic time; after its end its folder is left alone."""
+        if self._ended.done():
+            return
         before, self._lease = self._lease, deadline_mono
         self.attempt.write_lease(deadline_mono)
         # The supervisor looks again when the deadline it knows passes; an earlier one it is told.

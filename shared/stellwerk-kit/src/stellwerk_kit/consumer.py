@@ -1,9 +1,9 @@
 """Durable consumers: one message at a time per worker, or ordered batches.
 
 A single message is handled the moment it comes, so its time to be acknowledged starts with its
-handler, back-pressure is natural and a stop is exact (``pull.py``). A handler ends in one of four ways: it
-returns (acknowledged), raises Retry (given back), Reject (dead letter), or anything else (given
-back with growing delay, at the last delivery a dead letter).
+handler, back-pressure is natural and a stop is exact (``pull.py``). A handler ends in one of four
+ways: it returns (acknowledged), raises Retry (given back), Reject (dead letter), or anything else
+(given back with growing delay, at the last delivery a dead letter).
 """
 
 import asyncio
