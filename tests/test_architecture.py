@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "src").is_dir())
 SOURCES = sorted(
     path
-    for top in ("shared", "services", "training/agent", "deploy")
+    for top in ("shared", "services", "training/agent", "training/azureml-compat", "deploy")
     for path in (ROOT / top).rglob("src/**/*.py")
 )
 LONGEST_FILE = 600
@@ -33,9 +33,9 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module
 
 
-def test_there_are_seven_services() -> None:
+def test_there_are_eight_services() -> None:
     assert SERVICES == [
-        "dataset", "environment-build", "gateway", "gpu-executor", "history", "model-registry", "scheduler",
+        "dataset", "environment-build", "gateway", "gpu-executor", "history", "keyvault", "model-registry", "scheduler",
     ]  # fmt: skip
 
 
@@ -59,6 +59,12 @@ def test_contracts_and_agent_know_nothing_of_services() -> None:
     for path in (ROOT / "training/agent/src").rglob("*.py"):
         found = {name.partition(".")[0] for name in imports(path)}
         assert found <= set(sys.stdlib_module_names) | {"stellwerk_agent", "stellwerk_shim"}, path
+
+
+def test_the_v1_layer_knows_the_sdk_and_nothing_else_of_ours() -> None:
+    for path in (ROOT / "training/azureml-compat/src").rglob("*.py"):
+        ours = {name.partition(".")[0] for name in imports(path) if name.startswith("stellwerk")}
+        assert ours <= {"stellwerk", "stellwerk_agent"}, f"{path.relative_to(ROOT)} imports {ours}"
 
 
 @pytest.mark.parametrize("service", SERVICES)

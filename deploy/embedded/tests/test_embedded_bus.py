@@ -194,6 +194,26 @@ async def test_requests_reach_their_owner_and_are_answered(users: Users) -> None
     assert await users.refused(scheduler, f"{gateway._inbox_prefix.decode()}.forged")
 
 
+async def test_a_secret_passes_between_gateway_and_keyvault_only(users: Users) -> None:
+    gateway, vault = await users.connect("gateway"), await users.connect("keyvault")
+
+    async def answer(message: Msg) -> None:
+        await message.respond(b"hush")
+
+    await vault.subscribe("sw.rpc.keyvault.*", queue="keyvault", cb=answer)
+    await vault.flush()
+    asked = await gateway.request("sw.rpc.keyvault.secret-get", b"{}", timeout=5)
+    assert asked.data == b"hush"
+    assert not users.errors, users.errors
+    for subject in ("sw.evt.run.r1.failed", "sw.rpc.history.run-get", "sw.log.r1.1.std"):
+        assert await users.refused(vault, subject), subject
+    for other in ("history", "gpu-executor", "client"):
+        client = await users.connect(other)
+        assert await users.refused(client, "sw.rpc.keyvault.secret-get")
+        assert await users.deaf(client, "sw.rpc.keyvault.>")
+        assert await users.deaf(client, "_INBOX_gateway.>")
+
+
 async def test_history_reads_its_streams_directly(users: Users) -> None:
     await users.open[0].jetstream().publish("sw.evt.run.r1.preparing", b"{}")
     history = (await users.connect("history")).jetstream()

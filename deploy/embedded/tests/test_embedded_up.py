@@ -19,7 +19,7 @@ pytestmark = pytest.mark.servers
 STELLWERK = str(Path(sys.executable).parent / "stellwerk")
 NAMES = {
     "nats", "s3", "gateway", "scheduler", "environment-build", "dataset", "gpu-executor", "history",
-    "model-registry", "supervisor",
+    "model-registry", "keyvault", "supervisor",
 }  # fmt: skip
 
 

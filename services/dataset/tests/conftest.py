@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,6 +10,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.objects import ObjectStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from dataset_client import Client
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 CERTIFICATE = Path(__file__).parent / "data" / "files-lab.pem"
@@ -103,3 +111,8 @@ async def tls_web() -> AsyncIterator[WebServer]:
 @pytest.fixture
 def certificate() -> Path:
     return CERTIFICATE
+
+
+@pytest.fixture
+def client(bus: Bus, objects: ObjectStore) -> Client:
+    return Client(bus, objects)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_setup import READER, TOKEN, Gateway, GatewayFactory, write_tokens
+from gateway_setup import READER, TOKEN, Gateway, GatewayFactory, Services, write_tokens
 from pydantic import ValidationError
 
 from stellwerk_gateway.auth import FailureLimit, TokenFile
 from stellwerk_gateway.settings import Settings
 from stellwerk_kit.testing import FakeClock
 
+NOW = "2026-11-24T10:00:00Z"
 SUBMISSION = {
     "experiment": "x",
     "spec": {"source": {"inline": {"a.py": "1"}}, "script": "a.py"},
@@ -62,6 +63,52 @@ async def test_a_reader_may_read_and_nothing_else(gateway: Gateway) -> None:
     written = await gateway.stranger.post("/api/v1/runs", json=SUBMISSION, headers=headers)
     assert read.status_code == 200
     assert (written.status_code, written.json()["code"]) == (403, "auth.scope")
+
+
+async def test_a_reader_sees_no_value_of_a_secret(gateway: Gateway, services: Services) -> None:
+    async def answer(_: dict[str, Any]) -> dict[str, Any]:
+        return {"name": "a", "value": "hush", "created_at": NOW, "updated_at": NOW}
+
+    async def empty(_: dict[str, Any]) -> dict[str, Any]:
+        return {"items": []}
+
+    await services.on("keyvault", "secret-get", answer)
+    await services.on("keyvault", "secret-list", empty)
+    headers = {"Authorization": f"Bearer {READER}"}
+    for path in ("/api/v1/secrets/a", "/api/v1/secrets%2Fa"):
+        refused = await gateway.stranger.get(path, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "auth.scope")
+    listed = await gateway.stranger.get("/api/v1/secrets", headers=headers)
+    assert listed.status_code == 200
+    allowed = await gateway.client.get("/secrets/a")
+    assert (allowed.json()["value"], allowed.headers["cache-control"]) == ("hush", "no-store")
+
+
+WRONG_SECRETS = [
+    b'{"value": ["hunter2"]}',
+    b'{"value": {"a": "hunter2"}}',
+    b'"hunter2"',
+    b'["hunter2"]',
+    b'{"value": null, "valu": "hunter2"}',
+    b'{"valu": "hunter2"}',
+    b'{"value": "hunter2"',
+    b'{"value": "hunter2", "value": "hunter2"}',
+    b'{"value": "hunter2\\ud800"}',
+]
+
+
+async def test_a_refused_secret_is_not_repeated(
+    gateway: Gateway, subtests: pytest.Subtests, capfd: pytest.CaptureFixture[str]
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in WRONG_SECRETS:
+        with subtests.test(body=body):
+            answer = await gateway.client.put("/secrets/a", content=body, headers=headers)
+            assert answer.status_code in {400, 422}, answer.text
+            assert "hunter2" not in answer.text
+    wrong_type = await gateway.client.put("/secrets/a", content=b"hunter2")
+    assert (wrong_type.status_code, "hunter2" in wrong_type.text) == (415, False)
+    assert "hunter2" not in "".join(capfd.readouterr())
 
 
 async def test_the_eleventh_wrong_token_in_a_minute_is_429_and_right_ones_still_pass(
@@ -116,6 +163,8 @@ PAGES: list[str] = [
     "/docs",
     "/docs.css",
     "/openapi.json",
+    "/runs/abc",
+    "/web/run.js",
     "/api/v1/info",
     "/x",
 ]
@@ -183,4 +232,4 @@ async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     assert tokens.find(TOKEN.encode()) is None
     found = tokens.find(b"fresh")
     assert found is not None
-    assert found.may("POST")
+    assert found.may("POST", "/api/v1/runs")

@@ -24,6 +24,7 @@ MODEL = {
     "name": "m", "version": 1, "model_id": "m:1", "manifest": "0" * 64, "files": 1, "bytes": 1,
     "created_at": NOW,
 }  # fmt: skip
+SECRET = {"name": "a-b", "created_at": NOW, "updated_at": NOW}
 ENTRY = {"path": "a", "size": 1, "sha256": "0" * 64}
 PAGED = {"limit": 5, "cursor": "c"}
 
@@ -90,6 +91,12 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
      {"name": "m", "version": 2, "patch": {"tags": {"a": None}}}, MODEL),
     ("DELETE", "/models/m/versions/2", None, 200, "model-registry/model-delete",
      {"name": "m", "version": 2}, MODEL),
+    ("PUT", "/secrets/a-b", {"value": "hush"}, 200, "keyvault/secret-set",
+     {"name": "a-b", "value": "hush"}, SECRET),
+    ("GET", "/secrets?limit=5&cursor=c", None, 200, "keyvault/secret-list", PAGED, EMPTY),
+    ("GET", "/secrets/a-b", None, 200, "keyvault/secret-get", {"name": "a-b"},
+     {**SECRET, "value": "hush"}),
+    ("DELETE", "/secrets/a-b", None, 200, "keyvault/secret-delete", {"name": "a-b"}, SECRET),
     ("GET", "/models/m/versions/2/files", None, 200, "model-registry/model-files",
      {"name": "m", "version": 2}, {"files": []}),
 ]  # fmt: skip
@@ -150,6 +157,7 @@ async def test_info_says_which_services_answer(gateway: Gateway, services: Servi
         "dataset": "away",
         "environment-build": "away",
         "model-registry": "away",
+        "keyvault": "away",
     }
 
 
@@ -160,7 +168,7 @@ async def test_openapi_describes_every_route(gateway: Gateway, subtests: pytest.
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == len({name for name, _ in operations}) == 43
+    assert len(operations) == len({name for name, _ in operations}) == 47
     for name, operation in operations:
         with subtests.test(operation=name):
             assert operation["summary"]
@@ -199,7 +207,8 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     |GET /builds/{}|GET /builds/{}/log|POST /compute|GET /compute|GET /compute/{}
     |PATCH /compute/{}|DELETE /compute/{}|POST /models|GET /models|GET /models/{}
     |PATCH /models/{}/versions/{}|DELETE /models/{}/versions/{}|GET /models/{}/versions/{}/files
-    |GET /models/{}/versions/{}/files/{}"""
+    |GET /models/{}/versions/{}/files/{}|GET /secrets|PUT /secrets/{}|GET /secrets/{}
+    |DELETE /secrets/{}"""
     wanted = {line.strip().replace(" /", " /api/v1/", 1) for line in promised.split("|")}
     assert wanted <= served
     assert served - wanted == set()
@@ -221,6 +230,40 @@ async def test_the_pages_need_nothing_from_elsewhere(gateway: Gateway) -> None:
     docs = (await gateway.stranger.get("/docs")).text
     assert "/api/v1/runs/{run_id}/cancel" in docs
     assert "print(&#x27;hello&#x27;)" in docs
+
+
+async def test_the_pages_of_runs_hold_no_data_and_want_no_token(gateway: Gateway) -> None:
+    pages_of = {}
+    for path in ("/runs/abc", "/runs/<script>", "/experiments", "/experiments/a%20b"):
+        answer = await gateway.stranger.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (
+            200, "text/html; charset=utf-8",
+        )  # fmt: skip
+        pages_of[path] = answer.text
+    assert pages_of["/runs/abc"] == pages_of["/runs/<script>"]
+    assert pages_of["/experiments"] == pages_of["/experiments/a%20b"]
+    assert (await gateway.stranger.post("/runs/abc")).status_code == 405
+    assert (await gateway.stranger.get("/web/page.html")).status_code == 404
+    assert (await gateway.stranger.get("/web/..%2Fauth.py")).status_code == 404
+
+
+async def test_the_scripts_of_the_pages_are_there_and_make_no_markup(gateway: Gateway) -> None:
+    """Values reach a page as text nodes only: a run that is named like a script stays text."""
+    found, open_ = set(), {"/runs/abc", "/experiments"}
+    while open_:
+        path = open_.pop()
+        found.add(path)
+        answer = await gateway.stranger.get(path)
+        assert answer.status_code == 200, path
+        text = answer.text
+        links = re.findall(r'(?:src|href|from) ?=?"(/[^"?]*)"', text)
+        open_ |= set(links) - found
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), path
+        assert not re.search(r"<style|\sstyle=|\son\w+=", text), path
+        for forbidden in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(",
+                          "localStorage", "cookie"):  # fmt: skip
+            assert forbidden not in text, (path, forbidden)
+    assert {"/web/run.js", "/web/experiments.js", "/web/api.js", "/web/app.css"} <= found
 
 
 def test_the_pages_escape_what_they_show() -> None:

@@ -321,3 +321,64 @@ async def test_an_attempt_that_breaks_the_executor_ends_alone(
     await publish(bus, assigned("run9", "print('fine')\n"), 1)
     await wait_until(lambda: len(watch.of(AttemptExited)) == 2, 20)
     assert watch.of(AttemptExited)[1].exit.succeeded
+
+
+PRODUCER = """
+import os, sys
+folder, text, places = sys.argv[1:4]
+assert folder == os.environ["AZURE_ML_OUTPUT_table"] == os.environ["table"], folder
+assert text == f"{folder}/x $HOME $AZUREML_DATAREFERENCE_none", text
+assert os.environ["AZUREML_DATASET_FILE_OUTPUTS"].split(";") == ["table", "here"]
+from stellwerk_agent import Run
+assert Run.get_context().output_datasets == {"table": folder, "here": places}
+os.makedirs(folder + "/sub")
+open(folder + "/sub/a.csv", "w").write("a,b\\n1,2\\n")
+os.symlink("/etc/hostname", folder + "/link")
+open("made/b.txt", "w").write("b")
+sys.exit(int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+async def test_outputs_of_a_successful_attempt_are_stored(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, objects: ObjectStore, tmp_path: Path,
+    status: int,
+) -> None:  # fmt: skip
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+    text = "${AZUREML_DATAREFERENCE_table}/x $HOME $AZUREML_DATAREFERENCE_none"
+    spec = {
+        "arguments": [{"output": "table"}, text, {"output": "here"}, status],
+        "outputs": {"table": {}, "here": {"path_on_compute": "./made", "mode": "upload"}},
+    }
+    await publish(bus, assigned("run1", PRODUCER, spec=spec), 1)
+    (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)
+    assert exited.exit.exit_code == status, watch.log.decode()
+    if status:
+        assert exited.exit.outputs == {}
+        return
+    table, here = exited.exit.outputs["table"], exited.exit.outputs["here"]
+    assert (table.files, table.bytes, here.files) == (1, 8, 1)
+    manifest = await objects.get_manifest(table.manifest)
+    assert [entry.path for entry in manifest.entries] == ["sub/a.csv"]
+    assert await objects.get_bytes(manifest.entries[0].sha256) == b"a,b\n1,2\n"
+    assert exited.exit.outputs_skipped == ("output 'table': link: is a symbolic link",)
+
+
+async def test_an_output_where_the_source_is_ends_the_run(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+    for number, path in enumerate(("main.py", "../out", "/etc")):
+        spec = {"outputs": {"x": {"path_on_compute": path}}}
+        await publish(bus, assigned(f"run{number}", "", spec=spec), 1)
+    exits = await wait_until(
+        lambda: watch.of(AttemptExited) if len(watch.of(AttemptExited)) == 3 else None, 20
+    )
+    assert {each.exit.reason for each in exits} == {"launch-failed"}
+    assert all(each.exit.message.startswith("output 'x': path") for each in exits)

@@ -16,9 +16,13 @@ from stellwerk.manifest import ManifestEntry
 from stellwerk_history.closing import Log, LogKey, archive, checked_path, shown_path
 from stellwerk_history.domain import Run, Skip, apply, concerns, phases_at, submit, view
 from stellwerk_history.logfiles import LogFiles, OpenLog
-from stellwerk_history.records import MalformedBatchError, read_batch
+from stellwerk_history.records import Batch, MalformedBatchError, parse_batch, read_batch
 
 RUN = "a" * 32
+
+
+def read(body: bytes, known: int) -> Batch:
+    return read_batch(parse_batch(body), known)
 
 
 def fold(*events: e.Event, passed_s: float = 1.0) -> Run:
@@ -137,7 +141,7 @@ def batch(*records: Any, first: int = 0) -> bytes:
 
 
 def test_shapes_of_metrics() -> None:
-    found = read_batch(
+    found = read(
         batch(
             {"k": "metric", "n": "loss", "t": "scalar", "v": 0.25, "s": 3, "ts": 9.5, "d": "text"},
             {
@@ -194,7 +198,7 @@ def test_shapes_of_metrics() -> None:
 )  # fmt: skip
 def test_a_broken_record_is_left_out_alone(record: Any) -> None:
     good = {"k": "metric", "n": "m", "t": "scalar", "v": 1, "s": None, "ts": "never"}
-    found = read_batch(batch(record, good), 0)
+    found = read(batch(record, good), 0)
     assert (found.malformed, [row[0] for row in found.metrics]) == (1, [2])
 
 
@@ -202,14 +206,14 @@ def test_a_broken_record_is_left_out_alone(record: Any) -> None:
                                   b'{"first":0,"records":{}}', b'{"first":1' + b"0" * 30 + b',"records":[]}', b"[" * 5000])  # fmt: skip
 def test_a_message_that_is_no_batch(body: bytes) -> None:
     with pytest.raises(MalformedBatchError):
-        read_batch(body, 0)
+        read(body, 0)
 
 
 def test_records_seen_before_are_left_out() -> None:
     records = [{"k": "tag", "n": f"t{number}", "v": None} for number in range(5)]
-    found = read_batch(batch(*records, first=10), 12)
+    found = read(batch(*records, first=10), 12)
     assert (sorted(found.tags), found.end) == (["t2", "t3", "t4"], 15)
-    assert read_batch(batch(*records, first=0), 12).end == 12
+    assert read(batch(*records, first=0), 12).end == 12
 
 
 @given(st.data())

@@ -30,6 +30,7 @@ from stellwerk.events import (
     PoolTargetSet,
     RunAssigned,
     RunCancelRequested,
+    RunEndReported,
     RunFinalizing,
     RunPreparing,
     RunStopRequested,
@@ -75,6 +76,10 @@ STARTING = (*PROVISIONING, nodes_come)
 RUNNING = (*STARTING, say(started()))
 FINALIZING = (*RUNNING, say(exited()))
 LOST_ONCE = (*RUNNING, lease_lost())
+CLIENT_DRIVES = {"kind": "interactive", "source": None, "script": None}
+BEGUN = (say(submitted(**CLIENT_DRIVES)),)
+ENDED = say(RunEndReported(run_id="r1", outcome="Completed", outputs_manifest="b" * 64))
+BROKEN = say(RunEndReported(run_id="r1", outcome="Failed", code="c", message="m"))
 SPENT = (
     *LOST_ONCE,
     after(100), say(started(attempt=2)), lease_lost(2),
@@ -143,6 +148,16 @@ ROWS = (
     Row("25 starting", STARTING, after(300), ("RunStopRequested", "RunRetrying"), S.QUEUED),
     Row("25 running", (say(EXECUTOR, submitted(max_duration_s=100)), PREPARED, nodes_come, say(started())), after(190), ("RunStopRequested",), S.RUNNING),
     Row("25 running, ignored", (say(EXECUTOR, submitted(max_duration_s=100)), PREPARED, nodes_come, say(started()), after(190)), after(90), ("RunFinalizing",), S.FINALIZING),
+    Row("26 a client begins", (), BEGUN[0], ("RunStarted",), S.RUNNING),
+    Row("26 time passes", BEGUN, after(1000), (), S.RUNNING),
+    Row("26 its client ends it", BEGUN, ENDED, ("RunFinalizing",), S.FINALIZING),
+    Row("26 archived", (*BEGUN, ENDED), say(archived()), ("RunCompleted",), S.COMPLETED),
+    Row("26 its client failed", (*BEGUN, BROKEN), say(archived()), ("RunFailed",), S.FAILED),
+    Row("26 ends once", (*BEGUN, ENDED), BROKEN, (), S.FINALIZING),
+    Row("26 cancel", BEGUN, say(CANCEL), ("RunFinalizing",), S.FINALIZING),
+    Row("26 canceled", (*BEGUN, say(CANCEL)), say(archived()), ("RunCanceled",), S.CANCELED),
+    Row("26 its client is gone", BEGUN, after(30 * 24 * 3600), ("RunFinalizing",), S.FINALIZING),
+    Row("26 a script has no client", RUNNING, ENDED, (), S.RUNNING),
     Row("25 finalizing again", FINALIZING, after(30), (), S.FINALIZING),
 )  # fmt: skip
 
@@ -178,6 +193,8 @@ def finish(ledger: Ledger) -> None:
                 ledger.hear(joined(max_nodes=8))
                 nodes_come(ledger)
                 ledger.tick(200)
+            case S.RUNNING if run.spec.interactive:
+                ENDED(ledger)
             case S.STARTING | S.RUNNING:
                 ledger.hear(exited(attempt=run.attempt))
             case S.FINALIZING:
@@ -297,7 +314,7 @@ def test_what_is_said_again_has_the_same_number_and_content() -> None:
 
 
 def test_every_state_but_the_queue_ends_by_time_alone() -> None:
-    for steps in ((SUBMIT,), STARTING, RUNNING, FINALIZING, (*RUNNING, say(CANCEL))):
+    for steps in ((SUBMIT,), STARTING, RUNNING, FINALIZING, (*RUNNING, say(CANCEL)), BEGUN):
         ledger = Ledger(None)
         for step in steps:
             step(ledger)

@@ -277,9 +277,7 @@ def _make_model(p: "Platform") -> Any:
 def _list_models(p: "Platform") -> Any:
     async def models(request: Request) -> Response:
         name = request.query_params.get("name")
-        if name is None:
-            return page(list({view.name: view for view, _ in p.models}.values()))
-        return page([view for view, _ in reversed(p.models) if view.name == name])
+        return page([view for view, _ in reversed(p.models) if name in {None, view.name}])
 
     return models
 

@@ -20,6 +20,13 @@ GOLDEN = Path(__file__).parent / "golden"
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def _kept(sample: object, again: object) -> object:
+    """``again`` without the fields, at any depth, that later releases added."""
+    if isinstance(sample, dict) and isinstance(again, dict):
+        return {key: _kept(value, again.get(key)) for key, value in sample.items()}
+    return again
+
+
 @pytest.mark.parametrize("type_name", sorted(REGISTRY))
 def test_golden_sample_is_still_read_and_written_the_same(type_name: str) -> None:
     """A sample was published once: readers of today must understand it, and may not lose a field.
@@ -30,7 +37,7 @@ def test_golden_sample_is_still_read_and_written_the_same(type_name: str) -> Non
     envelope = decode(sample["subject"], sample["headers"], json.dumps(sample["body"]).encode())
     assert type(envelope.event) is REGISTRY[type_name]
     again = json.loads(envelope.event.data())
-    assert {key: again[key] for key in sample["body"]} == sample["body"]
+    assert _kept(sample["body"], again) == sample["body"]
     assert envelope.headers() == sample["headers"]
 
 

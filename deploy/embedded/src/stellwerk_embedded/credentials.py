@@ -1,8 +1,9 @@
 """Secrets of one stack: made once, kept in files only their owner can read.
 
 ``secrets/nats-<user>.json`` for each user of the broker, ``secrets/s3.json`` for the object store,
-``secrets/tokens.json`` with the hashes of the gateway's tokens. The one token that is made here
-lies in ``client.json`` alone; without that file there is a new one.
+``secrets/tokens.json`` with the hashes of the gateway's tokens, ``secrets/keyvault-keys.json`` with
+the keyvault's master keys, ``secrets/run-tokens.key`` that signs the tokens of runs. The one token
+that is made here lies in ``client.json`` alone; without that file there is a new one.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stellwerk_embedded.layout import SERVICES, Layout, write_private
+from stellwerk_keyvault import keys
 
 CLIENT, ADMIN = "client", "admin"
 USERS = (*SERVICES, CLIENT, ADMIN)
@@ -25,8 +27,11 @@ def ensure(layout: Layout) -> None:
             write_private(path, json.dumps({"user": user, "password": secrets.token_hex(24)}))
     path = layout.secrets / "s3.json"
     if not path.exists():
-        keys = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(24)}
-        write_private(path, json.dumps(keys))
+        pair = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(24)}
+        write_private(path, json.dumps(pair))
+    keys.ensure(layout.secrets / "keyvault-keys.json")
+    if not layout.run_token_key.exists():
+        write_private(layout.run_token_key, secrets.token_hex(32))
 
 
 def nats_password(layout: Layout, user: str) -> str:

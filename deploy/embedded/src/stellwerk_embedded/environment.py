@@ -5,8 +5,10 @@ for settings this module does not decide, and the few variables below. Secrets a
 files: an environment can be read in ``/proc`` and in crash reports.
 """
 
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from stellwerk_embedded.layout import EXECUTOR_ID, Layout
 from stellwerk_embedded.s3_config import BUCKET
@@ -20,6 +22,9 @@ PASSED_ON = (
     "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
 )  # fmt: skip
 """Variables of the caller that processes get, beside ``UV_*`` and ``STELLWERK_*``."""
+
+MNIST = Path(__file__).parents[4] / "training" / "examples" / "keras-mnist" / "data"
+"""The repository's own copy of MNIST, for datasets whose web hosts are gone; only in a checkout."""
 
 CLIENTS_ONLY = frozenset(
     {"STELLWERK_TOKEN", "STELLWERK_TOKEN_FILE", "STELLWERK_URL", "STELLWERK_HOME"}
@@ -61,8 +66,14 @@ def of_service(name: str, layout: Layout, ports: Mapping[str, int]) -> dict[str,
             "API_PORT": str(ports["gateway"]),
             "TOKENS_FILE": str(secrets / "tokens.json"),
         }
+    if name == "keyvault":
+        settings["MASTER_KEYS_FILE"] = str(secrets / "keyvault-keys.json")
+    if name == "dataset" and MNIST.is_dir() and "STELLWERK_URL_MIRRORS" not in os.environ:
+        settings["URL_MIRRORS"] = json.dumps({"mnist": str(MNIST)})
     if name in {"environment-build", "gpu-executor"}:
         settings["ENVIRONMENTS_DIR"] = str(layout.environments)
+    if name in {"gateway", "gpu-executor"}:
+        settings["RUN_TOKEN_KEY"] = str(layout.run_token_key)
     if name == "gpu-executor":
         settings |= {
             "EXECUTOR_ID": EXECUTOR_ID,

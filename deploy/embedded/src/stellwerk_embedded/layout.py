@@ -12,6 +12,7 @@ SERVICES = (
     "gpu-executor",
     "history",
     "model-registry",
+    "keyvault",
 )
 EXECUTOR_ID = "local"
 LONGEST_SOCKET_PATH = 107
@@ -38,6 +39,11 @@ class Layout:
     def secrets(self) -> Path:
         """Credentials, 0700."""
         return self.home / "secrets"
+
+    @property
+    def run_token_key(self) -> Path:
+        """Signs the tokens of runs: gpu-executor and gateway read it."""
+        return self.secrets / "run-tokens.key"
 
     @property
     def nats(self) -> Path:

@@ -1,11 +1,13 @@
 """Composition root of the dataset service."""
 
 from stellwerk.api import DatasetRequest
-from stellwerk.events import RunPreparing
+from stellwerk.events import RunCompleted, RunPreparing
 from stellwerk_dataset import reconcile
 from stellwerk_dataset.egress import Guard
 from stellwerk_dataset.fetcher import Fetcher
-from stellwerk_dataset.handlers import on_run_preparing
+from stellwerk_dataset.handlers import on_run_completed, on_run_preparing
+from stellwerk_dataset.producing import ProducingStore
+from stellwerk_dataset.rewrites import Rewrites
 from stellwerk_dataset.settings import Settings
 from stellwerk_dataset.store import DatasetStore
 from stellwerk_dataset.tables import metadata
@@ -29,6 +31,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     db = await runtime.database(metadata)
     objects = await runtime.objects()
     store, waiting = DatasetStore(db), WaitingStore(db)
+    rewrites = Rewrites.load(settings.url_rewrites, settings.url_mirrors)
     guard = Guard(settings.egress_allow, settings.limits, ca_file=settings.egress_ca_file)
     fetcher = Fetcher(
         guard,
@@ -37,6 +40,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         settings.data_dir / "fetch",
         runtime.spawn,
         settings.retry_delays_s,
+        rewrites,
     )
 
     async def sweep() -> None:
@@ -44,7 +48,13 @@ async def build(runtime: Runtime[Settings]) -> None:
 
     fetches = runtime.every("fetches", reconcile.INTERVAL_S, sweep)
     fetches.hint()
-    runtime.consume(CONSUMER, {RunPreparing: on_run_preparing(waiting, fetches.hint)})
+    runtime.consume(
+        CONSUMER,
+        {
+            RunPreparing: on_run_preparing(waiting, fetches.hint),
+            RunCompleted: on_run_completed(ProducingStore(db), objects),
+        },
+    )
 
     verbs = Verbs(store, waiting, objects, fetcher, settings.egress_allow)
     runtime.rpc("dataset-create", DatasetRequest, verbs.create)

@@ -9,8 +9,10 @@ keep ``host/path``. A dataset whose definition names one file, and not a folder 
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from pydantic import ValidationError
@@ -24,6 +26,8 @@ from stellwerk_dataset.addresses import Target, parse_url
 MAX_TAGS = 200
 MAX_TAG_LENGTH = 4096
 DEFAULT_DATASTORE = "workspaceblobstore"
+BUILT_IN_DATASTORES = frozenset({DEFAULT_DATASTORE, "workspacefilestore"})
+"""Those that are there before a file is; v1 workspaces have both."""
 
 _MAGIC = re.compile(r"[*?\[]")
 _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]")
@@ -31,17 +35,24 @@ _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]")
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """One web address of a dataset; digest and size are None until it has been read."""
+    """One web address of a dataset; digest and size are None until it has been read.
+
+    ``instead``: where it was read, if not from its own address.
+    """
 
     path: str
     url: str
     sha256: str | None = None
     size: int | None = None
+    instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset as it is kept. ``manifest`` and ``bytes`` are None while web files are unread."""
+    """A dataset as it is kept. ``manifest`` and ``bytes`` are None while web files are unread.
+
+    A table has its ``definition``, and the id of the dataset of its files.
+    """
 
     id: str
     kind: str
@@ -50,11 +61,15 @@ class Dataset:
     single_file: bool
     manifest: str | None = None
     bytes: int | None = None
+    files_id: str | None = None
+    definition: dict[str, Any] | None = None
 
     def same_content(self, other: "Dataset") -> bool:
-        """Whether both hold the same files at the same paths."""
+        """Whether both hold the same files at the same paths, read in the same way."""
         if self.id == other.id:
             return True
+        if self.definition != other.definition:
+            return False
         pinned = self.manifest is not None and self.manifest == other.manifest
         return pinned and self.single_file == other.single_file
 
@@ -200,6 +215,15 @@ def web_manifest(files: Iterable[WebFile]) -> Manifest | None:
             return None
         entries.append(ManifestEntry(path=file.path, size=file.size, sha256=file.sha256))
     return make_manifest(entries)
+
+
+def elsewhere(files: Iterable[WebFile]) -> list[str]:
+    """Sentences on files that were not read from their own addresses, one for each place."""
+    moved = Counter((_folder(file.url), file.instead) for file in files if file.instead)
+    return [
+        f"{folder}/ ({count} file{'s' if count > 1 else ''}) was read from {instead}"
+        for (folder, instead), count in moved.items()
+    ]
 
 
 def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:

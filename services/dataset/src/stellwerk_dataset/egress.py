@@ -50,10 +50,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Where the content came from in the end."""
+    """Where the content came from in the end.
+
+    ``instead``: the place it was read from instead of its own address, for people.
+    """
 
     final_url: str
     etag: str | None
+    instead: str | None = None
 
 
 class Guard:

@@ -6,7 +6,9 @@ address stays pending and the next sweep tries again.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import structlog
 from stellwerk.errors import UserError
 from stellwerk.ids import derived_id
 from stellwerk_dataset.egress import Fetched, FetchError, Guard
+from stellwerk_dataset.rewrites import Copy, Rewrites
 from stellwerk_dataset.waiting import Blob, WaitingStore
 from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.objects import ObjectStore
@@ -38,9 +41,11 @@ class Fetcher:
         folder: Path,
         spawn: Spawn,
         retry_delays_s: tuple[float, ...],
+        rewrites: Rewrites,
     ) -> None:
         self._guard, self._objects, self._store = guard, objects, store
         self._folder, self._spawn, self._delays = folder, spawn, retry_delays_s
+        self._rewrites = rewrites
         self._slots = asyncio.Semaphore(PARALLEL)
         self._running: dict[str, asyncio.Task[Outcome]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,10 +106,41 @@ class Fetcher:
     async def _fetch(self, url: str, path: Path) -> Fetched:
         for delay in self._delays:
             try:
-                return await self._guard.fetch(url, path)
+                return await self._from_anywhere(url, path)
             except FetchError as error:
                 if not error.transient:
                     raise
                 log.info("web file again", action="fetch_retry", code=error.code, after_s=delay)
             await asyncio.sleep(delay)
-        return await self._guard.fetch(url, path)
+        return await self._from_anywhere(url, path)
+
+    async def _from_anywhere(self, url: str, path: Path) -> Fetched:
+        """Read the first of the places that has ``url``, its own address last."""
+        failures: list[UserError] = []
+        for copy in self._rewrites.copies(url):
+            try:
+                return await self._from_copy(copy, path)
+            except UserError as error:
+                log.info("web file not at its mirror", action="fetch_mirror", code=error.code)
+                failures.append(error)
+        try:
+            return await self._guard.fetch(url, path)
+        except UserError as error:
+            if not failures:
+                raise
+            tried = "; ".join(each.message for each in failures)
+            raise FetchError(
+                f"{error.message}. Tried before: {tried}",
+                code=error.code,
+                transient=any(getattr(each, "transient", False) for each in (error, *failures)),
+            ) from error
+
+    async def _from_copy(self, copy: Copy, path: Path) -> Fetched:
+        if copy.url is not None:
+            fetched = await self._guard.fetch(copy.url, path)
+            return replace(fetched, instead=copy.shown)
+        try:
+            await asyncio.to_thread(shutil.copyfile, copy.file or "", path)
+        except OSError as error:
+            raise FetchError(f"{copy.shown} cannot be read: {error.strerror}") from error
+        return Fetched(copy.shown, None, copy.shown)

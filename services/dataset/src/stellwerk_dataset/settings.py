@@ -24,6 +24,12 @@ class Settings(ServiceSettings):
     egress_connect_s: float = Field(30.0, gt=0, le=300, description="Limit to resolve and connect.")
     egress_idle_s: float = Field(60.0, gt=0, le=600, description="Limit between two pieces.")
     egress_total_s: float = Field(3600.0, gt=0, le=86_400, description="Limit of one whole read.")
+    url_rewrites: Path | None = Field(
+        None, description="JSON file of data hosts that are gone, asked before the built-in rules."
+    )
+    url_mirrors: dict[str, Path] = Field(
+        {}, description="JSON object: name of a mirror in those rules to its folder here."
+    )
 
     @field_validator("egress_allow")
     @classmethod

@@ -34,6 +34,8 @@ datasets = Table(
     Column("single_file", Boolean, nullable=False),
     Column("manifest", _DIGEST),
     Column("bytes", BigInteger),
+    Column("files_id", _ID),
+    Column("definition", JSON(none_as_null=True)),
     Column("created_at", _TIME, nullable=False),
 )
 
@@ -48,6 +50,7 @@ web_files = Table(
     Column("size", BigInteger),
     Column("final_url", Text),
     Column("etag", Text),
+    Column("instead", Text),
     Column("read_at", _TIME),
 )
 

@@ -12,6 +12,8 @@ from stellwerk.api import (
     DatasetPaths,
     DatasetRegisterRequest,
     DatasetRequest,
+    DatasetSource,
+    DatasetUrls,
     DatasetView,
     DatastoreUploadRequest,
     DatastoreUploadView,
@@ -21,9 +23,12 @@ from stellwerk.api import (
 from stellwerk.errors import UserError
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.runspec import Name, Spec
+from stellwerk_dataset.derived import as_table, part_of_files, part_of_web
 from stellwerk_dataset.domain import (
     DEFAULT_DATASTORE,
+    Dataset,
     PathPattern,
+    WebFile,
     check_tags,
     from_files,
     from_paths,
@@ -129,19 +134,36 @@ class Verbs:
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
 
     async def create(self, request: DatasetRequest) -> DatasetView:
-        """Make a dataset of uploaded files, datastore paths (pinned now) or web addresses."""
-        source = request.source
+        """Make a dataset of files, datastore paths (pinned now), web addresses or a dataset."""
+        dataset, manifest, web = await self._files_of(request.source)
+        if request.tabular is not None:
+            dataset = as_table(dataset, request.tabular)
+        if manifest is not None:
+            await self._objects.put_manifest(manifest)
+        return await self._store.create(dataset, web)
+
+    async def _files_of(
+        self, source: DatasetSource
+    ) -> tuple[Dataset, Manifest | None, Sequence[WebFile]]:
+        """The dataset of the files, its manifest where it is new, and web files."""
         if isinstance(source, DatasetFiles):
             await self._check_blobs("source.entries", source.entries)
-            dataset, manifest = from_files(source)
-        elif isinstance(source, DatasetPaths):
+            return *from_files(source), ()
+        if isinstance(source, DatasetPaths):
             patterns = [PathPattern.of(path) for path in source.paths]
-            dataset, manifest = from_paths(await self._store.look_up(patterns))
-        else:
-            dataset, web = from_urls(source.urls, self._allowed)
-            return await self._store.create(dataset, web)
-        await self._objects.put_manifest(manifest)
-        return await self._store.create(dataset)
+            return *from_paths(await self._store.look_up(patterns)), ()
+        if isinstance(source, DatasetUrls):
+            dataset, unread = from_urls(source.urls, self._allowed)
+            return dataset, None, unread
+        base = await self._store.dataset(source.dataset_id)
+        web = await self._store.web_files(base.id) if base.kind == "urls" else []
+        if source.paths is None:
+            return base, None, web
+        if base.kind == "urls":
+            part, chosen, manifest = part_of_web(base, web, source.paths)
+            return part, manifest, chosen
+        whole = await self._manifest(base.manifest or "")
+        return *part_of_files(base, whole, source.paths), ()
 
     async def register(self, request: DatasetRegister) -> DatasetView:
         """Give a dataset a name and version."""

@@ -10,14 +10,14 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
 
-from stellwerk.errors import NotFoundError, UserError
+from stellwerk.errors import UserError
 from stellwerk.events import DatasetFailed, DatasetReady, Envelope, ResolvedInput, RunPreparing
 from stellwerk.ids import derived_id
 from stellwerk.manifest import Manifest
 from stellwerk.runspec import DatasetInput
-from stellwerk_dataset.domain import Dataset, web_manifest
+from stellwerk_dataset.domain import Dataset, elsewhere, web_manifest
 from stellwerk_dataset.egress import Fetched
-from stellwerk_dataset.store import find_dataset, get_dataset, get_version, load_web_files
+from stellwerk_dataset.reads import find_dataset, get_dataset, get_version, load_web_files
 from stellwerk_dataset.tables import datasets, fetches, waited_datasets, waits, web_files
 from stellwerk_kit.db import Database, Tx
 
@@ -54,15 +54,13 @@ class WaitingStore:
             for name, wanted in preparing.inputs.items():
                 try:
                     dataset, resolved[name] = _resolve(tx.conn, wanted)
-                except NotFoundError as error:
+                except UserError as error:
                     _fail(tx, preparing.run_id, name, error, envelope.id)
                     return False
                 if dataset.manifest is None:
                     unread.append(dataset)
             if not unread:
-                tx.emit(
-                    DatasetReady(run_id=preparing.run_id, inputs=resolved), causation_id=envelope.id
-                )
+                _ready(tx, preparing.run_id, resolved, envelope.id)
                 return False
             _remember(tx.conn, preparing.run_id, envelope.id, resolved, unread)
             return True
@@ -105,6 +103,7 @@ class WaitingStore:
                     size=blob.size,
                     final_url=fetched.final_url,
                     etag=fetched.etag,
+                    instead=fetched.instead,
                     read_at=tx.now,
                 )
             )
@@ -178,6 +177,12 @@ def _resolve(conn: Connection, wanted: DatasetInput) -> tuple[Dataset, ResolvedI
         found = get_version(conn, wanted.dataset, wanted.version)
         name, version = found.name, found.version
         dataset = get_dataset(conn, found.dataset_id)
+    if dataset.definition is not None and wanted.mode != "direct":
+        raise UserError(
+            f"a table cannot be given in mode {wanted.mode}; use direct, and read it with "
+            "to_pandas_dataframe()",
+            code="input.mode",
+        )
     return dataset, ResolvedInput(
         dataset_id=dataset.id,
         name=name,
@@ -230,8 +235,20 @@ def _answer_if_ready(tx: Tx, run_id: str) -> None:
             return
         sealed = {"manifest": dataset.manifest, "bytes": dataset.bytes}
         inputs[name] = ResolvedInput.model_validate(value | sealed)
-    tx.emit(DatasetReady(run_id=run_id, inputs=inputs), causation_id=row.event_id)
+    _ready(tx, run_id, inputs, row.event_id)
     _forget(tx.conn, run_id)
+
+
+def _ready(tx: Tx, run_id: str, inputs: dict[str, ResolvedInput], event_id: str) -> None:
+    """Answer a run; it is warned of what was read from elsewhere than its dataset says."""
+    warnings = [
+        f"input {name!r}: {text}"
+        for name, value in inputs.items()
+        for text in elsewhere(load_web_files(tx.conn, value.dataset_id))
+    ]
+    tx.emit(
+        DatasetReady(run_id=run_id, inputs=inputs, warnings=tuple(warnings)), causation_id=event_id
+    )
 
 
 def _fail(tx: Tx, run_id: str, name: str, error: UserError, event_id: str) -> None:

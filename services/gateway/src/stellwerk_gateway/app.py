@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from stellwerk.environment_spec import InvalidEnvironment
 from stellwerk.errors import StellwerkError
-from stellwerk_gateway import pages
+from stellwerk_gateway import pages, web
 from stellwerk_gateway.auth import Authentication, FailureLimit, TokenFile
 from stellwerk_gateway.guard import Guard
 from stellwerk_gateway.limits import BodyLimits
@@ -19,11 +19,13 @@ from stellwerk_gateway.openapi import document
 from stellwerk_gateway.platform import Platform
 from stellwerk_gateway.problems import problem, problem_of
 from stellwerk_gateway.routes import api
+from stellwerk_gateway.run_callers import RunCallers
 from stellwerk_gateway.server import ApiServer
 from stellwerk_gateway.settings import Settings
 from stellwerk_gateway.snapshots import SnapshotPaths
 from stellwerk_gateway.validation import refusal
 from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
 
 TOKENS_CHECK_S = 5.0
@@ -35,7 +37,8 @@ async def build(runtime: Runtime[Settings]) -> None:
     tokens = TokenFile(settings.tokens_file)
     objects = ObjectStore(settings)  # not waited for: only downloads and uploads need it
     platform = Platform(settings, runtime.bus, objects, runtime.clock, SnapshotPaths(objects))
-    server = ApiServer(layered(platform, tokens), settings)
+    key = None if settings.run_token_key is None else load_key(settings.run_token_key)
+    server = ApiServer(layered(platform, tokens, key), settings)
     serving = runtime.spawn("rest", server.serve())
     runtime.every("tokens", TOKENS_CHECK_S, tokens.refresh)
 
@@ -49,10 +52,11 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.log.info("REST", action="listening", host=settings.api_host, port=server.port)
 
 
-def layered(platform: Platform, tokens: TokenFile) -> ASGIApp:
+def layered(platform: Platform, tokens: TokenFile, run_key: bytes | None) -> ASGIApp:
     """The application inside its layers: guard, authentication, body limits."""
     limited = BodyLimits(application(platform), platform.settings)
-    authenticated = Authentication(limited, tokens, FailureLimit(platform.clock))
+    runs, failures = RunCallers(platform, run_key), FailureLimit(platform.clock)
+    authenticated = Authentication(limited, tokens, runs, failures)
     return Guard(authenticated, platform.settings.allowed_hosts)
 
 
@@ -68,6 +72,7 @@ def application(platform: Platform) -> FastAPI:
     app.state.platform = platform
     app.include_router(api())
     app.include_router(pages.router(document()))
+    app.include_router(web.router())
     return app
 
 

@@ -1,8 +1,9 @@
 """Who may use the interface: bearer tokens, stored hashed, compared in constant time.
 
-Scopes are ``read`` (GET), ``write`` (everything else too) and ``admin`` (reserved for operators;
-may do what write may). No cookies exist, so no other site can act for a user. The answer to a
-missing and to a wrong token is the same.
+Scopes are ``read`` (GET, but no values of secrets), ``write`` (everything else too) and ``admin``
+(reserved for operators; may do what write may). A run's own token is signed instead of stored
+(``run_callers``) and has limits of its own (``run_scope``). No cookies exist, so no other site can
+act for a user. The answer to a missing and to a wrong token is the same.
 """
 
 import hashlib
@@ -10,8 +11,9 @@ import hmac
 import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -23,8 +25,12 @@ from stellwerk_kit.clock import Clock
 FAILURES_PER_MINUTE = 10
 WINDOW_S = 60.0
 MAX_ADDRESSES = 4096
-PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json", "/experiments"})
+PUBLIC_BELOW = ("/runs/", "/experiments/", "/web/")
+"""Pages without data; their scripts ask with a token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+VALUES = "/api/v1/secrets/"
+"""Below it a GET answers with the value of a secret."""
 NO_TOKENS = hashlib.sha256(b"").hexdigest()
 
 log = structlog.get_logger()
@@ -39,9 +45,10 @@ class Principal(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     scope: Literal["read", "write", "admin"]
 
-    def may(self, method: str) -> bool:
-        """Whether the scope allows this HTTP method."""
-        return self.scope != "read" or method in SAFE_METHODS
+    def may(self, method: str, path: str) -> bool:
+        """Whether the scope allows this request."""
+        reads = method in SAFE_METHODS and not path.startswith(VALUES)
+        return self.scope != "read" or reads
 
 
 _ENTRIES = TypeAdapter(tuple[Principal, ...])
@@ -78,6 +85,25 @@ class TokenFile:
         log.info("tokens read again", action="tokens_reloaded", count=len(self._principals))
 
 
+@dataclass(frozen=True, slots=True)
+class RunCaller:
+    """A run that uses its own token."""
+
+    run_id: str
+
+    @property
+    def name(self) -> str:
+        """How it is called where callers are named."""
+        return f"run {self.run_id}"
+
+
+class Runs(Protocol):
+    """Tells whose token a run token is."""
+
+    async def find(self, token: bytes) -> RunCaller | None:
+        """The run, None for a token that is no run's (any more)."""
+
+
 class FailureLimit:
     """Counts wrong tokens by address within the last minute; bounded in addresses."""
 
@@ -99,25 +125,29 @@ class FailureLimit:
 
 
 class Authentication:
-    """ASGI middleware: sets ``scope["state"]["principal"]`` or raises HttpError.
+    """ASGI middleware: sets ``scope["state"]["principal"]`` (and ``"run"``) or raises HttpError.
 
     A right token passes even where others failed from the same address: behind a proxy all
     clients share one, and nobody may lock out the rest.
     """
 
-    def __init__(self, app: ASGIApp, tokens: TokenFile, limit: FailureLimit) -> None:
-        self._app, self._tokens, self._limit = app, tokens, limit
+    def __init__(self, app: ASGIApp, tokens: TokenFile, runs: Runs, limit: FailureLimit) -> None:
+        self._app, self._tokens, self._runs, self._limit = app, tokens, runs, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or refuse it."""
-        if scope["path"] not in PUBLIC_PATHS:
-            principal = self._tokens.find(_bearer(scope["headers"]))
+        path = scope["path"]
+        if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_BELOW):
+            token = _bearer(scope["headers"])
+            principal = self._tokens.find(token) or await self._runs.find(token)
             if principal is None:
                 raise self._refusal(scope)
-            if not principal.may(scope["method"]):
+            if isinstance(principal, RunCaller):
+                scope.setdefault("state", {})["run"] = principal
+            elif not principal.may(scope["method"], path):
                 raise HttpError(
-                    403, "auth.scope", f"Token {principal.name!r} may only read; use one with "
-                    "scope write."
+                    403, "auth.scope", f"Token {principal.name!r} may only read, and no values of "
+                    "secrets; use one with scope write."
                 )  # fmt: skip
             scope.setdefault("state", {})["principal"] = principal.name
         await self._app(scope, receive, send)

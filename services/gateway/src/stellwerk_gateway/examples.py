@@ -40,6 +40,19 @@ RUN: dict[str, Example] = {
 RUN_PATCH: dict[str, Example] = {
     "tags": {"summary": "Add a tag", "value": {"tags": {"quality": "good"}}}
 }
+RECORDS: dict[str, Example] = {
+    "metrics": {
+        "summary": "Two values of one metric",
+        "value": {
+            "writer": "my-notebook-1",
+            "first": 0,
+            "records": [
+                {"k": "metric", "n": "loss", "v": 0.5, "s": 1},
+                {"k": "metric", "n": "loss", "v": 0.25, "s": 2},
+            ],
+        },
+    }
+}
 BLOBS: dict[str, Example] = {
     "one": {"summary": "One file", "value": {"blobs": [{"sha256": _DIGEST, "size": 4}]}}
 }
@@ -74,6 +87,9 @@ COMPUTE: dict[str, Example] = {
         "summary": "From nothing to four nodes",
         "value": {"name": "gpu-cluster", "min_nodes": 0, "max_nodes": 4},
     }
+}
+SECRET: dict[str, Example] = {
+    "text": {"summary": "A password", "value": {"value": "correct horse battery staple"}}
 }
 MODEL: dict[str, Example] = {
     "run": {

@@ -22,6 +22,7 @@ ComputeId = Annotated[
 ModelId = Annotated[
     str, Path(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$", description="Name of a model.")
 ]
+SecretId = Annotated[str, Path(description="Name of a secret: 1 to 127 letters, digits and -.")]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31, description="Version, from 1.")]
 Version = Annotated[
     int | None, Query(ge=1, le=2**31, description="Version; without it the latest.")

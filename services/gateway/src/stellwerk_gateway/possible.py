@@ -12,12 +12,18 @@ from stellwerk.runspec import InlineSource, RunSpec
 
 
 def check_possible(spec: RunSpec) -> None:
-    """Raise UserError source.path, source.ambiguous, input.path or text.nul."""
+    """Raise UserError source.path, source.ambiguous, input.path, output.path or text.nul."""
     if isinstance(spec.source, InlineSource):
         _check_source(spec.source)
     for name, asked in spec.inputs.items():
         if asked.path is not None:
             _checked(f"spec.inputs.{name}.path", asked.path.removeprefix("./").rstrip("/"), "input")
+    for name, output in spec.outputs.items():
+        field = f"spec.outputs.{name}"
+        _checked(f"{field}.path", output.place("r", name), "output")
+        if output.path_on_compute is not None:
+            inside = output.path_on_compute.removeprefix("./").rstrip("/")
+            _checked(f"{field}.path_on_compute", inside, "output")
     for field, text in _texts(spec):
         if "\0" in text:
             raise UserError(

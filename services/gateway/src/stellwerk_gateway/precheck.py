@@ -31,7 +31,9 @@ async def precheck(platform: Platform, request: RunRequest) -> None:
     if isinstance(spec.source, SnapshotSource):
         questions.append(_script_exists(platform, spec, spec.source.snapshot))
     questions += [_input_exists(platform, name, asked) for name, asked in spec.inputs.items()]
-    if isinstance(environment, EnvironmentDefinition):
+    if spec.interactive:
+        pass
+    elif isinstance(environment, EnvironmentDefinition):
         questions.append(_definition_usable(environment))
     else:
         questions.append(_environment_exists(platform, environment))

@@ -17,6 +17,18 @@ class EventsReply(View):
     terminal: bool = False
 
 
+class SeenReply(View):
+    """History's ``records-seen``."""
+
+    seen: bool
+
+
+class AncestorsReply(View):
+    """History's ``run-ancestors``: the parent first."""
+
+    run_ids: tuple[str, ...] = ()
+
+
 class FilesReply(FileList):
     """History's ``run-files``; with ``next`` there are more: pass it as ``after``."""
 

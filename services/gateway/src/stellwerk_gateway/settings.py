@@ -18,6 +18,12 @@ class Settings(ServiceSettings):
     tokens_file: Path = Field(
         description='JSON list of {"name", "sha256", "scope"}: who may use the interface.'
     )
+    run_token_key: Path | None = Field(
+        None, description="File with the key that signs the tokens of runs; else none is accepted."
+    )
+    run_token_grace_s: float = Field(
+        30.0, ge=0, description="Seconds that the token of a run works on after the run has ended."
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Host names accepted besides the loopback names, as a JSON list."
     )

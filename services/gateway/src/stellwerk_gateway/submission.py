@@ -121,6 +121,7 @@ def _first_view(fact: RunSubmitted, time: datetime) -> RunView:
         run_id=fact.run_id,
         experiment=fact.experiment,
         status=str(RunStatus.NOT_STARTED),
+        kind=fact.spec.kind,
         display_name=fact.spec.display_name,
         submitted_by=fact.submitted_by,
         parent_run_id=fact.parent_run_id,

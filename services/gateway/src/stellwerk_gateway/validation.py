@@ -29,8 +29,10 @@ _CODES = {
     "string_too_long": "field.too_long",
     "string_too_short": "field.too_short",
 }
-_BLAMED = {"source.entrypoint": ("script",)}
+_BLAMED = {"source.entrypoint": ("script",), "source.missing": ("source",), "record.value": ("v",)}
 """Codes of rules over a whole model, and the field of it that they blame."""
+_TAG_FIELDS = ("kind", "k")
+"""Fields that tell the branches of a union apart; each is a Literal."""
 _NAME_FIELDS = frozenset({"name", "experiment", "target", "datastore"})
 
 Error = Mapping[str, Any]
@@ -121,8 +123,8 @@ def _is_label(part: str | int, choice: Any) -> bool:
     name = getattr(choice, "__name__", "")
     if part == name or (isinstance(part, str) and part.endswith(f", {name}]")):
         return True
-    kind = getattr(choice, "model_fields", {}).get("kind")
-    return kind is not None and part == kind.default
+    fields = getattr(choice, "model_fields", {})
+    return any(part in get_args(fields[tag].annotation) for tag in _TAG_FIELDS if tag in fields)
 
 
 def _choices(annotation: Any) -> list[Any]:
@@ -163,9 +165,15 @@ def _sentence(error: Error, place: _Place) -> str:
         hint = f"Did you mean {close}? " if close else ""
         return f"there is no such field. {hint}Fields are {', '.join(known)}."
     message = reason(error)
-    if SECRET_FIELDS & set(place.path) or isinstance(error.get("input"), (dict, list, BaseModel)):
+    if _is_secret(place) or isinstance(error.get("input"), (dict, list, BaseModel)):
         return f"{message}."
     return f"got {_shown(error.get('input'))}. {message}."
+
+
+def _is_secret(place: _Place) -> bool:
+    """Whether what was sent must not be repeated."""
+    hidden = any(model.model_config.get("hide_input_in_errors") for model in place.models)
+    return hidden or bool(SECRET_FIELDS & set(place.path))
 
 
 def _close(error: Error, place: _Place) -> str:

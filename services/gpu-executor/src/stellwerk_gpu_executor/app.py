@@ -15,6 +15,7 @@ from stellwerk_gpu_executor.prepare import Preparer
 from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.store import Store, metadata
+from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.topology import executor_consumer
 
@@ -35,7 +36,12 @@ async def build(runtime: Runtime[Settings]) -> None:
     preparer.install_agent()
     store = Store(db, settings.executor_id, boot_id, settings.max_nodes)
     leases = LeaseClient(
-        runtime.bus, runtime.clock, settings.executor_id, boot_id, settings.scheduler_url
+        runtime.bus,
+        runtime.clock,
+        settings.executor_id,
+        boot_id,
+        settings.scheduler_url,
+        settings.read_credentials(settings.scheduler_credentials).get("token"),
     )
     attempts = Attempts(
         settings,
@@ -47,6 +53,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         preparer,
         launcher,
         leases,
+        None if settings.run_token_key is None else load_key(settings.run_token_key),
     )
     reconciler = Reconciler(attempts, cache)
 

@@ -16,14 +16,21 @@ from typing import TypeVar
 import structlog
 
 from stellwerk.errors import NotFoundError, ServiceUnavailableError, StellwerkError
-from stellwerk.events import AttemptStarted, ExitSummary, LogClosure, RunAssigned, RunStopRequested
+from stellwerk.events import (
+    AttemptStarted,
+    ExitSummary,
+    LogClosure,
+    RunAssigned,
+    RunStopRequested,
+    StoredOutput,
+)
 from stellwerk.ids import new_id
 from stellwerk_gpu_executor import domain
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.outputs import Outputs
-from stellwerk_gpu_executor.prepare import PrepareError, Preparer
+from stellwerk_gpu_executor.prepare import PrepareError, Preparer, produced_folders
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.shipper import Shipper
 from stellwerk_gpu_executor.store import Store
@@ -31,6 +38,7 @@ from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.run_tokens import RunClaims, issue
 from stellwerk_kit.tasks import TaskOwner
 
 LOGS_SCAN_S = 1.0
@@ -82,6 +90,7 @@ class Attempts:
     preparer: Preparer
     launcher: Launcher
     leases: LeaseClient
+    token_key: bytes | None
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -166,15 +175,13 @@ class Attempts:
                 "the attempt was stopped before its process was started",
             )
         attempt.timings["prepare"] = time.perf_counter() - started
-        env = domain.environment(
-            assigned, python, places, os.environ, new_id(), self.settings.gateway_url
-        )
+        env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
         memory = assigned.spec.resources.memory_mb
         request = LaunchRequest(
             folder=folder.path,
             run_id=assigned.run_id,
             attempt=assigned.attempt,
-            argv=domain.command_line(assigned, python, places.inputs),
+            argv=domain.command_line(assigned, python, places),
             cwd=places.work,
             env=env,
             grace_s=assigned.spec.grace_s,
@@ -188,6 +195,14 @@ class Attempts:
         failpoint("gpu-executor.after_launch")
         attempt.timings["launch"] = time.perf_counter() - started - attempt.timings["prepare"]
         return handle
+
+    def _access(self, assigned: RunAssigned) -> domain.Access:
+        end = domain.token_end(assigned, self.clock.now().timestamp())
+        url = self.settings.gateway_url
+        if self.token_key is None:
+            return domain.Access(new_id(), end, url, signed=False)
+        claims = RunClaims(assigned.run_id, assigned.attempt, assigned.workspace, end)
+        return domain.Access(issue(self.token_key, claims), end, url)
 
     async def _repeat(self, make: Callable[[], Awaitable[T]]) -> T:
         """Wait for an object store that is away instead of failing the run."""
@@ -217,7 +232,8 @@ class Attempts:
 
     async def _follow(self, attempt: Attempt, folder: AttemptDir, handle: Handle) -> ExitSummary:
         assigned, work = attempt.assigned, folder.path / "work"
-        outputs = Outputs(self.objects, folder, work, self.clock)
+        produced = produced_folders(assigned, folder.path)
+        outputs = Outputs(self.objects, folder, work, produced, self.clock)
 
         async def resolve(record: dict[str, object]) -> dict[str, object] | None:
             return await self._repeat(lambda: outputs.resolve(record))
@@ -250,9 +266,18 @@ class Attempts:
         await shipper.ship(work)
         failpoint("gpu-executor.before_outputs")
         manifest, skipped = await self._repeat(outputs.finish)
+        produced: dict[str, StoredOutput] = {}
+        if record.reason == "exited" and record.exit_code == 0:  # a failed run produces nothing
+            produced, more = await self._repeat(outputs.finish_produced)
+            skipped += more
         logs: tuple[LogClosure, ...] = await asyncio.to_thread(shipper.closures, work)
         return domain.exit_summary(
-            record, manifest=manifest, skipped=skipped, logs=logs, records=shipper.records
+            record,
+            manifest=manifest,
+            outputs=produced,
+            skipped=skipped,
+            logs=logs,
+            records=shipper.records,
         )
 
     async def _upload_meanwhile(self, outputs: Outputs) -> None:

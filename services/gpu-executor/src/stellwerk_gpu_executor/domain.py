@@ -1,17 +1,20 @@
 """Pure decisions of the executor: node sets, command lines, environments, exit summaries."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from stellwerk.events import ExitSummary, LogClosure, RunAssigned
+from stellwerk.events import ExitSummary, LogClosure, RunAssigned, StoredOutput
 from stellwerk.events.attempt import ExitReason
-from stellwerk.runspec import InputArgument
+from stellwerk.runspec import Argument, InputArgument, OutputArgument
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 
 LEASE_MARGIN_S = 15.0
+TOKEN_MARGIN_S = 600.0
+_REFERENCE = re.compile(r"\$(?:AZUREML_DATAREFERENCE_(\w+)|\{AZUREML_DATAREFERENCE_(\w+)\})")
 
 
 def lease_margin(lease_s: float) -> float:
@@ -63,19 +66,48 @@ class Places:
     matplotlib: Path
     agent: Path
     inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
 
 
-def arguments(assigned: RunAssigned, inputs: Mapping[str, str]) -> list[str]:
-    """The run's arguments as text; an input becomes its path (or its id in direct mode)."""
-    return [
-        inputs[argument.input] if isinstance(argument, InputArgument) else str(argument)
-        for argument in assigned.spec.arguments
-    ]
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A run's way to the platform. One that is not ``signed`` opens nothing."""
+
+    token: str
+    expires_at: int
+    gateway_url: str
+    signed: bool = True
 
 
-def command_line(assigned: RunAssigned, python: str, inputs: Mapping[str, str]) -> list[str]:
+def token_end(assigned: RunAssigned, now: float) -> int:
+    """When an attempt's token expires: no attempt lives longer, whatever happens."""
+    spec = assigned.spec
+    return int(now + spec.max_duration_s + spec.grace_s + TOKEN_MARGIN_S)
+
+
+def arguments(assigned: RunAssigned, places: Places) -> list[str]:
+    """The run's arguments as text.
+
+    An input becomes its path (or its id in direct mode), an output its folder. In a text
+    ``$AZUREML_DATAREFERENCE_<name>`` stands for the same.
+    """
+    known = {**places.inputs, **places.outputs}
+
+    def text(argument: Argument) -> str:
+        match argument:
+            case InputArgument():
+                return places.inputs[argument.input]
+            case OutputArgument():
+                return places.outputs[argument.output]
+            case _:
+                return _REFERENCE.sub(lambda m: known.get(m[1] or m[2], m[0]), str(argument))
+
+    return [text(argument) for argument in assigned.spec.arguments]
+
+
+def command_line(assigned: RunAssigned, python: str, places: Places) -> list[str]:
     """What is executed: the script under the environment's Python, or the command as it is."""
-    rest = arguments(assigned, inputs)
+    rest = arguments(assigned, places)
     if assigned.spec.script is not None:
         return [python, assigned.spec.script, *rest]
     return [*(assigned.spec.command or ()), *rest]
@@ -86,8 +118,7 @@ def environment(
     python: str,
     places: Places,
     base: Mapping[str, str],
-    token: str,
-    gateway_url: str,
+    access: Access,
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
@@ -108,8 +139,10 @@ def environment(
         "STELLWERK_EXPERIMENT": assigned.experiment,
         "STELLWERK_NODE": assigned.node_id,
         **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
-        **_azureml(assigned, token, gateway_url),
+        **_azureml(assigned, access),
+        **_platform(access),
         **_inputs(assigned, places.inputs),
+        **_outputs(places.outputs),
     }
     own = dict(assigned.spec.environment_variables)
     if "PYTHONPATH" in own:
@@ -117,7 +150,14 @@ def environment(
     return {**platform, **assigned.image.environment_variables, **own}
 
 
-def _azureml(assigned: RunAssigned, token: str, gateway_url: str) -> dict[str, str]:
+def _platform(access: Access) -> dict[str, str]:
+    """Where the SDK finds the platform; nothing for a run that may not use it."""
+    if not access.signed:
+        return {}
+    return {"STELLWERK_URL": access.gateway_url, "STELLWERK_TOKEN": access.token}
+
+
+def _azureml(assigned: RunAssigned, access: Access) -> dict[str, str]:
     """Names that scripts written for the Azure ML SDK v1 look for (azureml-core, core/run.py)."""
     return {
         "AZUREML_RUN_ID": assigned.run_id,
@@ -127,9 +167,9 @@ def _azureml(assigned: RunAssigned, token: str, gateway_url: str) -> dict[str, s
         "AZUREML_ARM_PROJECT_NAME": assigned.experiment,
         "AZUREML_EXPERIMENT_ID": assigned.experiment,
         "AZUREML_WORKSPACE_ID": assigned.workspace,
-        "AZUREML_RUN_TOKEN": token,
-        "AZUREML_RUN_TOKEN_EXPIRY": "4102444800",
-        "AZUREML_SERVICE_ENDPOINT": gateway_url,
+        "AZUREML_RUN_TOKEN": access.token,
+        "AZUREML_RUN_TOKEN_EXPIRY": str(access.expires_at),
+        "AZUREML_SERVICE_ENDPOINT": access.gateway_url,
     }
 
 
@@ -150,10 +190,19 @@ def _inputs(assigned: RunAssigned, paths: Mapping[str, str]) -> dict[str, str]:
     return variables
 
 
+def _outputs(folders: Mapping[str, str]) -> dict[str, str]:
+    forms = ("{}", "AZURE_ML_OUTPUT_{}", "AZUREML_DATAREFERENCE_{}")
+    variables = {form.format(name): path for name, path in folders.items() for form in forms}
+    if folders:
+        variables["AZUREML_DATASET_FILE_OUTPUTS"] = ";".join(folders)
+    return variables
+
+
 def exit_summary(
     record: ExitRecord,
     *,
     manifest: str | None,
+    outputs: dict[str, StoredOutput],
     skipped: tuple[str, ...],
     logs: tuple[LogClosure, ...],
     records: int,
@@ -171,6 +220,7 @@ def exit_summary(
         peak_memory_bytes=record.peak_rss_bytes,
         outputs_manifest=manifest,
         outputs_skipped=skipped[:100],
+        outputs=outputs,
         logs=logs,
         metric_records=records,
     )

@@ -2,9 +2,9 @@
 
 import asyncio
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
-import stellwerk_agent
 from stellwerk.errors import NotFoundError, ProtocolError
 from stellwerk.events import ResolvedInput, RunAssigned
 from stellwerk.events.attempt import ExitReason
@@ -15,6 +15,7 @@ from stellwerk_gpu_executor.domain import Places
 from stellwerk_kit.objects import ObjectStore
 
 PARALLEL = 16
+IN_RUN = ("stellwerk_agent", "stellwerk", "azureml")
 
 
 class PrepareError(Exception):
@@ -37,11 +38,13 @@ class Preparer:
         self._manifests: dict[str, Manifest] = {}
 
     def install_agent(self) -> None:
-        """Copy the in-run library where runs find it, and nothing else of ours."""
-        source = Path(stellwerk_agent.__file__).parent
-        target = self._agent / "stellwerk_agent"
+        """Copy the in-run library and the SDK where runs find them, and nothing else of ours."""
         shutil.rmtree(self._agent, ignore_errors=True)
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        skipped = shutil.ignore_patterns("__pycache__")
+        for name in IN_RUN:
+            spec = find_spec(name)  # not imported: azureml changes what errors are
+            source = Path(str(spec and spec.origin)).parent
+            shutil.copytree(source, self._agent / name, ignore=skipped)
 
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
@@ -78,16 +81,19 @@ class Preparer:
         matplotlib.mkdir(parents=True, exist_ok=True)
         await self._source(assigned, work)  # first: an input may not be written through
         paths = await self._inputs(assigned, folder / "inputs", work)
+        produced = _outputs(assigned, folder, work)
         if assigned.spec.script is not None and not (work / assigned.spec.script).is_file():
             raise PrepareError(
                 "launch-failed", f"script {assigned.spec.script!r} is not in the source"
             )
         (work / "outputs").mkdir(exist_ok=True)
         (work / "logs").mkdir(exist_ok=True)
-        return Places(work, home, temporary, matplotlib, self._agent.absolute(), paths)
+        return Places(work, home, temporary, matplotlib, self._agent.absolute(), paths, produced)
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:
         source = assigned.spec.source
+        if source is None:
+            return
         if isinstance(source, InlineSource):
             for name, text in source.inline.items():
                 target = work / safe_path(name)
@@ -140,6 +146,23 @@ class Preparer:
         return self._manifests[digest]
 
 
+def produced_folders(assigned: RunAssigned, folder: Path) -> dict[str, Path]:
+    """Where the outputs of an attempt are collected, by name."""
+    return {name: folder / "produced" / name for name in assigned.spec.outputs}
+
+
+def _outputs(assigned: RunAssigned, folder: Path, work: Path) -> dict[str, str]:
+    paths = {}
+    for name, target in produced_folders(assigned, folder.absolute()).items():
+        target.mkdir(parents=True)
+        place = assigned.spec.outputs[name].path_on_compute
+        try:
+            paths[name] = str(target if place is None else _place(place, target, work))
+        except (ProtocolError, OSError) as error:
+            raise PrepareError("launch-failed", f"output {name!r}: {error}") from error
+    return paths
+
+
 def _words(error: OSError | ValueError) -> str:
     """What went wrong, without the folders of this machine."""
     if isinstance(error, OSError):
@@ -149,7 +172,7 @@ def _words(error: OSError | ValueError) -> str:
 
 def _fresh(folder: Path, subfolders: list[Path]) -> None:
     """Remove what an interrupted preparation left, make the folders anew."""
-    for path in [*subfolders, folder / "inputs"]:
+    for path in [*subfolders, folder / "inputs", folder / "produced"]:
         if path.exists():
             shutil.rmtree(path, ignore_errors=True)
     for path in subfolders:
@@ -157,7 +180,7 @@ def _fresh(folder: Path, subfolders: list[Path]) -> None:
 
 
 def _place(path: str, folder: Path, work: Path) -> Path:
-    """Make the input appear at ``path``, relative to the working folder."""
+    """Make ``folder`` appear at ``path``, relative to the working folder."""
     try:
         target = work / safe_path(path.removeprefix("./").rstrip("/"))
     except ValueError as error:

@@ -24,6 +24,12 @@ class Settings(ServiceSettings):
     scheduler_url: str | None = Field(
         None, description="Operations address of the scheduler: leases when the bus is away."
     )
+    scheduler_credentials: Path | None = Field(
+        None, description='JSON file {"token"} for that address, where it asks for one.'
+    )
+    run_token_key: Path | None = Field(
+        None, description="File with the key that signs the tokens of runs; else they get none."
+    )
     gateway_url: str = Field("http://127.0.0.1:8470", description="What runs see as the service.")
     cache_bytes: int = Field(
         50 * 1024**3, ge=0, description="Size of the node cache; least recently used leave."

@@ -11,6 +11,7 @@ from stellwerk_history.metric_store import MetricStore
 from stellwerk_history.patching import Patches
 from stellwerk_history.queries import Queries
 from stellwerk_history.reading import Reader
+from stellwerk_history.series import SeriesReader
 from stellwerk_history.settings import Settings
 from stellwerk_history.store import ProjectionStore
 from stellwerk_history.stream import InOrder
@@ -60,7 +61,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     begin.hint()
 
     reader = Reader(queries, logs, metrics, objects, wakeups)
-    verbs = v.Verbs(queries, Patches(db), metrics, reader, wakeups, clock)
+    verbs = v.Verbs(queries, Patches(db), metrics, SeriesReader(db), reader, wakeups, clock)
     runtime.rpc("run-get", v.RunGet, verbs.run_get)
     runtime.rpc("run-list", v.RunList, verbs.run_list)
     runtime.rpc("run-events", v.RunEvents, verbs.run_events)
@@ -70,4 +71,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.rpc("build-log-read", v.BuildLogRead, verbs.build_log_read)
     runtime.rpc("run-files", v.FilesQuery, verbs.run_files)
     runtime.rpc("run-metrics", v.MetricsQuery, verbs.run_metrics)
+    runtime.rpc("metric-series", v.SeriesQuery, verbs.metric_series)
+    runtime.rpc("records-seen", v.RecordsSeen, verbs.records_seen)
+    runtime.rpc("run-ancestors", v.OfRun, verbs.run_ancestors)
     runtime.rpc("experiment-list", v.NamesQuery, verbs.experiment_list)

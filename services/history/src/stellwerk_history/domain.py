@@ -6,13 +6,14 @@ is decided by ``stellwerk.runstate`` alone; an event that may not come raises :c
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from stellwerk.api import ErrorView, RunView
 from stellwerk.events import (
     ArchiveFailed,
+    DatasetProduced,
     DatasetReady,
     Envelope,
     ExitSummary,
@@ -20,6 +21,7 @@ from stellwerk.events import (
     ImageFailed,
     ImageInfo,
     ImageReady,
+    ProducedDataset,
     ResolvedInput,
     RunArchived,
     RunAssigned,
@@ -60,6 +62,7 @@ class Detail(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    kind: Literal["script", "interactive"] = "script"
     started_at: datetime | None = None
     ended_at: datetime | None = None
     node_id: str | None = None
@@ -71,6 +74,7 @@ class Detail(BaseModel):
     image: ImageInfo | None = None
     build_log: tuple[str, int] | None = None
     inputs: dict[str, ResolvedInput] = {}
+    outputs: dict[str, ProducedDataset] = {}
     exit: ExitSummary | None = None
     outputs_manifest: str | None = None
     archive_manifest: str | None = None
@@ -143,7 +147,7 @@ def submit(envelope: Envelope, position: int, number: int) -> tuple[Run, Entry]:
         submitted_by=event.submitted_by,
         parent_run_id=event.parent_run_id,
         display_name=event.spec.display_name,
-        detail=Detail(phase=PHASES[S.NOT_STARTED], phase_since=envelope.time),
+        detail=Detail(kind=event.spec.kind, phase=PHASES[S.NOT_STARTED], phase_since=envelope.time),
     )
     return _entered(run, envelope)
 
@@ -256,7 +260,9 @@ def _learned(run: Run, state: RunState, envelope: Envelope) -> dict[str, Any]:
             log = {} if event.cached else {"build_log": (event.env_id, event.build)}
             return {"image": event.image, "warnings": _warned(old, event.image.warnings), **log}
         case DatasetReady():
-            return {"inputs": event.inputs}
+            return {"inputs": event.inputs, "warnings": _warned(old, event.warnings)}
+        case DatasetProduced():
+            return {"outputs": event.outputs, "warnings": _warned(old, event.warnings)}
         case RunAssigned():
             warnings = _warned(old, event.image.warnings)
             placed = {"node_id": event.node_id, "inputs": event.inputs, "image": event.image}

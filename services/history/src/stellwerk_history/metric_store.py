@@ -8,12 +8,13 @@ from typing import Any
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select
 from sqlalchemy.engine import Connection
 
 from stellwerk.api import MetricPoint
 from stellwerk_history import rows
-from stellwerk_history.records import Batch, MalformedBatchError, read_batch
+from stellwerk_history.progress import Counts, newest_attempts, read_counts, write_counts
+from stellwerk_history.records import Batch, MalformedBatchError, parse_batch, read_batch
 from stellwerk_history.tables import attempts, labels, latest, live_files, metrics, runs
 from stellwerk_kit.db import Database, Tx
 
@@ -38,10 +39,9 @@ class Message:
 
 @dataclass(slots=True)
 class _Attempt:
-    """What the messages of one attempt add."""
+    """What the messages of one attempt add; ``counts`` are the records of each writer so far."""
 
-    known: int
-    end: int
+    counts: Counts
     batches: list[Batch] = field(default_factory=list)
 
 
@@ -58,7 +58,7 @@ class MetricStore:
             found = _read(tx.conn, messages)
             _write_metrics(tx.conn, found)
             for (run_id, attempt), content in found.items():
-                _write_progress(tx.conn, run_id, attempt, content)
+                write_counts(tx.conn, run_id, attempt, content.counts)
                 _write_files(tx.conn, run_id, attempt, content)
                 _write_labels(tx.conn, run_id, content)
             _write_latest(tx.conn, found)
@@ -66,6 +66,10 @@ class MetricStore:
             return {run_id for run_id, _ in found}
 
         return await self._db.write(work)
+
+    async def position(self) -> int:
+        """How far the record stream has been read."""
+        return await self._db.read(lambda conn: rows.read_position(conn, CONSUMER))
 
     async def records(self, run_id: str, attempt: int) -> int:
         """How many records of an attempt have arrived."""
@@ -94,8 +98,7 @@ class MetricStore:
 
     async def newest_attempt(self, run_id: str) -> int:
         """The latest attempt that has logged anything, 0 if none has."""
-        query = select(func.max(attempts.c.attempt)).where(attempts.c.run_id == run_id)
-        return await self._db.read(lambda conn: int(conn.scalar(query) or 0))
+        return await self._db.read(lambda conn: newest_attempts(conn, [run_id]).get(run_id, 0))
 
     async def live_files(self, run_id: str, attempt: int) -> dict[str, tuple[int, str]]:
         """Files an attempt gave so far: path → size and digest."""
@@ -112,19 +115,19 @@ def _read(conn: Connection, messages: list[Message]) -> dict[tuple[str, int], _A
     for message in messages:
         key = (message.run_id, message.attempt)
         if key not in found:
-            here = and_(attempts.c.run_id == key[0], attempts.c.attempt == key[1])
-            known = int(conn.scalar(select(attempts.c.records).where(here)) or 0)
-            found[key] = _Attempt(known, known)
+            found[key] = _Attempt(read_counts(conn, *key))
         content = found[key]
         try:
-            batch = read_batch(message.body, content.end)
+            given = parse_batch(message.body)
         except MalformedBatchError as error:
             MALFORMED.labels("batch").inc()
             log.warning("batch left out", action="batch_malformed", run_id=key[0], error=str(error))
             continue
+        known = content.counts.get(given.writer, 0)
+        batch = read_batch(given, known, sum(content.counts.values()) - known)
         if batch.malformed:
             MALFORMED.labels("record").inc(batch.malformed)
-        content.end = batch.end
+        content.counts[given.writer] = batch.end
         content.batches.append(batch)
     return found
 
@@ -138,13 +141,6 @@ def _write_metrics(conn: Connection, found: dict[tuple[str, int], _Attempt]) -> 
     ]
     if values:
         conn.execute(insert(metrics), values)
-
-
-def _write_progress(conn: Connection, run_id: str, attempt: int, content: _Attempt) -> None:
-    here = and_(attempts.c.run_id == run_id, attempts.c.attempt == attempt)
-    if conn.execute(update(attempts).where(here).values(records=content.end)).rowcount == 0:
-        values = {"run_id": run_id, "attempt": attempt, "records": content.end}
-        conn.execute(insert(attempts).values(values))
 
 
 def _write_files(conn: Connection, run_id: str, attempt: int, content: _Attempt) -> None:

@@ -16,6 +16,7 @@ _LEFT_OUT = frozenset(
         "spec",
         "image",
         "inputs",
+        "outputs",
         "environment",
         "exit",
         "logs",
@@ -47,6 +48,9 @@ def _sentence(event: e.Event) -> str:
     match event:
         case e.ImageBuildStarted() | e.ImageReady() | e.DatasetReady():
             return _prepared(event)
+        case e.DatasetProduced():
+            kept = sum(each.dataset_id is not None for each in event.outputs.values())
+            return f"{kept} of {len(event.outputs)} outputs are datasets now."
         case e.RunAssigned():
             return f"Attempt {event.attempt} was given to node {event.node_id}."
         case e.RunRetrying():
@@ -60,6 +64,9 @@ def _sentence(event: e.Event) -> str:
         case e.RunCancelRequested():
             by = f" by {event.requested_by}" if event.requested_by else ""
             return f"Cancellation was requested{by}. {event.reason}".strip()
+        case e.RunEndReported():
+            by = f" by {event.reported_by}" if event.reported_by else ""
+            return f"{event.outcome}: reported{by}. {event.message}".strip()
         case e.RunArchived():
             return f"{event.files} files ({event.bytes} bytes) are verified and stored."
         case e.ModelRegistered():

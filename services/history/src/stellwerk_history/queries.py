@@ -28,7 +28,7 @@ from sqlalchemy.engine import Connection
 
 from stellwerk.answers import ExperimentView
 from stellwerk.api import Page, RunEventView, RunView
-from stellwerk_history import rows
+from stellwerk_history import family, rows
 from stellwerk_history.domain import Run, view
 from stellwerk_history.paging import (
     Order,
@@ -62,6 +62,7 @@ class RunFilter:
     property: str | None = None
     target: str | None = None
     parent_run_id: str | None = None
+    ancestor_run_id: str | None = None
     search: str | None = None
 
 
@@ -103,6 +104,10 @@ class Queries:
             return run, fitting([_event(row) for row in conn.execute(_EVENTS, values)])
 
         return await self._db.read(work)
+
+    async def ancestors(self, run_id: str) -> list[str]:
+        """Ids of a run's parent and everything above it."""
+        return await self._db.read(lambda conn: family.ancestors(conn, run_id))
 
     async def list_runs(
         self, wanted: RunFilter, order: Order, limit: int, cursor: str | None, now: datetime
@@ -215,6 +220,8 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(runs.c.target == wanted.target)
     if wanted.parent_run_id is not None:
         conditions.append(runs.c.parent_run_id == wanted.parent_run_id)
+    if wanted.ancestor_run_id is not None:
+        conditions.append(runs.c.run_id.in_(family.descendants(wanted.ancestor_run_id)))
     if wanted.search is not None:
         prefix = wanted.search.lower()
         conditions.append(

@@ -131,13 +131,15 @@ class Reader:
     async def _outputs(self, run: Run) -> list[RunFileView]:
         digest = run.detail.archive_manifest or run.detail.outputs_manifest
         manifest = await self._manifest(digest) if digest is not None else None
-        if manifest is not None:
-            return [
-                RunFileView(path=each.path, size=each.size, sha256=each.sha256)
-                for each in manifest.entries
-            ]
-        live = await self._metrics.live_files(run.state.run_id, run.state.attempt)
-        return [RunFileView(path=p, size=size, sha256=sha) for p, (size, sha) in live.items()]
+        files = {
+            each.path: RunFileView(path=each.path, size=each.size, sha256=each.sha256)
+            for each in (manifest.entries if manifest else ())
+        }
+        if manifest is None or run.detail.archive_manifest is None:
+            live = await self._metrics.live_files(run.state.run_id, run.state.attempt)
+            for path, (size, sha) in live.items():
+                files.setdefault(path, RunFileView(path=path, size=size, sha256=sha))
+        return list(files.values())
 
     async def _manifest(self, digest: str) -> Manifest | None:
         """A manifest, None for one that is not there or malformed."""

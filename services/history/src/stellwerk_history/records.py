@@ -1,7 +1,8 @@
 """What a run logged: a batch of its records as rows. Pure.
 
 The forms of records are in ``docs/run-protocol.md``. A record that breaks them is counted and
-left out: a run's own data must never stop its history.
+left out: a run's own data must never stop its history. Each writer of a run (its executor, every
+client that logs into it) numbers its records from 0; history puts them in one order, as they come.
 """
 
 import json
@@ -9,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+from stellwerk.ids import is_id
 from stellwerk.manifest import safe_path
 
 KINDS = frozenset({"scalar", "list", "row", "table"})
@@ -17,6 +19,8 @@ MAX_LABEL = 10_000
 MAX_RECORDS = 20_000
 MAX_INTEGER = 2**63
 MAX_FIRST = 2**31
+EXECUTOR = ""
+"""The writer that sends no name."""
 
 MetricRow = tuple[int, str, str, str, int | None, float]
 """sequence, name, kind, value as JSON, step, seconds since the epoch"""
@@ -26,9 +30,18 @@ class MalformedBatchError(ValueError):
     """The message is no batch of records."""
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A message that has the form of a batch."""
+
+    first: int
+    records: list[Any]
+    writer: str = EXECUTOR
+
+
 @dataclass(slots=True)
 class Batch:
-    """The new records of one message. ``end`` is the number of the record that comes next."""
+    """The new records of one message. ``end`` is the number of its writer's next record."""
 
     end: int
     metrics: list[MetricRow] = field(default_factory=list)
@@ -39,20 +52,30 @@ class Batch:
     malformed: int = 0
 
 
-def read_batch(body: bytes, known: int) -> Batch:
-    """The records numbered ``known`` or higher. Raises MalformedBatchError."""
+def parse_batch(body: bytes) -> Content:
+    """What a message says. Raises MalformedBatchError."""
     try:
         content = json.loads(body)
         first, records = content["first"], content["records"]
+        writer = content.get("writer", EXECUTOR)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MalformedBatchError('a batch is {"first": number, "records": [...]}') from error
     if type(first) is not int or not 0 <= first < MAX_FIRST or not isinstance(records, list):
         raise MalformedBatchError(f"first is {str(first)[:40]!r} or records is no list")
     if len(records) > MAX_RECORDS:
         raise MalformedBatchError(f"{len(records)} records; the limit is {MAX_RECORDS}")
-    batch = Batch(end=max(known, first + len(records)))
-    for number, record in enumerate(records, first):
-        if number >= known and not (isinstance(record, dict) and _take(batch, number, record)):
+    if writer != EXECUTOR and not (isinstance(writer, str) and is_id(writer)):
+        raise MalformedBatchError(f"writer is {str(writer)[:40]!r}, which is no id")
+    return Content(first, records, writer)
+
+
+def read_batch(content: Content, known: int, before: int = 0) -> Batch:
+    """The records numbered ``known`` or higher; ``before``: records of the run's other writers."""
+    batch = Batch(end=max(known, content.first + len(content.records)))
+    for number, record in enumerate(content.records, content.first):
+        if number < known:
+            continue
+        if not (isinstance(record, dict) and _take(batch, before + number, record)):
             batch.malformed += 1
     return batch
 
@@ -61,8 +84,8 @@ def _take(batch: Batch, number: int, record: dict[str, Any]) -> bool:
     match record.get("k"):
         case "metric":
             return _metric(batch, number, record)
-        case "image":
-            return _image(batch, number, record)
+        case "image" | "artifact":
+            return _artifact(batch, number, record)
         case "file":
             return _file(batch, record.get("n"), record)
         case "tag":
@@ -89,11 +112,11 @@ def _metric(batch: Batch, number: int, record: dict[str, Any]) -> bool:
     return True
 
 
-def _image(batch: Batch, number: int, record: dict[str, Any]) -> bool:
+def _artifact(batch: Batch, number: int, record: dict[str, Any]) -> bool:
     name, file = record.get("n"), record.get("f")
     if not _is_text(name, MAX_NAME) or not _file(batch, file, record):
         return False
-    batch.metrics.append((number + 1, name, "image", json.dumps(file), None, _time(record)))
+    batch.metrics.append((number + 1, name, record["k"], json.dumps(file), None, _time(record)))
     return True
 
 

@@ -143,12 +143,22 @@ latest = Table(
     Index("latest_experiment", "experiment", "name", "value", "position"),
 )
 
-# How many records of an attempt have arrived without a gap.
+# How many records of an attempt have arrived from its executor, without a gap.
 attempts = Table(
     "attempts",
     metadata,
     Column("run_id", _ID, primary_key=True),
     Column("attempt", Integer, primary_key=True),
+    Column("records", Integer, nullable=False),
+)
+
+# The same for other writers than the executor: clients that log into a run.
+writers = Table(
+    "writers",
+    metadata,
+    Column("run_id", _ID, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("writer", _ID, primary_key=True),
     Column("records", Integer, nullable=False),
 )
 

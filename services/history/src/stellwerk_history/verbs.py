@@ -12,7 +12,8 @@ from stellwerk_history.paging import parse_order
 from stellwerk_history.patching import Patches, not_found
 from stellwerk_history.queries import Queries, RunFilter, fitting
 from stellwerk_history.reading import Piece, Reader, Where
-from stellwerk_history.wakeups import MAX_WAIT_S, Wakeups, run_key
+from stellwerk_history.series import SeriesReader, Wanted
+from stellwerk_history.wakeups import MAX_WAIT_S, Wakeups, metric_key, run_key
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.rpc import RawReply
 
@@ -46,6 +47,7 @@ class RunList(Request):
     property: Text | None = None
     target: Text | None = None
     parent_run_id: Text | None = None
+    ancestor_run_id: Text | None = None
     search: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     order: Text = "newest"
     limit: Limit = 50
@@ -123,6 +125,35 @@ class MetricsQuery(Request):
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
 
 
+class SeriesQuery(Request):
+    """All values of a run's latest attempt, ``recursive`` those of all runs below it too."""
+
+    run_id: Text
+    name: Text | None = None
+    recursive: bool = False
+    cursor: Text | None = None
+
+
+class RecordsSeen(Request):
+    """Whether the record stream has been read up to a sequence; waits until it has."""
+
+    run_id: Text
+    position: Number
+    wait_s: WaitS = 0.0
+
+
+class SeenReply(View):
+    """Answer to :class:`RecordsSeen`."""
+
+    seen: bool
+
+
+class AncestorsReply(View):
+    """The parent first."""
+
+    run_ids: tuple[str, ...] = ()
+
+
 class NamesQuery(Request):
     """A page of names."""
 
@@ -138,11 +169,13 @@ class Verbs:
         queries: Queries,
         patches: Patches,
         metrics: MetricStore,
+        series: SeriesReader,
         reader: Reader,
         wakeups: Wakeups,
         clock: Clock,
     ) -> None:
-        self._queries, self._patches, self._metrics = queries, patches, metrics
+        self._queries, self._patches = queries, patches
+        self._metrics, self._series = metrics, series
         self._reader, self._wakeups, self._clock = reader, wakeups, clock
 
     async def run_get(self, request: RunGet) -> RunView:
@@ -223,6 +256,29 @@ class Verbs:
         shown = fitting(points[: request.limit])
         more = shown[-1].sequence if len(shown) < len(points) else None
         return MetricList(points=tuple(shown), next=more)
+
+    async def metric_series(self, request: SeriesQuery) -> RawReply:
+        """``metric-series``: JSON as it goes to the client."""
+        wanted = Wanted(request.run_id, request.name, request.recursive, request.cursor)
+        page = await self._series.page(wanted)
+        if page is None:
+            raise not_found(request.run_id)
+        return RawReply(page)
+
+    async def records_seen(self, request: RecordsSeen) -> SeenReply:
+        """``records-seen``."""
+
+        async def look() -> SeenReply | None:
+            reached = await self._metrics.position() >= request.position
+            return SeenReply(seen=True) if reached else None
+
+        keys = [metric_key(request.run_id)]
+        found = await self._wakeups.until(keys, request.wait_s, look)
+        return found or SeenReply(seen=False)
+
+    async def run_ancestors(self, request: OfRun) -> AncestorsReply:
+        """``run-ancestors``."""
+        return AncestorsReply(run_ids=tuple(await self._queries.ancestors(request.run_id)))
 
     async def experiment_list(self, request: NamesQuery) -> Page[ExperimentView]:
         """``experiment-list``."""

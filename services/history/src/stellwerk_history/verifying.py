@@ -73,15 +73,19 @@ class Verifier:
 
         Raises TroubleError ``outputs.missing``, ``outputs.malformed``, ``outputs.incomplete``.
         """
+        listed = await self._listed(pending, deadline)
+        known = {entry.path for entry in listed}
+        given = await self._given(pending)  # clients may give files to a run as well
+        return [*listed, *(entry for entry in given if entry.path not in known)]
+
+    async def _listed(self, pending: Pending, deadline: float) -> list[ManifestEntry]:
         digest = pending.exit.outputs_manifest if pending.exit else None
-        if digest is None:
-            return await self._given(pending)
-        if digest == Manifest().digest():
+        if digest in {None, Manifest().digest()}:
             return []
 
         async def check() -> list[ManifestEntry]:
             try:
-                manifest = await self._objects.get_manifest(digest)
+                manifest = await self._objects.get_manifest(str(digest))
             except NotFoundError as error:
                 raise TroubleError(
                     "outputs.missing", "The list of outputs is not in the object store."
@@ -178,7 +182,7 @@ class Verifier:
         return [entry] if entry is not None and entry.closed else []
 
     async def _given(self, pending: Pending) -> list[ManifestEntry]:
-        """Files an attempt gave before it was lost, those that are there."""
+        """Files that were given to an attempt while it ran, those that are there."""
         files = await self._metrics.live_files(pending.run_id, pending.attempt)
         entries = [
             ManifestEntry(path=path, size=size, sha256=sha) for path, (size, sha) in files.items()

@@ -21,6 +21,7 @@ from stellwerk.events import (
     ImageReady,
     RunArchived,
     RunCancelRequested,
+    RunEndReported,
     RunPreparing,
     RunQueued,
     RunStarted,
@@ -28,7 +29,7 @@ from stellwerk.events import (
     RunSubmitted,
 )
 from stellwerk.runstate import BEFORE_ATTEMPT, RunStatus
-from stellwerk_scheduler import endings, ticks
+from stellwerk_scheduler import endings, interactive, ticks
 from stellwerk_scheduler.facts import Drained, Fact, LeaseExpired, Tick
 from stellwerk_scheduler.model import Decision, Failure, Limits, Need, Run
 from stellwerk_scheduler.retries import LOST, RULES, failure_of
@@ -58,6 +59,8 @@ def _submitted(run: Run, _: RunSubmitted, at: Situation) -> Decisions:
         return []
     if at.refusal is not None:
         return [endings.failed(run, at.refusal)]
+    if run.spec.interactive:
+        return [interactive.begun(run, at.now)]
     needs: set[Need] = {"image", "dataset"} if run.spec.inputs else {"image"}
     return [_preparing(run, frozenset(needs), at)]
 
@@ -139,7 +142,15 @@ def _cancel(run: Run, fact: RunCancelRequested, at: Situation) -> Decisions:
     if run.placed:
         deadline = at.now + run.spec.grace_s + at.limits.cancel_s
         return [wanted, endings.stop(run, "canceled", at.now, at.limits, deadline)]
+    if run.state == RunStatus.RUNNING:
+        return [wanted, endings.finalizing(run, "Canceled", at.now, at.limits)]
     return [wanted]
+
+
+def _end_reported(run: Run, fact: RunEndReported, at: Situation) -> Decisions:
+    if not run.spec.interactive or run.state != RunStatus.RUNNING:
+        return []
+    return [interactive.reported(run, fact, at.now, at.limits)]
 
 
 def _started(run: Run, fact: AttemptStarted, at: Situation) -> Decisions:
@@ -230,6 +241,7 @@ def _tick(run: Run, _: Tick, at: Situation) -> Decisions:
 _DECIDERS: dict[type[Any], Callable[[Run, Any, Situation], Decisions]] = {
     RunSubmitted: _submitted,
     RunCancelRequested: _cancel,
+    RunEndReported: _end_reported,
     ImageReady: _image_ready,
     ImageFailed: _image_failed,
     DatasetReady: _dataset_ready,

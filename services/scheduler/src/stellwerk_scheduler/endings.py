@@ -50,7 +50,8 @@ def ended(run: Run, failure: Failure | None = None) -> Decision:
     known = run.failure or failure
     if known is not None:
         return failed(run, known)
-    return Decision(RunCompleted(**_terminal(run)), {**NO_TIMERS, **UNPLACED})
+    completed = RunCompleted(**_terminal(run), outputs=dict(run.spec.outputs))
+    return Decision(completed, {**NO_TIMERS, **UNPLACED})
 
 
 def finalizing(

@@ -12,6 +12,7 @@ from stellwerk.events import (
     ImageReady,
     RunArchived,
     RunCancelRequested,
+    RunEndReported,
     RunSubmitted,
 )
 
@@ -36,6 +37,7 @@ class Tick:
 Fact = (
     RunSubmitted
     | RunCancelRequested
+    | RunEndReported
     | ImageReady
     | ImageFailed
     | DatasetReady

@@ -22,6 +22,7 @@ from stellwerk.events import (
     NodeScaled,
     RunArchived,
     RunCancelRequested,
+    RunEndReported,
     RunSubmitted,
 )
 from stellwerk_kit.consumer import Handlers
@@ -35,7 +36,15 @@ from stellwerk_scheduler.tables import attempts
 
 CONSUMER = "scheduler-facts"
 OfRuns = ImageReady | ImageFailed
-OfRun = DatasetReady | DatasetFailed | AttemptStarted | AttemptExited | RunArchived | ArchiveFailed
+OfRun = (
+    RunEndReported
+    | DatasetReady
+    | DatasetFailed
+    | AttemptStarted
+    | AttemptExited
+    | RunArchived
+    | ArchiveFailed
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class FactHandlers:
         classes: tuple[type[Event], ...] = (
             RunSubmitted,
             RunCancelRequested,
+            RunEndReported,
             ImageReady,
             ImageFailed,
             DatasetReady,

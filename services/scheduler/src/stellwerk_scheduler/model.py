@@ -102,8 +102,8 @@ class Run:
 
     @property
     def placed(self) -> bool:
-        """Whether an attempt holds a slot."""
-        return self.state in PLACED
+        """Whether an attempt holds a slot. A run that a client drives never does."""
+        return self.state in PLACED and not self.spec.interactive
 
     @property
     def placeable(self) -> bool:

@@ -2,7 +2,7 @@
 
 from stellwerk.events import Event, RunFinalizing
 from stellwerk.runstate import RunStatus
-from stellwerk_scheduler import endings
+from stellwerk_scheduler import endings, interactive
 from stellwerk_scheduler.model import Decision, Failure, Limits, Run
 from stellwerk_scheduler.retries import STUCK
 
@@ -42,6 +42,8 @@ def overdue(run: Run, now: float, limits: Limits) -> list[Decision]:
     if run.state == RunStatus.FINALIZING:
         text = f"outputs and log could not be verified within {limits.finalizing_s:g} s"
         return [endings.ended(run, Failure("timeout.finalizing", text))]
+    if run.spec.interactive and run.state == RunStatus.RUNNING:
+        return [interactive.overdue(run, now, limits)]
     if not run.placed:
         return [Decision(None, {"deadline": None})]
     if run.cancel_requested:

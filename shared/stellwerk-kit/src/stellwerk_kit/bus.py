@@ -155,6 +155,20 @@ class Bus:
             ) from error
         return decode(subject, stored.headers, stored.data or b"")
 
+    async def last_sequence(self, stream: str, subject: str) -> int | None:
+        """Stream sequence of the latest message on one literal subject, None if there is none.
+
+        Raises ServiceUnavailableError when the broker does not tell.
+        """
+        try:
+            return (await self.js.get_last_msg(stream, subject)).seq
+        except NotFoundError:
+            return None
+        except (TimeoutError, NatsError, OSError) as error:
+            raise ServiceUnavailableError(
+                f"the broker does not tell what is on {subject}", code="bus.down"
+            ) from error
+
     async def publish_until_stored(
         self, subject: str, body: bytes, headers: dict[str, str]
     ) -> Published:

@@ -129,7 +129,7 @@ CONSUMERS = (
         workers=16,
     ),
     ConsumerSpec("environment-build-runs", "SW_EVENTS", ("sw.evt.run.*.preparing",)),
-    ConsumerSpec("dataset-runs", "SW_EVENTS", ("sw.evt.run.*.preparing",)),
+    ConsumerSpec("dataset-runs", "SW_EVENTS", ("sw.evt.run.*.preparing", "sw.evt.run.*.completed")),
     ConsumerSpec(
         "model-registry-runs",
         "SW_EVENTS",

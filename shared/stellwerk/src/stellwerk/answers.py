@@ -1,6 +1,7 @@
 """Answers of the REST API that are only lists; the bodies themselves are in ``stellwerk.api``."""
 
 from datetime import datetime
+from typing import Any
 
 from stellwerk.api import LogView, MetricPoint, RunFileView, View
 
@@ -22,6 +23,25 @@ class MetricList(View):
 
     points: tuple[MetricPoint, ...] = ()
     next: int | None = None
+
+
+class Series(View):
+    """Values of one metric of one run, as they were logged; ``kind`` as in MetricPoint."""
+
+    run_id: str
+    name: str
+    kind: str
+    values: list[Any]
+
+
+class SeriesPage(View):
+    """``GET /runs/{id}/series``; pass ``next`` as ``cursor`` for more.
+
+    A series goes on where a later one has the same run and name.
+    """
+
+    series: tuple[Series, ...] = ()
+    next: str | None = None
 
 
 class ExperimentView(View):

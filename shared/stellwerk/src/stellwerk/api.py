@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.events.attempt import ExitSummary
-from stellwerk.events.dataset import ResolvedInput
+from stellwerk.events.dataset import ProducedDataset, ResolvedInput
 from stellwerk.events.image import ImageInfo
 from stellwerk.ids import MODEL_NAME_PATTERN
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.runspec import ComputeName, Digest, Name, RelativePath, RunSpec, Spec, Tags
+from stellwerk.tabular_definition import TabularDefinition
 
 T = TypeVar("T")
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
@@ -80,12 +81,14 @@ class RunView(View):
     """A run as users see it.
 
     ``phases`` maps preparing, scaling, starting, running, post_processing to seconds, growing
-    while the phase lasts. ``sequence`` is the last event's number. ``spec`` is left out of lists.
+    while the phase lasts. ``sequence`` is the last event's number. ``outputs`` are known a moment
+    after the end. ``spec`` is left out of lists.
     """
 
     run_id: str
     experiment: str
     status: str
+    kind: Literal["script", "interactive"] = "script"
     sequence: int = 0
     number: int | None = None
     display_name: str | None = None
@@ -105,6 +108,7 @@ class RunView(View):
     properties: dict[str, str | None] = {}
     image: ImageInfo | None = None
     inputs: dict[str, ResolvedInput] = {}
+    outputs: dict[str, ProducedDataset] = {}
     exit: ExitSummary | None = None
     outputs_manifest: str | None = None
     archive_manifest: str | None = None
@@ -151,10 +155,10 @@ class RunFileView(View):
 
 
 class MetricPoint(View):
-    """One logged value. ``kind`` is scalar, list, row, table or image."""
+    """One logged value. That of an image or another artifact is the name of its file."""
 
     name: str
-    kind: Literal["scalar", "list", "row", "table", "image"]
+    kind: Literal["scalar", "list", "row", "table", "image", "artifact"]
     value: object
     step: int | None = None
     time: datetime
@@ -238,13 +242,33 @@ class DatasetPaths(Spec):
     paths: Annotated[tuple[DatastorePath, ...], Field(min_length=1, max_length=1000)]
 
 
-DatasetSource = Annotated[DatasetFiles | DatasetUrls | DatasetPaths, Field(discriminator="kind")]
+class DatasetPart(Spec):
+    """The files of another dataset, or those of them at ``paths``."""
+
+    kind: Literal["dataset"] = "dataset"
+    dataset_id: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    paths: (
+        Annotated[
+            tuple[Annotated[str, StringConstraints(min_length=1, max_length=4096)], ...],
+            Field(min_length=1, max_length=100_000),
+        ]
+        | None
+    ) = None
+
+
+DatasetSource = Annotated[
+    DatasetFiles | DatasetUrls | DatasetPaths | DatasetPart, Field(discriminator="kind")
+]
 
 
 class DatasetRequest(Spec):
-    """Body of ``POST /api/v1/datasets``: make a dataset; no name yet."""
+    """Body of ``POST /api/v1/datasets``: make a dataset; no name yet.
+
+    With ``tabular`` it is a table made of the files.
+    """
 
     source: DatasetSource
+    tabular: TabularDefinition | None = None
 
 
 class DatasetRegisterRequest(Spec):
@@ -259,8 +283,9 @@ class DatasetRegisterRequest(Spec):
 class DatasetView(View):
     """A dataset; ``name`` and ``version`` are None until it is registered.
 
-    ``bytes`` is None while web files have not been read. ``created`` in the answer to a
-    registration tells a new version from one that had the same content.
+    ``tabular`` says how a table is made of the files, None for a dataset of files. ``bytes`` is
+    None while web files have not been read. ``created`` in the answer to a registration tells a
+    new version from one that had the same content.
     """
 
     dataset_id: str
@@ -271,17 +296,22 @@ class DatasetView(View):
     files: int
     bytes: int | None = None
     source: str
+    tabular: TabularDefinition | None = None
     created_at: datetime
     created: bool = True
 
 
 class DatasetFileView(View):
-    """One file of a dataset; ``sha256`` is known once it has been read."""
+    """One file of a dataset; ``sha256`` is known once it has been read.
+
+    ``instead``: where a web file was read, if not from its own ``url``.
+    """
 
     path: str
     size: int | None = None
     sha256: str | None = None
     url: str | None = None
+    instead: str | None = None
 
 
 class DatastoreUploadRequest(Spec):
@@ -454,6 +484,33 @@ class ModelView(View):
     bytes: int
     lineage: ModelLineage = ModelLineage()
     created_at: datetime
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+MAX_SECRET_BYTES = 25 * 1024
+
+
+class SecretRequest(Spec):
+    """Body of ``PUT /api/v1/secrets/{name}``: at most 25 KiB of text, shown nowhere."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    value: str = Field(repr=False)
+
+
+class SecretView(View):
+    """A secret without its value."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class SecretValueView(SecretView):
+    """A secret with its value: the answer of ``GET /api/v1/secrets/{name}`` alone."""
+
+    value: str = Field(repr=False)
 
 
 # --- the platform -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from stellwerk.api import ComputePatch, ComputeRequest, ComputeView
 from stellwerk.client import segment
@@ -65,14 +65,7 @@ class ComputeTarget:
 
     def __new__(cls, workspace: "Workspace", name: str) -> "AmlCompute":
         """Look the cluster up. Raises ComputeTargetException where there is none."""
-        try:
-            view = workspace.client.get(f"/compute/{segment(name)}", ComputeView)
-        except NotFoundError as error:
-            raise ComputeTargetException(
-                f"ComputeTargetNotFound: Compute Target with name {name} not found in provided "
-                "workspace"
-            ) from error
-        return AmlCompute.of_view(workspace, view)
+        return AmlCompute.of_view(workspace, lookup(workspace, name))
 
     @staticmethod
     def create(
@@ -101,9 +94,9 @@ class AmlCompute(ComputeTarget):
         return f"AmlCompute(workspace={self.workspace!r}, name={self.name!r}, type={self.type!r})"
 
     @classmethod
-    def of_view(cls, workspace: "Workspace", view: ComputeView) -> "AmlCompute":
+    def of_view(cls, workspace: "Workspace", view: ComputeView) -> Self:
         """The platform's answer as an object."""
-        compute = object.__new__(AmlCompute)
+        compute = object.__new__(cls)
         compute.workspace, compute.name, compute._view = workspace, view.name, view
         return compute
 
@@ -125,6 +118,7 @@ class AmlCompute(ComputeTarget):
         remote_login_port_public_access: str | None = None,
         identity_type: str | None = None,
         identity_id: list[str] | None = None,
+        location: str | None = None,
         *,
         slots_per_node: int = 1,
     ) -> AmlComputeProvisioningConfiguration:
@@ -135,7 +129,7 @@ class AmlCompute(ComputeTarget):
         """
         del admin_username, admin_user_password, admin_user_ssh_key
         del vnet_resourcegroup_name, vnet_name, subnet_name
-        del remote_login_port_public_access, identity_type, identity_id
+        del remote_login_port_public_access, identity_type, identity_id, location
         if max_nodes is None:
             raise ComputeTargetException(
                 "max_nodes is missing; say how many nodes the cluster may have",
@@ -170,7 +164,7 @@ class AmlCompute(ComputeTarget):
 
     def refresh_state(self) -> None:
         """Ask the platform. Raises ComputeTargetException where the cluster is gone."""
-        self._view = AmlCompute(self.workspace, self.name)._view  # noqa: SLF001 - same class
+        self._view = lookup(self.workspace, self.name)
 
     def get_status(self) -> AmlComputeStatus:
         """The cluster's state now."""
@@ -222,16 +216,19 @@ class AmlCompute(ComputeTarget):
 
     def update(
         self,
-        min_nodes: int | None = None,
-        max_nodes: int | None = None,
-        idle_seconds_before_scaledown: int | None = None,
+        min_nodes: int | str | None = None,
+        max_nodes: int | str | None = None,
+        idle_seconds_before_scaledown: int | str | None = None,
     ) -> None:
-        """Change the scale settings; None leaves one as it is."""
+        """Change the scale settings; None leaves one as it is, numbers may be texts."""
+        given = {
+            "min_nodes": min_nodes,
+            "max_nodes": max_nodes,
+            "idle_seconds_before_scaledown": idle_seconds_before_scaledown,
+        }
         with naming_the_field():
             patch = ComputePatch(
-                min_nodes=min_nodes,
-                max_nodes=max_nodes,
-                idle_seconds_before_scaledown=idle_seconds_before_scaledown,
+                **{name: _number(name, value) for name, value in given.items() if value is not None}
             )
         path = f"/compute/{segment(self.name)}"
         self._view = self.workspace.client.call("PATCH", path, ComputeView, body=patch)
@@ -239,6 +236,17 @@ class AmlCompute(ComputeTarget):
     def delete(self) -> None:
         """Remove the cluster. Raises ConflictError while it has runs."""
         self.workspace.client.call("DELETE", f"/compute/{segment(self.name)}", ComputeView)
+
+
+def lookup(workspace: "Workspace", name: str) -> ComputeView:
+    """The cluster as the platform sees it. Raises ComputeTargetException where there is none."""
+    try:
+        return workspace.client.get(f"/compute/{segment(name)}", ComputeView)
+    except NotFoundError as error:
+        raise ComputeTargetException(
+            f"ComputeTargetNotFound: Compute Target with name {name} not found in provided "
+            "workspace"
+        ) from error
 
 
 def _number(field: str, value: int | str) -> int:

@@ -3,6 +3,7 @@
 StellwerkError
 ├── UserError                 what the caller gave is wrong; carries field and code
 │   ├── NotFoundError         names something that does not exist
+│   ├── DatasetTimestampMissingError  v1 name: no column says when a row happened
 │   └── ConflictError         exists already, or is in a state that forbids it
 ├── AuthenticationError       missing or wrong token
 ├── ServiceUnavailableError   the platform cannot answer now; retry after ``retry_after_s``
@@ -12,7 +13,11 @@ StellwerkError
 └── ProtocolError             an answer or a message that breaks the contract
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
+
+spoken_as: Callable[[type[Exception], str | None], type[Exception]] | None = None
+"""Set by a compatibility layer: the subclass to raise for a class of this tree and a code."""
 
 
 class StellwerkError(Exception):
@@ -22,6 +27,12 @@ class StellwerkError(Exception):
     """
 
     code = "error"
+
+    def __new__(cls, *args: object, **kwargs: Any) -> Self:
+        """Make an object of the class, or of the subclass that ``spoken_as`` chooses."""
+        chosen: Any = spoken_as(cls, kwargs.get("code") or cls.code) if spoken_as else cls
+        error: Self = super().__new__(chosen, *args)
+        return error
 
     def __init__(self, message: str, *, code: str | None = None, field: str | None = None) -> None:
         super().__init__(message)
@@ -46,6 +57,12 @@ class ConflictError(UserError):
     """The thing exists already, or its state forbids the request."""
 
     code = "conflict"
+
+
+class DatasetTimestampMissingError(UserError):
+    """The dataset has no column that says when a row happened."""
+
+    code = "dataset.timestamp_missing"
 
 
 class AuthenticationError(StellwerkError):

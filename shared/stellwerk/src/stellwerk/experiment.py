@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from stellwerk import labels
 from stellwerk.api import RunRequest, RunView
+from stellwerk.client import segment
 from stellwerk.errors import UserError
+from stellwerk.git_facts import git_properties
 from stellwerk.ids import new_id
 from stellwerk.refusals import naming_the_field
 from stellwerk.run import Run
@@ -29,7 +31,16 @@ class Experiment:
         return f"Experiment(Name: {self.name},\nWorkspace: {self.workspace.name})"
 
     def _repr_html_(self) -> str:
-        return f"<b>Experiment</b> {escape(self.name)} in {escape(self.workspace.name)}"
+        link = f'<a href="{escape(self.get_portal_url())}" target="_blank" rel="noopener">'
+        return (
+            "<table><tr><th>Name</th><th>Workspace</th><th>Details</th></tr><tr>"
+            f"<td>{escape(self.name)}</td><td>{escape(self.workspace.name)}</td>"
+            f"<td>{link}Runs</a></td></tr></table>"
+        )
+
+    def get_portal_url(self) -> str:
+        """Address of the page that lists the experiment's runs; it asks for a token."""
+        return f"{self.workspace.get_portal_url()}/{segment(self.name)}"
 
     def submit(
         self,
@@ -56,10 +67,13 @@ class Experiment:
         client = self.workspace.client
         source = upload_snapshot(client, Path(config.source_directory), show=show_progress)
         spec = config.spec(client, source.digest, labels.texts(tags))
+        spec = spec.model_copy(update={"properties": git_properties(Path(config.source_directory))})
         with naming_the_field():
             request = RunRequest(experiment=self.name, spec=spec)
         view = client.call("POST", "/runs", RunView, body=request, key=new_id())
-        return Run.of_view(self.workspace, view)
+        run = Run.of_view(self.workspace, view)
+        config.submitted(run)
+        return run
 
     def get_runs(
         self,

@@ -9,6 +9,7 @@ import uuid
 ID_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,254}$"
 MODEL_NAME_PATTERN = r"^[a-zA-Z0-9][A-Za-z0-9_.-]{0,254}$"
+VAULT_NAME_PATTERN = r"^[A-Za-z0-9-]{1,127}$"
 
 _ID = re.compile(ID_PATTERN)
 _NAMESPACE = uuid.UUID("6f1c0a52-5d0e-4b0b-9a55-7f6b2f6d3a10")

@@ -15,6 +15,11 @@ def filters(given: Labels | str | None) -> list[str]:
     return [name if value is None else f"{name}={value}" for name, value in given.items()]
 
 
+def pairs(given: Sequence[str | Sequence[str]] | None) -> list[str]:
+    """v1's other way to filter, a list of texts (is there) and pairs (has this value)."""
+    return [each if isinstance(each, str) else "=".join(each) for each in given or ()]
+
+
 def first(wanted: Sequence[str]) -> str | None:
     """The filter that the API applies."""
     return wanted[0] if wanted else None

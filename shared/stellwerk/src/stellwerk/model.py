@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from stellwerk import labels
 from stellwerk.answers import FileList
@@ -48,7 +48,7 @@ class Model:
         self._view = workspace.client.get(f"/models/{segment(name)}", ModelView, params)
 
     @classmethod
-    def of_view(cls, workspace: "Workspace", view: ModelView) -> "Model":
+    def of_view(cls, workspace: "Workspace", view: ModelView) -> Self:
         """The platform's answer as an object."""
         model = object.__new__(cls)
         model._workspace, model._view = workspace, view
@@ -66,7 +66,7 @@ class Model:
         datasets: "list[tuple[str, FileDataset]] | None" = None,
         model_framework: str | None = None,
         model_framework_version: str | None = None,
-    ) -> "Model":
+    ) -> Self:
         """Make a model version of a local file or folder, stored under its own last name."""
         files = hashed(_local_files(Path(model_path)))
         upload(workspace.client, files, label=f"Model {model_name}", show=sys.stderr.isatty())
@@ -90,23 +90,23 @@ class Model:
         workspace: "Workspace",
         name: str | None = None,
         tags: "list[str | list[str]] | None" = None,
-        properties: None = None,
+        properties: "list[str | list[str]] | None" = None,
         run_id: str | None = None,
         latest: bool = False,
-    ) -> "list[Model]":
+    ) -> "list[Self]":
         """Model versions, newest first; a tag is a text (has it) or a pair (has this value).
+
+        So is a property.
 
         ``latest``: only the newest version of each name.
         """
-        del properties
-        wanted = [each if isinstance(each, str) else "=".join(each) for each in tags or ()]
+        wanted, having = labels.pairs(tags), labels.pairs(properties)
         params = {"name": name, "tag": labels.first(wanted), "run_id": run_id}
-        client = workspace.client
-        views = [*client.pages("/models", ModelView, params)]
-        if not any(params.values()) and not latest:  # without a filter the API names the newest
-            each_name = [view.name for view in views]
-            views = [v for n in each_name for v in client.pages("/models", ModelView, {"name": n})]
-        views = [view for view in views if labels.fits(view.tags, wanted)]
+        views = [
+            view
+            for view in workspace.client.pages("/models", ModelView, params)
+            if labels.fits(view.tags, wanted) and labels.fits(view.properties, having)
+        ]
         if latest:
             newest = {v.name: v for v in sorted(views, key=lambda view: view.version)}
             views = [*newest.values()]

@@ -5,7 +5,13 @@ from typing import Any
 
 from stellwerk.api import RunView
 from stellwerk.environment_spec import EnvironmentDefinition
-from stellwerk.runspec import EnvironmentReference, InputArgument, RunSpec, SnapshotSource
+from stellwerk.runspec import (
+    EnvironmentReference,
+    InputArgument,
+    OutputArgument,
+    RunSpec,
+    SnapshotSource,
+)
 
 
 def details(view: RunView, logs: dict[str, str]) -> dict[str, Any]:
@@ -31,7 +37,19 @@ def details(view: RunView, logs: dict[str, str]) -> dict[str, Any]:
             }
             for name, each in view.inputs.items()
         ],
-        "outputDatasets": [],
+        "outputDatasets": [
+            {
+                "identifier": {"savedId": each.dataset_id, "registeredId": each.name},
+                "dataset": {"id": each.dataset_id, "name": each.name, "version": each.version},
+                "outputType": "RunOutput",
+                "outputDetails": {
+                    "outputName": name,
+                    "datastore": each.datastore,
+                    "path": each.path,
+                },
+            }
+            for name, each in view.outputs.items()
+        ],
         "runDefinition": run_definition(view) if view.spec else {},
         "logFiles": logs,
         "submittedBy": view.submitted_by,
@@ -57,7 +75,7 @@ def run_definition(view: RunView) -> dict[str, Any]:
         "jobName": spec.display_name,
         "maxRunDurationSeconds": spec.max_duration_s,
         "data": {name: each.model_dump(mode="json") for name, each in spec.inputs.items()},
-        "outputData": {},
+        "outputData": {name: each.model_dump(mode="json") for name, each in spec.outputs.items()},
         "dataReferences": {},
         "environment": _environment(view, spec),
         "environmentVariables": dict(spec.environment_variables),
@@ -66,13 +84,20 @@ def run_definition(view: RunView) -> dict[str, Any]:
             "directoriesToWatch": ["logs"],
             "snapshotProject": True,
         },
-        "docker": {"useDocker": False},
+        "docker": {"useDocker": False, "sharedVolumes": True, "shmSize": "2g", "arguments": []},
+        "mpi": {"processCountPerNode": 1, "nodeCount": 1},
+        "pyTorch": {"communicationBackend": None, "processCount": None},
+        "tensorflow": {"workerCount": 1, "parameterServerCount": 1},
         "amlCompute": {"name": None, "vmSize": None},
     }
 
 
 def _properties(view: RunView) -> dict[str, str | None]:
     properties = dict(view.properties)
+    kind = "local" if view.target == "local" else "amlctrain"
+    properties.setdefault("_azureml.ComputeTargetType", kind)
+    properties.setdefault("ProcessInfoFile", "azureml-logs/process_info.json")
+    properties.setdefault("ProcessStatusFile", "azureml-logs/process_status.json")
     if view.spec is not None and isinstance(view.spec.source, SnapshotSource):
         properties.setdefault("ContentSnapshotId", view.spec.source.snapshot)
     return properties
@@ -107,6 +132,8 @@ def _environment(view: RunView, spec: RunSpec) -> dict[str, Any]:
 def _argument(argument: object) -> str:
     if isinstance(argument, InputArgument):
         return f"DatasetConsumptionConfig:{argument.input}"
+    if isinstance(argument, OutputArgument):
+        return f"DatasetOutputConfig:{argument.output}"
     return str(argument)
 
 

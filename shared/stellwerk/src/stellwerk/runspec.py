@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.ids import NAME_PATTERN
+from stellwerk.tabular_definition import TabularDefinition
 
 MAX_INLINE_SOURCE_BYTES = 64 * 1024
 MAX_ARGUMENTS = 1000
@@ -40,7 +41,13 @@ class InputArgument(Spec):
     input: VariableName
 
 
-Argument = str | int | float | bool | InputArgument
+class OutputArgument(Spec):
+    """An argument that becomes the folder of an output."""
+
+    output: VariableName
+
+
+Argument = str | int | float | bool | InputArgument | OutputArgument
 
 
 class DatasetInput(Spec):
@@ -54,6 +61,38 @@ class DatasetInput(Spec):
     version: Annotated[int, Field(ge=1)] | None = None
     mode: Literal["mount", "download", "direct"] = "mount"
     path: RelativePath | None = None
+
+
+class OutputRegistration(Spec):
+    """The name that an output's dataset gets, as its next version, when the run has completed."""
+
+    name: Name
+    description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    tags: Tags = {}
+
+
+class DatasetOutput(Spec):
+    """A folder the run fills, which becomes a dataset when the run has completed.
+
+    Its files get paths in a datastore: below ``path``, where ``{run-id}`` and ``{output-name}``
+    stand for themselves. Files that are there already are replaced if ``overwrite`` or in mode
+    ``mount``; otherwise nothing of the output is kept and the run gets a warning. The folder is
+    ``path_on_compute`` within the run's working folder, or one of the platform's choice.
+    ``tabular`` makes the dataset a table.
+    """
+
+    datastore: Name = "workspaceblobstore"
+    path: RelativePath = "dataset/{run-id}/{output-name}"
+    mode: Literal["mount", "upload"] = "mount"
+    overwrite: bool = False
+    path_on_compute: RelativePath | None = None
+    register_as: OutputRegistration | None = None
+    tabular: TabularDefinition | None = None
+
+    def place(self, run_id: str, name: str) -> str:
+        """The folder of the datastore that the files of output ``name`` get."""
+        path = self.path.replace("{run-id}", run_id).replace("{output-name}", name)
+        return path.strip("/")
 
 
 class InlineSource(Spec):
@@ -94,13 +133,19 @@ class Resources(Spec):
 
 
 class RunSpec(Spec):
-    """One training run: script or command, arguments, inputs, environment, target, limits."""
+    """One training run: script or command, arguments, inputs, environment, target, limits.
 
-    source: InlineSource | SnapshotSource
+    An ``interactive`` run has no process of the platform: a client (a notebook) drives it, reports
+    its records and files, and says when it ends. It may have a ``source``, for the record.
+    """
+
+    kind: Literal["script", "interactive"] = "script"
+    source: InlineSource | SnapshotSource | None = None
     script: RelativePath | None = None
     command: tuple[str, ...] | None = None
     arguments: tuple[Argument, ...] = Field(default=(), max_length=MAX_ARGUMENTS)
     inputs: dict[VariableName, DatasetInput] = Field(default_factory=dict, max_length=100)
+    outputs: dict[VariableName, DatasetOutput] = Field(default_factory=dict, max_length=100)
     environment: EnvironmentReference | EnvironmentDefinition = Field(
         default_factory=EnvironmentDefinition
     )
@@ -115,8 +160,17 @@ class RunSpec(Spec):
     properties: Tags = Field(default_factory=dict, max_length=200)
     display_name: Annotated[str, StringConstraints(max_length=255)] | None = None
 
+    @property
+    def interactive(self) -> bool:
+        """Whether a client drives the run."""
+        return self.kind == "interactive"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.interactive:
+            return self._driven_by_a_client()
+        if self.source is None:
+            raise PydanticCustomError("source.missing", "give the source: inline or a snapshot")
         if (self.script is None) == (self.command is None):
             raise ValueError("give exactly one of script and command")
         if self.command is not None and not self.command:
@@ -126,6 +180,13 @@ class RunSpec(Spec):
                 raise ValueError(
                     f"arguments[{index}] names input {argument.input!r}, which inputs does not have"
                 )
+            if isinstance(argument, OutputArgument) and argument.output not in self.outputs:
+                raise ValueError(
+                    f"arguments[{index}] names output {argument.output!r}, which outputs does not "
+                    "have"
+                )
+        if both := sorted(self.inputs.keys() & self.outputs.keys()):
+            raise ValueError(f"{both[0]!r} is both an input and an output; rename one")
         inline = self.source.inline if isinstance(self.source, InlineSource) else None
         if inline is not None and self.script is not None and self.script not in inline:
             raise PydanticCustomError(
@@ -133,4 +194,14 @@ class RunSpec(Spec):
                 "script {script} is not in source.inline, which has {files}",
                 {"script": repr(self.script), "files": ", ".join(sorted(inline))},
             )
+        return self
+
+    def _driven_by_a_client(self) -> Self:
+        for name in ("script", "command", "arguments", "inputs"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: an interactive run has none, nothing is started for it; leave it out"
+                )
+        if self.target != "local":
+            raise ValueError("target: an interactive run uses no cluster; leave it out")
         return self

@@ -45,7 +45,8 @@ TRANSITIONS: dict[type[Event], tuple[frozenset[RunStatus], RunStatus | None]] = 
     run_events.RunQueued: (frozenset({S.PREPARING, S.PROVISIONING}), S.QUEUED),
     run_events.RunProvisioning: (frozenset({S.QUEUED}), S.PROVISIONING),
     run_events.RunAssigned: (frozenset({S.QUEUED, S.PROVISIONING}), S.STARTING),
-    run_events.RunStarted: (frozenset({S.STARTING}), S.RUNNING),
+    # From NotStarted: an interactive run, which needs nothing prepared and no node.
+    run_events.RunStarted: (frozenset({S.STARTING, S.NOT_STARTED}), S.RUNNING),
     # In any live state: an attempt that was given up may come back while the run waits again.
     run_events.RunStopRequested: (LIVE, None),
     run_events.AttemptLost: (frozenset(PLACED), None),
@@ -102,6 +103,8 @@ def evolve(state: RunState, event: Event) -> RunState:
         )
     if isinstance(event, run_events.RunAssigned):
         return replace(state, state=S.STARTING, attempt=event.attempt, not_responding=False)
+    if isinstance(event, run_events.RunStarted):
+        return replace(state, state=S.RUNNING, attempt=event.attempt, not_responding=False)
     if isinstance(event, run_events.AttemptLost):
         return replace(state, not_responding=True)
     if after is None:

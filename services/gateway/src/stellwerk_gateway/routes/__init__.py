@@ -12,8 +12,11 @@ from stellwerk_gateway.routes import (
     info,
     models,
     run_files,
+    run_records,
     runs,
+    secrets,
 )
+from stellwerk_gateway.run_scope import scope_of
 
 
 def api() -> APIRouter:
@@ -22,9 +25,20 @@ def api() -> APIRouter:
     bearer = Depends(HTTPBearer(auto_error=False, description="A token of the tokens file."))
     router = APIRouter(
         prefix="/api/v1",
-        dependencies=[bearer],
+        dependencies=[bearer, Depends(scope_of)],
         responses=documented(401, 403, 422, 429, 500, 503),
     )
-    for module in (info, runs, run_files, blobs, datasets, environments, compute, models):
+    for module in (
+        info,
+        runs,
+        run_files,
+        run_records,
+        blobs,
+        datasets,
+        environments,
+        compute,
+        models,
+        secrets,
+    ):
         router.include_router(module.router)
     return router

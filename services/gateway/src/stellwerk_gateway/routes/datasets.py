@@ -29,6 +29,7 @@ from stellwerk_gateway.fields import (
 from stellwerk_gateway.platform import Here, Platform
 from stellwerk_gateway.problems import documented
 from stellwerk_gateway.replies import UnregisteredView
+from stellwerk_gateway.run_scope import Within
 from stellwerk_gateway.wrapped import NamedUpload, Registration
 
 router = APIRouter(tags=["datasets"])
@@ -143,9 +144,10 @@ async def get_dataset_file(dataset_id: DatasetId, path: FilePath, platform: Here
     responses=documented(400, 408, 409, 413, 415),
 )
 async def upload_files(
-    datastore: DatastoreName, body: DatastoreUploadRequest, platform: Here
+    datastore: DatastoreName, body: DatastoreUploadRequest, platform: Here, scope: Within
 ) -> DatastoreUploadView:
     """Gives uploaded blobs paths; files that are there with other content need `overwrite`."""
+    scope.overwrite(body.overwrite)
     request = NamedUpload(name=datastore, request=body)
     return await platform.send("dataset", "datastore-upload", request, DatastoreUploadView)
 
@@ -158,6 +160,24 @@ async def list_datastore_files(
     return await platform.ask(
         "dataset", "datastore-files", Page[DatasetFileView], name=datastore, **query.model_dump()
     )
+
+
+@router.get(
+    "/datastores/{datastore}/files/{path:path}",
+    status_code=307,
+    response_class=Response,
+    summary="Download a file of a datastore",
+    responses=documented(404),
+)
+async def get_datastore_file(datastore: DatastoreName, path: FilePath, platform: Here) -> Response:
+    """A redirect to the object store, valid for 15 minutes."""
+    name = relative_path(path)
+    page = await platform.ask(
+        "dataset", "datastore-files", Page[DatasetFileView], name=datastore, prefix=name, limit=1
+    )
+    if not page.items or page.items[0].path != name or page.items[0].sha256 is None:
+        raise no_file(path)
+    return to_blob(platform, page.items[0].sha256, name)
 
 
 async def _find(platform: Platform, dataset_id: str, path: str) -> DatasetFileView:

@@ -20,6 +20,7 @@ PROBES = {
     "dataset": "dataset-list",
     "environment-build": "environment-list",
     "model-registry": "model-list",
+    "keyvault": "secret-list",
 }
 """A cheap question for each service that answers questions."""
 

@@ -21,6 +21,7 @@ from stellwerk_gateway.fields import (
 )
 from stellwerk_gateway.platform import BEST_EFFORT_S, Here
 from stellwerk_gateway.problems import documented
+from stellwerk_gateway.run_scope import Within
 from stellwerk_gateway.submission import find_run
 
 REGISTER_WAIT_S = 20.0
@@ -44,9 +45,12 @@ class ModelQuery(PageQuery):
     responses=documented(400, 404, 408, 409, 413, 415),
 )
 async def register_model(
-    body: Annotated[ModelRequest, Body(openapi_examples=examples.MODEL)], platform: Here
+    body: Annotated[ModelRequest, Body(openapi_examples=examples.MODEL)],
+    platform: Here,
+    scope: Within,
 ) -> ModelView:
     """The next version of a name, from a run's files or from uploaded blobs."""
+    await scope.model(body)
     if body.run_id is not None:
         # Without this the owner would wait for a run that nobody knows.
         await find_run(platform, body.run_id, timeout_s=BEST_EFFORT_S, stale=True)
@@ -57,7 +61,7 @@ async def register_model(
 
 @router.get("/models", summary="List models")
 async def list_models(query: Annotated[ModelQuery, Query()], platform: Here) -> Page[ModelView]:
-    """The latest version of each model, or all versions that fit."""
+    """All versions that fit, by name, the latest of a name first."""
     fields = query.model_dump() | {"tag": one_label(query.tag)}
     return await platform.ask("model-registry", "model-list", Page[ModelView], **fields)
 

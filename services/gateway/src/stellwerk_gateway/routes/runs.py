@@ -13,11 +13,13 @@ from stellwerk.errors import NotFoundError, ServiceUnavailableError
 from stellwerk.runstate import RunStatus
 from stellwerk_gateway import examples
 from stellwerk_gateway.fields import OneLabel, PageQuery, RunId, one_label
+from stellwerk_gateway.interactive import until_begun
 from stellwerk_gateway.names import checked_name
 from stellwerk_gateway.platform import BEST_EFFORT_S, Here, Platform, Who
 from stellwerk_gateway.precheck import precheck
 from stellwerk_gateway.problems import documented
 from stellwerk_gateway.replies import QueueReply
+from stellwerk_gateway.run_scope import Within
 from stellwerk_gateway.streams import LiveResponse, RunEvents, sse
 from stellwerk_gateway.submission import accept, cancel, find_run, submission
 
@@ -37,6 +39,9 @@ class RunQuery(PageQuery):
     property: OneLabel = Field((), description="A property they have: name, or name=value.")
     target: str | None = Field(None, max_length=32, description="Only runs on this cluster.")
     parent_run_id: str | None = Field(None, max_length=40, description="Only its children.")
+    ancestor_run_id: str | None = Field(
+        None, max_length=40, description="Only runs below it, at any depth."
+    )
     search: str | None = Field(
         None, min_length=1, max_length=200, description="Part of a name, or beginning of an id."
     )
@@ -58,6 +63,7 @@ async def submit_run(
     body: Annotated[RunRequest, Body(openapi_examples=examples.RUN)],
     platform: Here,
     who: Who,
+    scope: Within,
     response: Response,
     idempotency_key: Annotated[
         Key | None, Header(description="Repeats with the same key and body are one run.")
@@ -68,9 +74,12 @@ async def submit_run(
     Repeat a request whose answer was lost with the same `Idempotency-Key`.
     """
     key = idempotency_key or ids.new_id()
+    body = await scope.parent(body)
     fact = submission(body, workspace=platform.settings.workspace, key=key, submitted_by=who)
     await precheck(platform, body)
     view = await accept(platform, fact)
+    if fact.spec.interactive:
+        view = await until_begun(platform, view)
     response.headers["Location"] = f"/api/v1/runs/{view.run_id}"
     return view
 

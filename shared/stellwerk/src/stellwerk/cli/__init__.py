@@ -31,6 +31,7 @@ _COMMANDS = {
     "environment": ("stellwerk.cli.environment:environment", "Register and build environments."),
     "compute": ("stellwerk.cli.compute:compute", "Create, list, change, delete clusters."),
     "model": ("stellwerk.cli.model:model", "Register, list, download, delete models."),
+    "secret": ("stellwerk.cli.secret:secret", "Set, list, delete secrets of the workspace."),
     "version": (
         "stellwerk.cli.version:version",
         "Show the version of this client and the platform.",

@@ -1,9 +1,22 @@
 """The events of the platform: one frozen class each, in one registry."""
 
 from stellwerk.events.archive import ArchiveFailed, RunArchived
-from stellwerk.events.attempt import AttemptExited, AttemptStarted, ExitSummary, LogClosure
+from stellwerk.events.attempt import (
+    AttemptExited,
+    AttemptStarted,
+    ExitSummary,
+    LogClosure,
+    StoredOutput,
+)
 from stellwerk.events.base import MAX_EVENT_BYTES, REGISTRY, Event
-from stellwerk.events.dataset import DatasetFailed, DatasetReady, DatasetRegistered, ResolvedInput
+from stellwerk.events.dataset import (
+    DatasetFailed,
+    DatasetProduced,
+    DatasetReady,
+    DatasetRegistered,
+    ProducedDataset,
+    ResolvedInput,
+)
 from stellwerk.events.envelope import Envelope, UnknownEventTypeError, decode
 from stellwerk.events.image import ImageBuildStarted, ImageFailed, ImageInfo, ImageReady
 from stellwerk.events.model import ModelDeleted, ModelRegistered
@@ -23,7 +36,7 @@ from stellwerk.events.run import (
     RunStarted,
     RunStopRequested,
 )
-from stellwerk.events.submission import RunCancelRequested, RunSubmitted
+from stellwerk.events.submission import RunCancelRequested, RunEndReported, RunSubmitted
 
 __all__ = [
     "MAX_EVENT_BYTES",
@@ -33,6 +46,7 @@ __all__ = [
     "AttemptLost",
     "AttemptStarted",
     "DatasetFailed",
+    "DatasetProduced",
     "DatasetReady",
     "DatasetRegistered",
     "Envelope",
@@ -52,12 +66,14 @@ __all__ = [
     "NodeResources",
     "NodeScaled",
     "PoolTargetSet",
+    "ProducedDataset",
     "ResolvedInput",
     "RunArchived",
     "RunAssigned",
     "RunCancelRequested",
     "RunCanceled",
     "RunCompleted",
+    "RunEndReported",
     "RunFailed",
     "RunFinalizing",
     "RunPreparing",
@@ -67,6 +83,7 @@ __all__ = [
     "RunStarted",
     "RunStopRequested",
     "RunSubmitted",
+    "StoredOutput",
     "UnknownEventTypeError",
     "decode",
 ]

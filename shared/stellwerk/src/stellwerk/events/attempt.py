@@ -33,6 +33,16 @@ class LogClosure(BaseModel):
     sha256: str
 
 
+class StoredOutput(BaseModel):
+    """One output of an attempt: its files are blobs, ``manifest`` lists them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    manifest: str
+    files: int
+    bytes: int
+
+
 class ExitSummary(BaseModel):
     """How an attempt ended. Times in seconds, memory in bytes."""
 
@@ -48,6 +58,7 @@ class ExitSummary(BaseModel):
     peak_memory_bytes: int | None = None
     outputs_manifest: str | None = None
     outputs_skipped: tuple[str, ...] = ()
+    outputs: dict[str, StoredOutput] = {}
     logs: tuple[LogClosure, ...] = ()
     metric_records: int = 0
 

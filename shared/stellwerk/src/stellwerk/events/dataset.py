@@ -1,7 +1,7 @@
 """Facts of the dataset aggregate. Owner: the dataset service.
 
-DatasetReady and DatasetFailed are about the inputs of one run, so a run id is their key;
-DatasetRegistered is about a dataset.
+DatasetReady and DatasetFailed are about the inputs of one run, DatasetProduced about its outputs,
+so a run id is their key; DatasetRegistered is about a dataset.
 """
 
 import hashlib
@@ -32,6 +32,24 @@ class ResolvedInput(BaseModel):
     single_file: bool
 
 
+class ProducedDataset(BaseModel):
+    """What became of one output of a run.
+
+    ``dataset_id`` is None where nothing was kept; ``name`` and ``version`` are those it was
+    registered under. ``path`` is where its files lie in ``datastore``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    dataset_id: str | None
+    name: str | None = None
+    version: int | None = None
+    datastore: str
+    path: str
+    files: int = 0
+    bytes: int = 0
+
+
 @event(aggregate="dataset", verb="registered", owner="dataset", key="dataset_id")
 class DatasetRegistered(Event):
     """A version of a named dataset exists from now on and never changes."""
@@ -49,10 +67,23 @@ class DatasetRegistered(Event):
 
 @event(aggregate="dataset", verb="ready", owner="dataset", key="run_id")
 class DatasetReady(Event):
-    """All inputs of a run are pinned and can be read."""
+    """All inputs of a run are pinned and can be read.
+
+    ``warnings`` tells people what is not as the run asked for it.
+    """
 
     run_id: str
     inputs: dict[str, ResolvedInput]
+    warnings: tuple[str, ...] = ()
+
+
+@event(aggregate="dataset", verb="produced", owner="dataset", key="run_id")
+class DatasetProduced(Event):
+    """The outputs of a completed run are datasets from now on."""
+
+    run_id: str
+    outputs: dict[str, ProducedDataset]
+    warnings: tuple[str, ...] = ()
 
 
 @event(aggregate="dataset", verb="failed", owner="dataset", key="run_id")

@@ -11,7 +11,7 @@ from stellwerk.events.attempt import ExitSummary
 from stellwerk.events.base import Event, event
 from stellwerk.events.dataset import ResolvedInput
 from stellwerk.events.image import ImageInfo
-from stellwerk.runspec import DatasetInput, EnvironmentReference, RunSpec
+from stellwerk.runspec import DatasetInput, DatasetOutput, EnvironmentReference, RunSpec
 
 StopReason = Literal["canceled", "superseded", "timeout"]
 
@@ -65,10 +65,10 @@ class RunAssigned(_RunEvent):
 
 @event(aggregate="run", verb="started", owner="scheduler", key="run_id")
 class RunStarted(_RunEvent):
-    """The attempt's process runs."""
+    """The attempt's process runs; an interactive run has begun, on no node."""
 
     attempt: int
-    node_id: str
+    node_id: str | None = None
 
 
 @event(
@@ -124,7 +124,12 @@ class _Terminal(_RunEvent):
 
 @event(aggregate="run", verb="completed", owner="scheduler", key="run_id")
 class RunCompleted(_Terminal):
-    """The run succeeded; its outputs are verified and its log is closed."""
+    """The run succeeded; its outputs are verified and its log is closed.
+
+    ``outputs``: what shall become of each folder in ``exit.outputs``.
+    """
+
+    outputs: dict[str, DatasetOutput] = {}
 
 
 @event(aggregate="run", verb="failed", owner="scheduler", key="run_id")

@@ -3,13 +3,13 @@
 Any client on the bus may publish RunSubmitted itself, that is one of the three ways in.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from stellwerk.events.base import Event, event
 from stellwerk.ids import ID_PATTERN
-from stellwerk.runspec import Name, RunSpec
+from stellwerk.runspec import Digest, Name, RunSpec
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
@@ -33,3 +33,18 @@ class RunCancelRequested(Event):
     run_id: Id
     requested_by: str | None = None
     reason: Annotated[str, StringConstraints(max_length=1000)] = Field(default="")
+
+
+@event(aggregate="submission", verb="end-reported", owner="gateway", key="run_id")
+class RunEndReported(Event):
+    """The client that drives an interactive run says that it is over, once.
+
+    Published when history has all records; ``outputs_manifest`` lists the files they name.
+    """
+
+    run_id: Id
+    outcome: Literal["Completed", "Failed", "Canceled"]
+    code: Annotated[str, StringConstraints(max_length=100)] = ""
+    message: Annotated[str, StringConstraints(max_length=4000)] = ""
+    outputs_manifest: Digest | None = None
+    reported_by: Annotated[str, StringConstraints(max_length=255)] | None = None

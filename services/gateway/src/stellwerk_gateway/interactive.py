@@ -1,0 +1,115 @@
+"""Interactive runs: a client drives them, and says here when they are over."""
+
+from collections.abc import Callable
+
+from stellwerk import subjects
+from stellwerk.api import RunView
+from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError
+from stellwerk.events import Envelope, RunEndReported
+from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk.run_records import RunEndRequest
+from stellwerk.runstate import TERMINAL, RunStatus
+from stellwerk_gateway.downloads import run_files
+from stellwerk_gateway.platform import BEST_EFFORT_S, Platform
+from stellwerk_gateway.problems import HttpError
+from stellwerk_gateway.records import all_seen
+from stellwerk_gateway.replies import EventsReply
+from stellwerk_gateway.submission import find_run
+
+BEGIN_WAIT_S = 3.0
+SEEN_WAIT_S = 15.0
+END_WAIT_S = 15.0
+WAITS = 20
+
+
+async def until_begun(platform: Platform, run: RunView) -> RunView:
+    """The run once it is Running; as it was when that takes longer than a moment."""
+    try:
+        return await _until(
+            platform, run, BEGIN_WAIT_S, lambda view: view.status != RunStatus.NOT_STARTED
+        )
+    except (NotFoundError, ServiceUnavailableError):
+        return run
+
+
+async def end(platform: Platform, run: RunView, request: RunEndRequest, who: str) -> RunView:
+    """Say that an interactive run is over and wait a moment for its end. Repeats are harmless.
+
+    Raises ConflictError ``run.not_interactive``, HttpError 409 ``run.already_terminal`` for another
+    end than the one it has, ServiceUnavailableError while its records are not all stored.
+    """
+    if run.kind != "interactive":
+        raise ConflictError(
+            "This run is a script's: it ends when the script does. Cancel it to end it earlier.",
+            code="run.not_interactive",
+            field="run_id",
+        )
+    run = await until_begun(platform, run)
+    if run.status in TERMINAL:
+        return _same(run, request)
+    if run.status == RunStatus.NOT_STARTED or not await all_seen(platform, run, SEEN_WAIT_S):
+        raise ServiceUnavailableError("The run's records are still being stored.", code="run.busy")
+    await _report(platform, run, request, who)
+    ended = await _until(platform, run, END_WAIT_S, lambda view: view.status in TERMINAL)
+    return _same(ended, request) if ended.status in TERMINAL else ended
+
+
+async def _report(platform: Platform, run: RunView, request: RunEndRequest, who: str) -> None:
+    files = [file async for file in run_files(platform, run.run_id)]
+    entries = (
+        ManifestEntry(path=file.path, size=file.size, sha256=file.sha256)
+        for file in files
+        if file.sha256 is not None
+    )
+    try:
+        listed = await platform.objects.put_manifest(Manifest(entries=tuple(entries)))
+    except ValueError:  # a file and a folder of one name: the archive takes what fits together
+        listed = None
+    fact = RunEndReported(
+        run_id=run.run_id,
+        outcome=request.status,
+        code=request.code,
+        message=request.message,
+        outputs_manifest=listed,
+        reported_by=who,
+    )
+    source = f"/stellwerk/gateway/{platform.settings.instance}"
+    envelope = Envelope.wrap(fact, source=source, time=platform.clock.now())
+    try:
+        await platform.bus.publish(envelope, expect_first=True)
+    except ConflictError:
+        first = await platform.bus.last_event(
+            subjects.event("submission", run.run_id, RunEndReported.verb)
+        )
+        said = first.event if first is not None else None
+        if isinstance(said, RunEndReported) and said.outcome != request.status:
+            raise _already(said.outcome) from None
+
+
+async def _until(
+    platform: Platform, run: RunView, wait_s: float, met: Callable[[RunView], bool]
+) -> RunView:
+    """The run when a condition is met, or as it is after about ``wait_s`` seconds."""
+    deadline = platform.clock.monotonic() + wait_s
+    for _ in range(WAITS):
+        if met(run) or (left := deadline - platform.clock.monotonic()) <= 0:
+            break
+        fields = {"run_id": run.run_id, "after": max(1, run.sequence), "wait_s": left}
+        await platform.ask("history", "run-events", EventsReply, timeout_s=left + 1, **fields)
+        run = await find_run(platform, run.run_id, timeout_s=BEST_EFFORT_S, stale=True)
+    return run
+
+
+def _same(run: RunView, request: RunEndRequest) -> RunView:
+    """The run, if it ended as asked for."""
+    if run.status not in {request.status, RunStatus.FAILED}:
+        raise _already(run.status)
+    if run.status == RunStatus.FAILED and request.status == "Canceled":
+        raise _already(run.status)
+    return run
+
+
+def _already(status: str) -> HttpError:
+    return HttpError(
+        409, "run.already_terminal", f"The run is {status} already; a run ends only once."
+    )

@@ -1,0 +1,1 @@
+"""The keyvault: secrets of the workspace, encrypted at rest."""

@@ -1,0 +1,1 @@
+"""Import path that v1 code uses for exceptions."""

@@ -1,0 +1,80 @@
+"""Native errors are v1 exceptions once azureml.core is imported."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import azureml.core
+import stellwerk_agent
+from azureml import exceptions as v1
+from azureml._common.exceptions import UserErrorException as SecondPath
+from azureml.core.compute_target import ComputeTargetException as ThirdPath
+from stellwerk import errors as native
+
+
+@pytest.mark.parametrize(
+    ("raised", "caught"),
+    [
+        (native.UserError("no"), v1.UserErrorException),
+        (native.NotFoundError("no", field="name"), v1.UserErrorException),
+        (native.AuthenticationError("no"), v1.AuthenticationException),
+        (native.ServiceUnavailableError("no", retry_after_s=2), v1.ServiceException),
+        (native.ComputeTargetException("no"), v1.ComputeTargetException),
+        (native.RunFailedError("no", {"runId": "a"}), v1.ActivityFailedException),
+        (native.StreamingInterruptedError("no"), v1.ExperimentExecutionException),
+        (native.StellwerkError("no"), v1.AzureMLException),
+        (stellwerk_agent.errors.UserError("no"), v1.UserErrorException),
+        (stellwerk_agent.errors.RunEnvironmentError("no"), v1.RunEnvironmentException),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_an_error_is_both(raised: Exception, caught: type[v1.AzureMLException]) -> None:
+    assert isinstance(raised, caught)
+    assert type(raised).__name__ == caught.__name__
+    assert raised.message == "no"
+    assert raised.inner_exception is None
+    assert str(raised).startswith(f"{caught.__name__}:\n\tMessage: no\n\tInnerException None\n")
+
+
+def test_what_the_native_error_knew_is_kept() -> None:
+    error = native.ConflictError("taken", code="name.taken", field="name")
+    assert isinstance(error, native.UserError)
+    assert (error.code, error.field) == ("name.taken", "name")
+
+
+def test_one_class_under_every_import_path() -> None:
+    assert SecondPath is v1.UserErrorException
+    assert ThirdPath is v1.ComputeTargetException
+
+
+def test_without_azureml_the_native_errors_are_only_themselves() -> None:
+    code = "from stellwerk.errors import UserError; print(type(UserError('x')).__mro__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "azureml" not in done.stdout
+
+
+def test_every_name_of_core_is_there() -> None:
+    for name in azureml.core.__all__:
+        assert hasattr(azureml.core, name), name
+
+
+@pytest.mark.parametrize("module", ["azureml.train.hyperdrive", "azureml.train.dnn"])
+def test_what_is_not_there_yet_says_so(module: str) -> None:
+    with pytest.raises(ImportError, match=r"no HyperDrive and no estimators yet"):
+        importlib.import_module(module)
+
+
+def test_import_is_cheap() -> None:
+    code = "import azureml.core, sys, resource as r; print(r.getrusage(r.RUSAGE_SELF).ru_utime, 'pydantic' in sys.modules)"
+    bare = "import resource as r; print(r.getrusage(r.RUSAGE_SELF).ru_utime, False)"
+    seconds, loaded = {}, ""
+    for name, text in (("with", code), ("without", bare)):
+        done = subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=True
+        )
+        cpu, loaded = done.stdout.split()
+        assert loaded == "False"
+        seconds[name] = float(cpu)
+    assert seconds["with"] - seconds["without"] <= 0.4, seconds
