@@ -71,7 +71,9 @@ class Experiment:
         with naming_the_field():
             request = RunRequest(experiment=self.name, spec=spec)
         view = client.call("POST", "/runs", RunView, body=request, key=new_id())
-        return Run.of_view(self.workspace, view)
+        run = Run.of_view(self.workspace, view)
+        config.submitted(run)
+        return run
 
     def get_runs(
         self,

@@ -19,7 +19,7 @@ from stellwerk.api import (
     RunView,
 )
 from stellwerk.client import Client, file_path, segment
-from stellwerk.dataset import FileDataset
+from stellwerk.dataset import FileDataset, TabularDataset
 from stellwerk.downloads import RemoteFile, download
 from stellwerk.errors import ConflictError, RunFailedError, StreamingInterruptedError
 from stellwerk.metrics import shaped
@@ -28,6 +28,7 @@ from stellwerk.refusals import naming_the_field
 from stellwerk.run_details import details
 from stellwerk.run_files import below, single
 from stellwerk.run_output import RunPrinter
+from stellwerk.run_outputs import output_dataset, settled
 from stellwerk.runstate import TERMINAL
 from stellwerk.streams import follow, log_address, run_events
 from stellwerk.watch import STD_LOG, log_finished, watch
@@ -194,6 +195,7 @@ class Run:
                     on_event(event)
         else:
             self._print_until_end(printer, on_event)
+        self._view = settled(self._client, self._view)
         content = self.get_details()
         if printer is not None:
             printer.end(content, with_error=not raise_on_error)
@@ -218,6 +220,10 @@ class Run:
                 f"the compute target. Watch it again: stellwerk run logs -f {self.id}\n"
                 f"Cancel it: stellwerk run cancel {self.id}"
             ) from error
+
+    def output_dataset(self, name: str) -> FileDataset | TabularDataset:
+        """The dataset of one of the run's outputs. Raises UserError saying why there is none."""
+        return output_dataset(self._workspace, self.refresh(), name)
 
     def cancel(self) -> None:
         """Ask for the run's end; it becomes Canceled. Nothing happens where it has ended."""
