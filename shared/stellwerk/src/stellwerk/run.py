@@ -251,16 +251,19 @@ class Run(Ending, Children, Snapshots):
         del run_type, populate
         self.flush()
         found: dict[str, list[Series]] = {self.id: []}
-        for each in self._series(name, recursive=recursive):
-            found.setdefault(each.run_id, []).append(each)
+        for page in self._series(name, recursive=recursive):
+            for run_id in page.runs:
+                found.setdefault(run_id, [])
+            for each in page.series:
+                found[each.run_id].append(each)
         metrics = {run_id: shaped(series, run_id) for run_id, series in found.items()}
         return metrics if recursive else metrics[self.id]
 
-    def _series(self, name: str | None, *, recursive: bool) -> Iterator[Series]:
+    def _series(self, name: str | None, *, recursive: bool) -> Iterator[SeriesPage]:
         params = {"name": name, "recursive": "true" if recursive else None, "cursor": None}
         while True:
             page = self._client.get(f"{self._path}/series", SeriesPage, params)
-            yield from page.series
+            yield page
             if page.next is None:
                 return
             params["cursor"] = page.next
