@@ -9,7 +9,7 @@ MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/datas
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo up down check test e2e chaos bench generate constraints clean
+.PHONY: help setup demo up down check test test-docker e2e chaos bench generate constraints clean
 export STELLWERK_HOME ?= $(CURDIR)/.stellwerk
 
 help: ## this list
@@ -25,9 +25,11 @@ $(VENV)/.ready: $(SETUP_INPUTS)
 	  --group dev $(MEMBERS:%=-e %)
 	@touch $@
 
-demo: setup ## train Keras on MNIST through every service of an embedded stack
-	@$(BIN)/stellwerk status > /dev/null 2>&1 || $(BIN)/stellwerk up
-	@$(BIN)/python training/examples/keras-mnist/submit.py
+demo: setup ## train Keras on MNIST through every service; STELLWERK_URL=... names another platform
+	@if test -n "$$STELLWERK_URL"; then \
+	  export STELLWERK_TOKEN="$${STELLWERK_TOKEN:-$$(deploy/docker/token)}"; \
+	else $(BIN)/stellwerk status > /dev/null 2>&1 || $(BIN)/stellwerk up; fi; \
+	$(BIN)/python training/examples/keras-mnist/submit.py
 
 up: setup ## start the embedded stack in .stellwerk/
 	@$(BIN)/stellwerk up
@@ -46,6 +48,13 @@ test: setup ## every test: real broker, real object store, real Keras
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(MEMBERS:%=%/src)
 	@$(BIN)/pytest -q --durations=15
+
+test-docker: setup $(VENV)/.docker-ready ## what needs a Docker engine; starts one if none answers
+	@$(BIN)/pytest -q --timeout 1200 --durations=10 tests/docker
+
+$(VENV)/.docker-ready: $(VENV)/.ready
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt --group docker
+	@touch $@
 
 e2e: setup ## the whole platform as processes
 	@$(BIN)/pytest -q tests/e2e
@@ -66,7 +75,7 @@ constraints: ## pin every dependency anew, host-free
 	  --no-emit-package stellwerk-environment-build --no-emit-package stellwerk-scheduler \
 	  --no-emit-package stellwerk-gpu-executor --no-emit-package stellwerk-history \
 	  --no-emit-package stellwerk-model-registry --no-emit-package stellwerk-keyvault --no-emit-package stellwerk-agent \
-	  --no-emit-package stellwerk-azureml --no-emit-package stellwerk-embedded --group dev $(MEMBERS:%=%/pyproject.toml) -o constraints.txt
+	  --no-emit-package stellwerk-azureml --no-emit-package stellwerk-embedded --group dev --group docker $(MEMBERS:%=%/pyproject.toml) -o constraints.txt
 
 clean: ## remove the virtual environment and tool caches, never data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -163,6 +163,8 @@ PAGES: list[str] = [
     "/docs",
     "/docs.css",
     "/openapi.json",
+    "/runs/abc",
+    "/web/run.js",
     "/api/v1/info",
     "/x",
 ]

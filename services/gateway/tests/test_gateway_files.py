@@ -112,6 +112,8 @@ async def test_a_file_of_a_run_is_fetched_from_the_store_under_its_name(
     listed = (await stored.client.get("/runs/abc/files")).json()["files"]
     assert [file["path"] for file in listed] == names
     answer = await stored.client.get(f"/runs/abc/files/{name}")
+    told = await stored.client.get(f"/runs/abc/files/{name}?redirect=false")
+    assert (told.status_code, (await fetch(told.json()["url"])).content) == (200, DATA)
     assert answer.status_code == 307
     file = await fetch(answer.headers["location"])
     assert file.content == DATA

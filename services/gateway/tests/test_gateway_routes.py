@@ -234,6 +234,40 @@ async def test_the_pages_need_nothing_from_elsewhere(gateway: Gateway) -> None:
     assert "print(&#x27;hello&#x27;)" in docs
 
 
+async def test_the_pages_of_runs_hold_no_data_and_want_no_token(gateway: Gateway) -> None:
+    pages_of = {}
+    for path in ("/runs/abc", "/runs/<script>", "/experiments", "/experiments/a%20b"):
+        answer = await gateway.stranger.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (
+            200, "text/html; charset=utf-8",
+        )  # fmt: skip
+        pages_of[path] = answer.text
+    assert pages_of["/runs/abc"] == pages_of["/runs/<script>"]
+    assert pages_of["/experiments"] == pages_of["/experiments/a%20b"]
+    assert (await gateway.stranger.post("/runs/abc")).status_code == 405
+    assert (await gateway.stranger.get("/web/page.html")).status_code == 404
+    assert (await gateway.stranger.get("/web/..%2Fauth.py")).status_code == 404
+
+
+async def test_the_scripts_of_the_pages_are_there_and_make_no_markup(gateway: Gateway) -> None:
+    """Values reach a page as text nodes only: a run that is named like a script stays text."""
+    found, open_ = set(), {"/runs/abc", "/experiments"}
+    while open_:
+        path = open_.pop()
+        found.add(path)
+        answer = await gateway.stranger.get(path)
+        assert answer.status_code == 200, path
+        text = answer.text
+        links = re.findall(r'(?:src|href|from) ?=?"(/[^"?]*)"', text)
+        open_ |= set(links) - found
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), path
+        assert not re.search(r"<style|\sstyle=|\son\w+=", text), path
+        for forbidden in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(",
+                          "localStorage", "cookie"):  # fmt: skip
+            assert forbidden not in text, (path, forbidden)
+    assert {"/web/run.js", "/web/experiments.js", "/web/api.js", "/web/app.css"} <= found
+
+
 def test_the_pages_escape_what_they_show() -> None:
     hostile = "</details><img src=x onerror=alert(1)>"
     operation = {

@@ -14,7 +14,7 @@ from stellwerk.dataset import FileDataset
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.metrics import shaped
 from stellwerk.runspec import EnvironmentReference, InputArgument
-from stellwerk.script_run_config import _argument
+from stellwerk.script_data import argument
 from stellwerk.text import LogText
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -72,13 +72,13 @@ class Noisy:
      (Path("a/b"), "a/b"), ("; rm -rf", "; rm -rf"), ("", "")],
 )  # fmt: skip
 def test_arguments_become_text(given: object, sent: str) -> None:
-    assert _argument(0, given) == sent
+    assert argument(0, given) == sent
 
 
 @pytest.mark.parametrize("given", [None, Noisy(), dataset()])
 def test_arguments_without_meaning(given: object) -> None:
     with pytest.raises(UserError, match=r"arguments\[3\]"):
-        _argument(3, given)
+        argument(3, given)
 
 
 def test_dataset_argument_and_default_name() -> None:
@@ -86,7 +86,7 @@ def test_dataset_argument_and_default_name() -> None:
     assert config.name.startswith("input_")
     assert len(config.name) == len("input_") + 8
     assert config.name == dataset().as_mount().name
-    assert _argument(0, config) == InputArgument(input=config.name)
+    assert argument(0, config) == InputArgument(input=config.name)
     assert dataset().as_named_input("mnist").as_download().name == "mnist"
     with pytest.raises(UserError, match="cannot be an input's name"):
         dataset().as_named_input("2x")

@@ -37,17 +37,31 @@ def config(
     data: Path, ports: Mapping[str, int], passwords: Mapping[str, str], store_bytes: int
 ) -> dict[str, Any]:
     """The whole configuration: loopback only, every write on disk before it is acknowledged."""
-    allowed = permissions.everybody()
+    addresses = {
+        "listen": f"127.0.0.1:{ports['nats']}",
+        "http": f"127.0.0.1:{ports['nats-monitor']}",
+    }
+    users = authorization(passwords, permissions.everybody())
+    return addresses | options(data, store_bytes) | {"authorization": users}
+
+
+def authorization(
+    passwords: Mapping[str, str], allowed: Mapping[str, permissions.Permissions]
+) -> dict[str, Any]:
+    """The users of the broker; the administrator may do everything."""
     users: list[dict[str, Any]] = []
     for name, password in passwords.items():
         user: dict[str, Any] = {"user": name, "password": password}
         if name != credentials.ADMIN:
             user["permissions"] = allowed[name].config()
         users.append(user)
+    return {"timeout": 5, "users": users}
+
+
+def options(data: Path, store_bytes: int) -> dict[str, Any]:
+    """What is the same wherever the broker listens."""
     return {
         "server_name": "stellwerk",
-        "listen": f"127.0.0.1:{ports['nats']}",
-        "http": f"127.0.0.1:{ports['nats-monitor']}",
         "max_payload": MAX_PAYLOAD,
         "max_connections": 2000,
         "ping_interval": "10s",
@@ -59,5 +73,4 @@ def config(
             "max_memory_store": 256 * MIB,
             "max_file_store": store_bytes,
         },
-        "authorization": {"timeout": 5, "users": users},
     }

@@ -53,8 +53,8 @@ class Permissions:
         return found
 
 
-def of_service(name: str, executor_id: str = EXECUTOR_ID) -> Permissions:
-    """Least privilege of a service."""
+def of_service(name: str, executor_id: str = EXECUTOR_ID, user: str | None = None) -> Permissions:
+    """Least privilege of a service; ``user``: its name on the broker where that is another."""
     owned = [_subject(event, executor_id) for event in REGISTRY.values() if event.owner == name]
     publish = [*owned, *BULK.get(name, ()), *ASKS.get(name, ())]
     for spec in consumers_of(name, executor_id):
@@ -74,11 +74,11 @@ def of_service(name: str, executor_id: str = EXECUTOR_ID) -> Permissions:
         publish += ["$JS.API.STREAM.MSG.GET.SW_EVENTS", "$JS.API.DIRECT.GET.SW_EVENTS.>"]
         publish += ["$JS.API.STREAM.MSG.GET.SW_METRICS"]  # where a run's records end
     return Permissions(
-        tuple(publish), (f"_INBOX_{name}.>", f"sw.rpc.{name}.>"), NEVER_ASKS.get(name, ())
+        tuple(publish), (f"_INBOX_{user or name}.>", f"sw.rpc.{name}.>"), NEVER_ASKS.get(name, ())
     )
 
 
-def of_client(executor_id: str = EXECUTOR_ID) -> Permissions:
+def of_client(*executor_ids: str) -> Permissions:
     """What users on the bus may do; the platform's own consumers are out of their reach."""
     publish = ["sw.evt.submission.*.submitted", "sw.evt.submission.*.cancel-requested"]
     publish += ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.FC.>"]
@@ -95,7 +95,7 @@ def of_client(executor_id: str = EXECUTOR_ID) -> Permissions:
             f"$JS.ACK.{stream}.>",
         ]
     deny = []
-    for spec in (*CONSUMERS, executor_consumer(executor_id)):
+    for spec in (*CONSUMERS, *map(executor_consumer, executor_ids)):
         where = f"{spec.stream}.{spec.name}"
         deny += [
             f"$JS.API.CONSUMER.CREATE.{where}",

@@ -30,10 +30,14 @@ def write(layout: Layout, ports: Mapping[str, int]) -> None:
     (layout.s3 / "data").mkdir(mode=0o700, exist_ok=True)
     write_private(layout.s3 / "s3.json", json.dumps(identities(keys), indent=1) + "\n")
     write_private(options_path(layout), options(layout.s3, ports))
-    security = layout.s3 / "security.toml"
-    if not security.exists():
-        tables = [f'[{name}]\nkey = "{secrets.token_hex(24)}"\n' for name in SIGNED]
-        write_private(security, "\n".join(tables))
+    path = layout.s3 / "security.toml"
+    if not path.exists():
+        write_private(path, security())
+
+
+def security() -> str:
+    """New keys for the doors beside S3."""
+    return "\n".join(f'[{name}]\nkey = "{secrets.token_hex(24)}"\n' for name in SIGNED)
 
 
 def options_path(layout: Layout) -> Path:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from stellwerk.environment_spec import InvalidEnvironment
 from stellwerk.errors import StellwerkError
-from stellwerk_gateway import pages
+from stellwerk_gateway import pages, web
 from stellwerk_gateway.auth import Authentication, FailureLimit, TokenFile
 from stellwerk_gateway.guard import Guard
 from stellwerk_gateway.limits import BodyLimits
@@ -72,6 +72,7 @@ def application(platform: Platform) -> FastAPI:
     app.state.platform = platform
     app.include_router(api())
     app.include_router(pages.router(document()))
+    app.include_router(web.router())
     return app
 
 

@@ -25,7 +25,9 @@ from stellwerk_kit.clock import Clock
 FAILURES_PER_MINUTE = 10
 WINDOW_S = 60.0
 MAX_ADDRESSES = 4096
-PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json", "/experiments"})
+PUBLIC_BELOW = ("/runs/", "/experiments/", "/web/")
+"""Pages without data; their scripts ask with a token."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 VALUES = "/api/v1/secrets/"
 """Below it a GET answers with the value of a secret."""
@@ -134,14 +136,15 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or refuse it."""
-        if scope["path"] not in PUBLIC_PATHS:
+        path = scope["path"]
+        if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_BELOW):
             token = _bearer(scope["headers"])
             principal = self._tokens.find(token) or await self._runs.find(token)
             if principal is None:
                 raise self._refusal(scope)
             if isinstance(principal, RunCaller):
                 scope.setdefault("state", {})["run"] = principal
-            elif not principal.may(scope["method"], scope["path"]):
+            elif not principal.may(scope["method"], path):
                 raise HttpError(
                     403, "auth.scope", f"Token {principal.name!r} may only read, and no values of "
                     "secrets; use one with scope write."

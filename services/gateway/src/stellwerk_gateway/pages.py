@@ -1,4 +1,4 @@
-"""The few pages for people: what this is, and all routes. No script, nothing from elsewhere."""
+"""Two pages for people: what this is, and all routes. No script, nothing from elsewhere."""
 
 import html
 import json
@@ -22,6 +22,7 @@ HOME = """
 <p>Runs Keras training jobs on your own machines: register data, describe an environment once,
 submit a script, watch it, keep what it leaves.</p>
 <ul>
+<li><a href="/experiments">Experiments and their runs</a></li>
 <li><a href="/docs">The REST interface</a>, every route with its parameters and answers</li>
 <li><a href="/openapi.json">The same for programs</a> (OpenAPI)</li>
 </ul>

@@ -36,7 +36,12 @@ async def build(runtime: Runtime[Settings]) -> None:
     preparer.install_agent()
     store = Store(db, settings.executor_id, boot_id, settings.max_nodes)
     leases = LeaseClient(
-        runtime.bus, runtime.clock, settings.executor_id, boot_id, settings.scheduler_url
+        runtime.bus,
+        runtime.clock,
+        settings.executor_id,
+        boot_id,
+        settings.scheduler_url,
+        settings.read_credentials(settings.scheduler_credentials).get("token"),
     )
     attempts = Attempts(
         settings,

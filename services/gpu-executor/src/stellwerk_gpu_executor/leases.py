@@ -69,11 +69,22 @@ class LeaseClient:
     """Renews and confirms for one executor."""
 
     def __init__(
-        self, bus: Bus, clock: Clock, executor_id: str, boot_id: str, url: str | None
+        self,
+        bus: Bus,
+        clock: Clock,
+        executor_id: str,
+        boot_id: str,
+        url: str | None,
+        token: str | None = None,
     ) -> None:
         self._bus, self._clock = bus, clock
         self._executor, self._boot = executor_id, boot_id
-        self._http = None if url is None else httpx2.AsyncClient(base_url=url, trust_env=False)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = (
+            None
+            if url is None
+            else httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False)
+        )
 
     async def close(self) -> None:
         """Close the direct connection."""

@@ -24,6 +24,9 @@ class Settings(ServiceSettings):
     scheduler_url: str | None = Field(
         None, description="Operations address of the scheduler: leases when the bus is away."
     )
+    scheduler_credentials: Path | None = Field(
+        None, description='JSON file {"token"} for that address, where it asks for one.'
+    )
     run_token_key: Path | None = Field(
         None, description="File with the key that signs the tokens of runs; else they get none."
     )

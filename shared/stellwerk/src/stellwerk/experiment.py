@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stellwerk import labels
 from stellwerk.api import RunRequest, RunView
+from stellwerk.client import segment
 from stellwerk.errors import UserError
 from stellwerk.git_facts import git_properties
 from stellwerk.ids import new_id
@@ -37,7 +38,16 @@ class Experiment:
         return f"Experiment(Name: {self.name},\nWorkspace: {self.workspace.name})"
 
     def _repr_html_(self) -> str:
-        return f"<b>Experiment</b> {escape(self.name)} in {escape(self.workspace.name)}"
+        link = f'<a href="{escape(self.get_portal_url())}" target="_blank" rel="noopener">'
+        return (
+            "<table><tr><th>Name</th><th>Workspace</th><th>Details</th></tr><tr>"
+            f"<td>{escape(self.name)}</td><td>{escape(self.workspace.name)}</td>"
+            f"<td>{link}Runs</a></td></tr></table>"
+        )
+
+    def get_portal_url(self) -> str:
+        """Address of the page that lists the experiment's runs; it asks for a token."""
+        return f"{self.workspace.get_portal_url()}/{segment(self.name)}"
 
     def submit(
         self,
@@ -69,7 +79,9 @@ class Experiment:
         with naming_the_field():
             request = RunRequest(experiment=self.name, spec=spec, parent_run_id=parent_run_id)
         view = client.call("POST", "/runs", RunView, body=request, key=new_id())
-        return self.run_class.of_view(self.workspace, view)
+        run = self.run_class.of_view(self.workspace, view)
+        config.submitted(run)
+        return run
 
     def start_logging(
         self,

@@ -18,7 +18,7 @@ from stellwerk.api import (
     RunView,
 )
 from stellwerk.client import file_path, segment
-from stellwerk.dataset import FileDataset
+from stellwerk.dataset import FileDataset, TabularDataset
 from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import ConflictError, RunFailedError, StreamingInterruptedError
 from stellwerk.metrics import shaped
@@ -29,6 +29,7 @@ from stellwerk.run_details import details
 from stellwerk.run_ending import Ending
 from stellwerk.run_files import below, single
 from stellwerk.run_output import RunPrinter
+from stellwerk.run_outputs import output_dataset, settled
 from stellwerk.run_snapshot import Snapshots
 from stellwerk.runstate import TERMINAL
 from stellwerk.streams import follow, log_address, run_events
@@ -80,7 +81,8 @@ class Run(Ending, Children, Snapshots):
             "<table><tr>"
             + "".join(f"<th>{head}</th>" for head in heads)
             + "</tr><tr>"
-            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells[:-1])
+            + f'<td><a href="{escape(cells[-1])}" target="_blank" rel="noopener">Run page</a></td>'
             + "</tr></table>"
         )
 
@@ -147,7 +149,7 @@ class Run(Ending, Children, Snapshots):
         return [str(folder / log.path) for log in found]
 
     def get_portal_url(self) -> str:
-        """The run's page in the gateway."""
+        """Address of the page that shows the run; it asks for a token."""
         return f"{self._client.connection.url}{self._path}"
 
     # --- as it happens ------------------------------------------------------------------------
@@ -196,6 +198,7 @@ class Run(Ending, Children, Snapshots):
                     on_event(event)
         else:
             self._print_until_end(printer, on_event)
+        self._view = settled(self._client, self._view)
         content = self.get_details()
         if printer is not None:
             printer.end(content, with_error=not raise_on_error)
@@ -225,6 +228,10 @@ class Run(Ending, Children, Snapshots):
         for _ in self.events():
             pass
         self.refresh()
+
+    def output_dataset(self, name: str) -> FileDataset | TabularDataset:
+        """The dataset of one of the run's outputs. Raises UserError saying why there is none."""
+        return output_dataset(self._workspace, self.refresh(), name)
 
     def cancel(self) -> None:
         """Ask for the run's end; it becomes Canceled. Nothing happens where it has ended."""

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from stellwerk.answers import FileList, LogList, MetricList
 from stellwerk.errors import NotFoundError
@@ -67,7 +67,14 @@ async def list_files(run_id: RunId, platform: Here) -> FileList:
         307: {"description": "To the file in the object store, valid for 15 minutes."},
     },
 )
-async def get_file(run_id: RunId, path: FilePath, platform: Here) -> Response:
+async def get_file(
+    run_id: RunId,
+    path: FilePath,
+    platform: Here,
+    redirect: Annotated[
+        bool, Query(description="false: answer with the address as JSON (`url`).")
+    ] = True,
+) -> Response:
     """A redirect to the stored file, or the bytes so far of a log that still grows."""
     name = relative_path(path)
     async for file in run_files(platform, run_id, after=name[:-1]):
@@ -78,7 +85,8 @@ async def get_file(run_id: RunId, path: FilePath, platform: Here) -> Response:
     if file.path != name:
         raise no_file(name)
     if file.sha256 is not None:
-        return to_blob(platform, file.sha256, name)
+        found = to_blob(platform, file.sha256, name)
+        return found if redirect else JSONResponse({"url": found.headers["location"]})
     response = await _log(platform, run_id, name, 0, follow=False)
     response.headers["Content-Disposition"] = "attachment"
     return response

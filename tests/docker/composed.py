@@ -1,0 +1,128 @@
+"""The platform of ``docker-compose.yml``, started as a user would, as a project of its own."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import httpx2
+import images
+from docker.models.containers import Container
+
+from stellwerk_kit.testing.servers import free_port
+
+ROOT = images.ROOT
+PORTS = ("STELLWERK_PORT", "STELLWERK_NATS_PORT", "STELLWERK_S3_PORT", "STELLWERK_REGISTRY_PORT")
+STORES = {"minio": images.minio, "seaweedfs": images.seaweedfs}
+
+
+class Composed:
+    """One project. ``url`` and ``token`` are there after :meth:`up`."""
+
+    def __init__(self, store: str = "minio") -> None:
+        self.project = f"stellwerk-test-{secrets.token_hex(4)}"
+        self.ports = {name: str(free_port()) for name in PORTS}
+        self.environment = {
+            **os.environ,
+            **self.ports,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_PROFILES": "",
+            "STELLWERK_OBJECT_STORE": store,
+            "STELLWERK_IMAGE": images.platform(),
+            "STELLWERK_NATS_IMAGE": images.nats(),
+            "STELLWERK_OBJECTS_IMAGE": STORES[store](),
+            "STELLWERK_REGISTRY_IMAGE": images.registry(),
+            "STELLWERK_CA_FILE": str(images.CA_FILE),
+        }
+        self.url = f"http://127.0.0.1:{self.ports['STELLWERK_PORT']}"
+        self.token = ""
+        self.engine = docker.from_env()
+
+    def compose(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """``docker compose …`` at the root of the repository."""
+        return subprocess.run(
+            [*_compose(), *words],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def up(self) -> None:
+        """Start and wait until everything is healthy."""
+        done = self.compose("up", "--wait", "--no-build")
+        assert done.returncode == 0, done.stderr[-3000:] + self.logs()
+        self.token = self.script("token").stdout.strip()
+        assert self.token
+
+    def script(self, name: str) -> subprocess.CompletedProcess[str]:
+        """One of the scripts in ``deploy/docker``."""
+        return subprocess.run(
+            [ROOT / "deploy/docker" / name], env=self.environment, capture_output=True, text=True, check=True
+        )  # fmt: skip
+
+    def down(self) -> None:
+        """Stop and forget everything."""
+        done = self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def logs(self) -> str:
+        """The end of every container's log."""
+        return self.compose("logs", "--no-color", "--tail", "20").stdout[-8000:]
+
+    def containers(self) -> dict[str, Container]:
+        """Containers by service, ended ones too."""
+        label = f"com.docker.compose.project={self.project}"
+        found = self.engine.containers.list(all=True, filters={"label": label})
+        return {each.labels["com.docker.compose.service"]: each for each in found}
+
+    def left(self) -> list[Any]:
+        """What of this project the engine still has."""
+        label = {"label": f"com.docker.compose.project={self.project}"}
+        return [
+            *self.engine.containers.list(all=True, filters=label),
+            *self.engine.volumes.list(filters=label),
+            *self.engine.networks.list(filters=label),
+        ]
+
+    def http(self) -> httpx2.Client:
+        """A client of the REST API."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx2.Client(
+            base_url=self.url, headers=headers, follow_redirects=True, trust_env=False, timeout=30
+        )
+
+    def kill(self, service: str) -> None:
+        """kill -9, as a crash would: the engine's own ``kill`` would not start it again."""
+        container = self.containers()[service]
+        os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
+
+    def wait_healthy(self, deadline_s: float = 90) -> None:
+        """Wait until every long-running container is healthy."""
+        end = time.monotonic() + deadline_s
+        while True:
+            states = {
+                name: each.attrs["State"].get("Health", {}).get("Status", "none")
+                for name, each in self.containers().items()
+                if name not in {"init", "topology"}
+            }
+            if set(states.values()) == {"healthy"}:
+                return
+            assert time.monotonic() < end, json.dumps(states) + self.logs()
+            time.sleep(0.3)
+
+
+def _compose() -> list[str]:
+    """The engine's plugin where there is one, else the wheel's."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if plugin.returncode == 0:
+        return ["docker", "compose"]
+    return [str(Path(sys.executable).parent / "docker-compose")]

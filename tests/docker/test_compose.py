@@ -1,0 +1,147 @@
+"""``docker compose up --wait`` from the repository root, the main job on it, and what it survives."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from composed import ROOT, Composed
+from stack import TERMINAL, log_text, request, submit, wait_terminal
+
+HERE = {"user_managed": True, "interpreter": "/opt/stellwerk/bin/python3"}
+LINES = """
+import sys, time
+for number in range(240):
+    print(f"line {number}", flush=True)
+    time.sleep(0.1)
+"""
+KILLED = (
+    "scheduler", "nats", "history", "objects", "gateway", "dataset", "environment-build",
+    "model-registry", "keyvault", "registry",
+)  # fmt: skip
+
+
+def body(script: str) -> dict[str, object]:
+    spec = {"source": {"inline": {"main.py": script}}, "script": "main.py", "environment": HERE}
+    return {"experiment": "composed", "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Composed]:
+    composed = Composed()
+    try:
+        composed.up()
+        yield composed
+    finally:
+        composed.down()
+    assert composed.left() == []
+
+
+def test_no_secret_is_where_others_look_and_ports_are_on_loopback(platform: Composed) -> None:
+    secrets = [platform.token, *_secrets(platform)]
+    assert len(secrets) > 15
+    for name, container in platform.containers().items():
+        told = json.dumps(container.attrs)
+        assert not [secret for secret in secrets if secret in told], name
+        bindings = (container.attrs["HostConfig"]["PortBindings"] or {}).values()
+        assert {port["HostIp"] for ports in bindings for port in ports} <= {"127.0.0.1"}, name
+        config = container.attrs["HostConfig"]
+        assert config["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in config["SecurityOpt"], name
+        assert container.attrs["Config"]["User"] not in {"", "root"}, name
+
+
+def test_a_role_reads_its_own_credentials_only(platform: Composed) -> None:
+    script = "for f in /credentials/*; do test -r $f && basename $f; done; true"
+    told = platform.containers()["history"].exec_run(["sh", "-c", script]).output.decode().split()
+    assert told == ["nats-history.json", "s3.json"]
+
+
+def test_a_second_up_keeps_credentials_and_data(platform: Composed) -> None:
+    with platform.http() as http:
+        run = submit(http, body("print('before')"))
+        assert wait_terminal(http, run)["status"] == "Completed"
+    token = platform.token
+    assert platform.compose("down", "--timeout", "10").returncode == 0
+    platform.up()
+    assert platform.token == token
+    with platform.http() as http:
+        assert log_text(http, run) == b"before\n"
+
+
+def test_main_job(platform: Composed) -> None:
+    """`make demo STELLWERK_URL=…`: Keras on MNIST, on MinIO, in the executors' containers."""
+    environment = {**platform.environment, "STELLWERK_URL": platform.url}
+    done = subprocess.run(
+        ["make", "-s", "demo"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:] + platform.logs()
+    assert "demo: Completed" in done.stdout
+
+
+def test_a_run_survives_kill_of_every_other_container(platform: Composed) -> None:
+    with platform.http() as http:
+        run = submit(http, body(LINES))
+        _until_running(platform, run)
+        for service in KILLED:
+            platform.kill(service)
+        view = wait_terminal(http, run, 120)
+        assert view["status"] == "Completed", view
+        assert log_text(http, run).decode().splitlines() == [f"line {n}" for n in range(240)]
+    platform.wait_healthy()
+
+
+@pytest.mark.parametrize("executor", ["executor-1", "executor-2"])
+def test_a_killed_executor_costs_an_attempt_not_the_run(platform: Composed, executor: str) -> None:
+    """Runs are processes in the executor's container: they die with it and are tried again."""
+    with platform.http() as http:
+        runs = [submit(http, body(LINES.replace("240", "60"))) for _ in range(2)]
+        for run in runs:
+            _until_running(platform, run)
+        platform.kill(executor)
+        views = [wait_terminal(http, run, 300) for run in runs]
+        assert [view["status"] for view in views] == ["Completed", "Completed"], views
+        for run in runs:
+            assert log_text(http, run).decode().splitlines() == [f"line {n}" for n in range(60)]
+    platform.wait_healthy()
+
+
+def test_the_same_on_seaweedfs() -> None:
+    composed = Composed("seaweedfs")
+    try:
+        composed.up()
+        with composed.http() as http:
+            run = submit(http, body("print('stored')"))
+            assert wait_terminal(http, run)["status"] == "Completed"
+            assert log_text(http, run) == b"stored\n"
+    finally:
+        composed.down()
+    assert composed.left() == []
+
+
+def _until_running(platform: Composed, run: str) -> None:
+    end = time.monotonic() + 120
+    with platform.http() as http:
+        while True:
+            status = request("GET", http, f"/runs/{run}").json().get("status")
+            if status == "Running":
+                return
+            assert status not in TERMINAL, status
+            assert time.monotonic() < end, status
+            time.sleep(0.1)
+
+
+def _secrets(platform: Composed) -> list[str]:
+    done = platform.compose(
+        "run", "--rm", "--no-deps", "-T", "init", "sh", "-c",
+        "cat /credentials/nats-*.json /credentials/s3.json /credentials/executor-*.json",
+    )  # fmt: skip
+    texts = done.stdout.replace("}{", "}\n{").splitlines()
+    fields = ("password", "secret_key", "token")
+    return [str(content[f]) for content in map(json.loads, texts) for f in fields if f in content]
