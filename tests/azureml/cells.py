@@ -5,6 +5,7 @@ that fails ends it with its traceback and exit code 1.
 """
 
 import ast
+import linecache
 import re
 import sys
 import traceback
@@ -32,8 +33,10 @@ def main(path: str) -> int:
     """0, or 1 after a failed cell."""
     namespace: dict[str, object] = {"__name__": "__main__", "display": display}
     for number, cell in enumerate(re.split(r"(?m)^# %%.*$", Path(path).read_text())):
+        name = f"<cell {number}>"
+        linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
         try:
-            run(cell, f"<cell {number}>", namespace)
+            run(cell, name, namespace)
         except Exception:
             print(f"cell {number} failed:\n{cell.strip()}\n")
             traceback.print_exc(file=sys.stdout)

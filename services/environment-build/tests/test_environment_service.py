@@ -107,7 +107,11 @@ async def test_many_runs_join_one_build(
     [
         (EnvironmentDefinition(pip_packages=("alpha>9",)), "env.unsatisfiable", "alpha>9"),
         (EnvironmentDefinition(pip_packages=("--pre",)), "env.option", "pip_packages[0]"),
-        (EnvironmentDefinition(python="3.6", strict=True), "env.python", "Strict"),
+        (
+            EnvironmentDefinition(pip_packages=("numpy==1.16.4", "azureml-core"), strict=True),
+            "env.strict",
+            "azureml-core -> ",
+        ),
         (EnvironmentReference(name="nowhere"), "env.not_found", "nowhere"),
     ],
 )
@@ -221,6 +225,35 @@ async def test_environments_are_registered_in_versions(
     )
     assert [each.version for each in (*page.items, *rest.items)] == [2, 1]
     assert rest.next_cursor is None
+
+
+async def test_curated_environments_are_there_when_asked_for(
+    bus: Bus, seen: Any, start: Start
+) -> None:
+    await start()
+    views = [
+        await bus.call(NAME, "environment-get", body, EnvironmentView)
+        for body in (
+            {"name": "azureml-SKLEARN-1.5"},
+            {"name": "AzureML-sklearn-1.5", "version": 44},
+            {"name": "AzureML-Sklearn-0.24-Ubuntu18.04-py37-cpu"},
+        )
+    ]
+    assert [(view.name, view.version) for view in views] == [
+        ("AzureML-sklearn-1.5", 1),
+        ("AzureML-sklearn-1.5", 1),
+        ("azureml-sklearn-0.24-ubuntu18.04-py37-cpu", 1),
+    ]
+    assert "scikit-learn==0.24.* -> scikit-learn==1.1.*: " in "\n".join(views[2].warnings)
+    listed = await bus.call(NAME, "environment-list", {}, Page[EnvironmentView])
+    assert len(listed.items) == 2
+    await seen.prepare("run-1", EnvironmentReference(name="AzureML-SKLEARN-1.5", version=9))
+    failed = await seen.failed("run-1")
+    assert failed.code == "env.unsatisfiable", (
+        "found, but these wheels are not in the test's folder"
+    )
+    with pytest.raises(NotFoundError):
+        await bus.call(NAME, "environment-get", {"name": "AzureML-unheard-of"}, EnvironmentView)
 
 
 async def test_requests_that_cannot_be_met_name_the_field(bus: Bus, start: Start) -> None:

@@ -1,5 +1,6 @@
 """Native errors are v1 exceptions once azureml.core is imported."""
 
+import importlib
 import subprocess
 import sys
 
@@ -57,3 +58,23 @@ def test_without_azureml_the_native_errors_are_only_themselves() -> None:
 def test_every_name_of_core_is_there() -> None:
     for name in azureml.core.__all__:
         assert hasattr(azureml.core, name), name
+
+
+@pytest.mark.parametrize("module", ["azureml.train.hyperdrive", "azureml.train.dnn"])
+def test_what_is_not_there_yet_says_so(module: str) -> None:
+    with pytest.raises(ImportError, match=r"no HyperDrive and no estimators yet"):
+        importlib.import_module(module)
+
+
+def test_import_is_cheap() -> None:
+    code = "import azureml.core, sys, resource as r; print(r.getrusage(r.RUSAGE_SELF).ru_utime, 'pydantic' in sys.modules)"
+    bare = "import resource as r; print(r.getrusage(r.RUSAGE_SELF).ru_utime, False)"
+    seconds, loaded = {}, ""
+    for name, text in (("with", code), ("without", bare)):
+        done = subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=True
+        )
+        cpu, loaded = done.stdout.split()
+        assert loaded == "False"
+        seconds[name] = float(cpu)
+    assert seconds["with"] - seconds["without"] <= 0.4, seconds

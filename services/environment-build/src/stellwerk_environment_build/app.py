@@ -32,6 +32,8 @@ async def build(runtime: Runtime[Settings]) -> None:
         interpreters,
         index=settings.index,
         limits=settings.limits,
+        overrides=settings.overrides,
+        accelerator=settings.accelerator,
         clock=runtime.clock,
     )
     runtime.log.info(
@@ -39,6 +41,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         action="composed",
         pythons=[each.version for each in interpreters],
         swept=cache.sweep(),
+        accelerator=settings.accelerator,
     )
     db = await runtime.database(metadata)
     builds = BuildStore(db)

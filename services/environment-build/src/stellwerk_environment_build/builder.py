@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec, env_id, normalise
+from stellwerk.override_table import Accelerator, OverrideTable, builtin
 from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
@@ -44,6 +45,8 @@ class Builder:
         *,
         index: IndexOptions | None = None,
         limits: Limits | None = None,
+        overrides: OverrideTable | None = None,
+        accelerator: Accelerator = "cpu",
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -52,6 +55,8 @@ class Builder:
         self._interpreters = {each.version: each.path for each in interpreters}
         self._index = index or IndexOptions()
         self._limits = limits or Limits()
+        self.overrides = overrides or builtin()
+        self._accelerator = accelerator
         self._clock = clock or SystemClock()
         self._secrets = uv_command.secrets_in(environ)
         self._environ = uv_command.uv_environment(
@@ -62,7 +67,12 @@ class Builder:
 
     def identify(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
         """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment."""
-        spec = normalise(definition, available_pythons=tuple(self._interpreters))
+        spec = normalise(
+            definition,
+            available_pythons=tuple(self._interpreters),
+            overrides=self.overrides,
+            accelerator=self._accelerator,
+        )
         return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
 
     def lookup(self, spec: NormalisedSpec, identity: str) -> Ready | None:
@@ -129,6 +139,7 @@ class Builder:
         failpoint("environment-build.resolved")
         await construction.create()
         await construction.install(lock)
+        construction.mend()
         failpoint("environment-build.installed")
         await construction.compile()
         size = await construction.measure()

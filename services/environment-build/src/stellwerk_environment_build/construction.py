@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from stellwerk.environment_spec import NormalisedSpec
@@ -99,6 +100,15 @@ class Construction:
 
         command = uv_command.install_command(self.target / LOCK, self.python, self.index)
         await self._uv("install", command, self.limits.install_s, so_far)
+
+    def mend(self) -> None:
+        """Put the modules in that right what substituted packages changed, with their ``.pth``."""
+        site = inspection.site_packages(self.target)
+        for name in self.spec.mends:
+            module = f"stellwerk_mend_{name.replace('-', '_')}"
+            source = resources.files("stellwerk_environment_build.mends") / f"{module}.py"
+            (site / f"{module}.py").write_bytes(source.read_bytes())
+            (site / f"{module}.pth").write_text(f"import {module}\n")
 
     async def compile(self) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""

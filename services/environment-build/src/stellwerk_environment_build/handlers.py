@@ -1,5 +1,6 @@
 """What the service answers: runs that are being prepared, and requests about environments."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,7 @@ from stellwerk.environment_spec import (
     InvalidEnvironment,
     check,
     from_conda_yaml,
+    from_packages,
     from_requirements,
 )
 from stellwerk.errors import NotFoundError, UserError
@@ -98,7 +100,10 @@ class Handlers:
 
     async def get(self, request: NamedEnvironment) -> EnvironmentView:
         """Verb ``environment-get``."""
-        view = await self.registry.get(request.name, request.version)
+        view = await self._registered(request.name, request.version)
+        with suppress(InvalidEnvironment):  # the overrides may have changed since it was registered
+            spec, env_id = self.builder.identify(view.definition)
+            view = view.model_copy(update={"env_id": env_id, "warnings": spec.warnings})
         return (await self._with_states(view))[0]
 
     async def list(self, request: ListEnvironments) -> Page[EnvironmentView]:
@@ -108,7 +113,7 @@ class Handlers:
 
     async def start_build(self, request: StartBuild) -> BuildView:
         """Verb ``build-start``."""
-        view = await self.registry.get(request.name, request.version)
+        view = await self._registered(request.name, request.version)
         try:
             spec, env_id = self.builder.identify(view.definition)
         except InvalidEnvironment as error:
@@ -127,8 +132,23 @@ class Handlers:
     async def _wanted(self, asked: EnvironmentReference | EnvironmentDefinition) -> Wanted:
         if isinstance(asked, EnvironmentDefinition):
             return Wanted(asked)
-        view = await self.registry.get(asked.name, asked.version)
+        view = await self._registered(asked.name, asked.version)
         return Wanted(view.definition, view.name, view.version)
+
+    async def _registered(self, name: str, version: int | None) -> EnvironmentView:
+        """A registered environment; a curated one of older projects is registered when asked for.
+
+        Versions of curated environments were the vendor's: whichever is asked for gives ours.
+        """
+        table = self.builder.overrides
+        packages = table.curated_packages(name)
+        if packages is None:
+            return await self.registry.get(name, version)
+        name = table.curated_name(name)
+        with suppress(NotFoundError):
+            return await self.registry.get(name, None)
+        definition = from_packages(packages)
+        return await self.registry.register(name, definition, *self.builder.identify(definition))
 
     async def _refuse(self, event_id: str, run_id: str, code: str, message: str) -> None:
         failure = Failure("your-spec", code, message, retryable=False)

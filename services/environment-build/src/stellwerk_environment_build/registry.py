@@ -28,7 +28,7 @@ class EnvironmentStore:
         def work(tx: Tx) -> EnvironmentView:
             latest = _find(tx.conn, name, None)
             content = definition.model_dump(mode="json")
-            if latest is not None and latest.definition == content:
+            if latest is not None and _definition(latest) == definition:
                 return _view(latest, created=False)
             version = 1 if latest is None else latest.version + 1
             tx.conn.execute(
@@ -95,12 +95,16 @@ def _require(conn: Connection, name: str, version: int | None) -> Row[tuple[obje
     )
 
 
+def _definition(row: Row[tuple[object, ...]]) -> EnvironmentDefinition:
+    return EnvironmentDefinition.model_validate(row.definition)
+
+
 def _view(row: Row[tuple[object, ...]], *, created: bool = True) -> EnvironmentView:
     return EnvironmentView(
         name=row.name,
         version=row.version,
         env_id=row.env_id,
-        definition=EnvironmentDefinition.model_validate(row.definition),
+        definition=_definition(row),
         created_at=aware(row.created_at),
         created=created,
         warnings=tuple(row.warnings),

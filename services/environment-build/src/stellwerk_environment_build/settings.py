@@ -1,12 +1,17 @@
 """Settings of the environment-build service (``STELLWERK_*``)."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from stellwerk.errors import UserError
+from stellwerk.override_table import Accelerator, OverrideTable, builtin, with_file
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.settings import ServiceSettings
+
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Settings(ServiceSettings):
@@ -36,6 +41,21 @@ class Settings(ServiceSettings):
     build_interpreters: tuple[Path, ...] = Field(
         (), description="Python interpreters to prefer over those found on the machine."
     )
+    build_overrides: Path | None = Field(
+        None, description="YAML file merged over the built-in override table of old requirements."
+    )
+    build_accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="What substitutes are chosen for; auto: cuda where there is a GPU."
+    )
+
+    @field_validator("build_overrides")
+    @classmethod
+    def _usable(cls, path: Path | None) -> Path | None:
+        try:
+            _ = path and with_file(path)
+        except UserError as error:
+            raise ValueError(error.message) from error
+        return path
 
     @property
     def limits(self) -> Limits:
@@ -56,6 +76,18 @@ class Settings(ServiceSettings):
             no_index=self.build_no_index,
             allow_sdist=self.build_allow_sdist,
         )
+
+    @property
+    def overrides(self) -> OverrideTable:
+        """The override table, the operator's file included."""
+        return with_file(self.build_overrides) if self.build_overrides else builtin()
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What runs compute with."""
+        if self.build_accelerator == "auto":
+            return "cuda" if _NVIDIA_DRIVER.exists() else "cpu"
+        return self.build_accelerator
 
     @property
     def retry_s(self) -> float:

@@ -108,6 +108,8 @@ def index_requirement(package: CondaPackage, where: str) -> Requirement | None:
     if package.name in CONDA_BUILT_IN:
         return None
     name = CONDA_TO_INDEX.get(package.name)
+    if package.name.startswith("azureml-"):
+        name = package.name  # the platform stands for it, whatever it was installed with
     if name is None:
         raise InvalidEnvironment(
             "env.conda_package",

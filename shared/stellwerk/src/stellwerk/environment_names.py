@@ -3,29 +3,6 @@
 All keys are canonical names (PEP 503): lower case, runs of ``-``, ``_`` and ``.`` are one ``-``.
 """
 
-# Packages of the Azure ML SDK v1. The platform provides what they did, so they are not installed.
-PROVIDED_BY_PLATFORM = frozenset(
-    {
-        "azureml-contrib-services",
-        "azureml-core",
-        "azureml-dataprep",
-        "azureml-dataset-runtime",
-        "azureml-defaults",
-        "azureml-interpret",
-        "azureml-mlflow",
-        "azureml-opendatasets",
-        "azureml-pipeline",
-        "azureml-pipeline-core",
-        "azureml-pipeline-steps",
-        "azureml-sdk",
-        "azureml-telemetry",
-        "azureml-tensorboard",
-        "azureml-train",
-        "azureml-train-core",
-        "azureml-widgets",
-    }
-)
-
 # Conda packages that every environment has by its nature.
 CONDA_BUILT_IN = frozenset({"pip", "python"})
 

@@ -12,11 +12,12 @@ _PLAIN_VERSION = re.compile(r"^\d+(\.\d+){0,2}$")
 
 
 def choose_python(
-    wanted: str | None, available: Sequence[str], *, strict: bool = False
-) -> tuple[str, str | None]:
-    """One of ``available`` (preferred first), and a warning if it is not what was wanted.
+    wanted: str | None, available: Sequence[str], *, sdk: str | None = None
+) -> tuple[str, str]:
+    """One of ``available`` (preferred first), and why it is not what was wanted ("": it is).
 
-    Raises InvalidEnvironment (env.python) where nothing fits and ``strict`` forbids the nearest.
+    ``sdk``: versions that the SDK runs on, if the environment has to hold it.
+    Raises InvalidEnvironment (env.python) where there is no interpreter at all.
     """
     if not available:
         raise InvalidEnvironment(
@@ -25,25 +26,19 @@ def choose_python(
             got=wanted or "any",
             hint="This machine has no usable Python interpreter; ask its operator to install one.",
         )
+    suitable = SpecifierSet(sdk or "")
+    usable = [version for version in available if suitable.contains(version, prereleases=True)]
+    usable = usable or list(available)
     if wanted is None:
-        return available[0], None
+        return usable[0], ""
     allowed = python_range(wanted)
-    for version in available:
+    for version in usable:
         if allowed.contains(version, prereleases=True):
-            return version, None
-    has = ", ".join(available)
-    if strict:
-        raise InvalidEnvironment(
-            "env.python",
-            field="python",
-            got=wanted,
-            hint=f"Strict mode, and this machine has only {has}. Choose one of them.",
-        )
-    nearest = min(available, key=lambda version: _distance(version, allowed))
-    return nearest, (
-        f"Python {wanted} is not on this machine (it has {has}); {nearest} is used instead. "
-        "Pins made for the other version may not exist for this one."
-    )
+            return version, ""
+    nearest = min(usable, key=lambda version: _distance(version, allowed))
+    if any(allowed.contains(version, prereleases=True) for version in available):
+        return nearest, f"the SDK inside a run needs Python {sdk}"
+    return nearest, f"this machine has {', '.join(available)}"
 
 
 def python_range(text: str) -> SpecifierSet:

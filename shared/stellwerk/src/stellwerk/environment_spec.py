@@ -15,10 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from stellwerk.environment_names import PROVIDED_BY_PLATFORM
 from stellwerk.environment_python import choose_python, python_range, shortest
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
@@ -27,6 +25,8 @@ from stellwerk.environment_requirement import (
     parse_requirement,
     read_requirements,
 )
+from stellwerk.override_apply import Substitution, needs_sdk, substitute
+from stellwerk.override_table import MENDS, Accelerator, Mend, OverrideTable, builtin
 
 __all__ = [
     "EnvironmentDefinition",
@@ -58,6 +58,8 @@ class EnvironmentDefinition(BaseModel):
     ``python``: a version ("3.11", "3.6.2") or a range (">=3.10,<3.13"); None means the machine's.
     ``user_managed``: nothing is installed, the run uses ``interpreter`` of its node.
     ``strict``: what this machine cannot do exactly is refused instead of relaxed with a warning.
+    ``image``, ``dockerfile``: the container of older definitions. Runs are processes here, so both
+    are kept and shown, and have no effect but a warning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,11 +74,14 @@ class EnvironmentDefinition(BaseModel):
     user_managed: bool = False
     interpreter: Text | None = None
     strict: bool = False
+    image: Text | None = None
+    dockerfile: Annotated[str, StringConstraints(max_length=65_536)] | None = None
 
 
 class NormalisedSpec(BaseModel):
     """What is installed: one interpreter version and canonical, sorted requirements.
 
+    ``mends`` are changes of meaning that the environment puts right (keras-lr).
     ``warnings`` say what was relaxed or left out; they are no part of the identity.
     """
 
@@ -86,6 +91,7 @@ class NormalisedSpec(BaseModel):
     requirements: tuple[str, ...] = ()
     user_managed: bool = False
     interpreter: str | None = None
+    mends: tuple[Mend, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -148,64 +154,112 @@ def check(definition: EnvironmentDefinition) -> None:
 
 
 def normalise(
-    definition: EnvironmentDefinition, *, available_pythons: Sequence[str]
+    definition: EnvironmentDefinition,
+    *,
+    available_pythons: Sequence[str],
+    overrides: OverrideTable | None = None,
+    accelerator: Accelerator = "cpu",
 ) -> NormalisedSpec:
     """The normal form of ``definition`` on a machine with these interpreters, preferred first.
 
-    Raises InvalidEnvironment for what is refused, in strict mode also for what would be relaxed.
+    ``overrides`` None is the built-in table. Raises InvalidEnvironment for what is refused, in
+    strict mode also for everything that would be exchanged (env.strict), all of it named.
     """
     check(definition)
+    table = overrides or builtin()
+    images = tuple(_images(definition, table))
     if definition.user_managed:
-        interpreter = definition.interpreter or "python3"
-        return NormalisedSpec(user_managed=True, interpreter=interpreter)
-    python, python_warning = choose_python(
-        definition.python, available_pythons, strict=definition.strict
+        _refuse_if_strict(definition, images)
+        interpreter = definition.interpreter or "python"
+        return NormalisedSpec(user_managed=True, interpreter=interpreter, warnings=_texts(images))
+    wanted = _requirements(definition)
+    sdk = table.sdk.python if needs_sdk(wanted.all, table) else None
+    python, python_reason = choose_python(definition.python, available_pythons, sdk=sdk)
+    outcome = substitute(wanted.all, python=python, table=table, accelerator=accelerator)
+    exchanged = (
+        *(
+            [Substitution(f"python {definition.python}", python, python_reason)]
+            * bool(python_reason)
+        ),
+        *outcome.substitutions,
+        *images,
     )
-    requirements, warnings = _requirements(definition)
+    _refuse_if_strict(definition, (*wanted.exchanged, *exchanged))
     return NormalisedSpec(
         python=python,
-        requirements=normalise_requirements(requirements),
-        warnings=((python_warning,) if python_warning else ()) + warnings,
+        requirements=normalise_requirements(outcome.requirements),
+        mends=tuple(sorted(outcome.mends)),
+        warnings=(
+            *_conda_warning(wanted),
+            *_texts(exchanged),
+            *(MENDS[mend] for mend in sorted(outcome.mends)),
+        ),
     )
 
 
 def env_id(spec: NormalisedSpec, *, platform: str, builder_version: str) -> str:
     """Identity of a prepared environment: 40 hex digits."""
-    identity = {
-        "schema": _SCHEMA,
-        "platform": platform,
-        "builder": builder_version,
-        **spec.model_dump(mode="json", exclude={"warnings"}),
-    }
+    content = spec.model_dump(mode="json", exclude={"warnings"})
+    if not spec.mends:
+        del content["mends"]  # the ids of environments without any are older than the field
+    identity = {"schema": _SCHEMA, "platform": platform, "builder": builder_version, **content}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:40]
 
 
 class _Requirements(NamedTuple):
-    wanted: tuple[Requirement, ...]
-    warnings: tuple[str, ...]
+    all: tuple[Requirement, ...]
+    exchanged: tuple[Substitution, ...]
 
 
 def _requirements(definition: EnvironmentDefinition) -> _Requirements:
-    """Everything to install from the package index, and what was left out or exchanged."""
+    """Everything that is wanted, in the index's terms, and which conda packages became that."""
     wanted = [
         parse_requirement(text, f"pip_packages[{index}]")
         for index, text in enumerate(definition.pip_packages)
     ]
-    exchanged = _from_conda(definition) if definition.conda_packages else ()
-    kept = [each for each in (*wanted, *exchanged) if not _is_provided(each.name)]
-    dropped = sorted({each.name for each in (*wanted, *exchanged) if _is_provided(each.name)})
-    warnings = []
-    if mapped := sorted({each.name for each in exchanged if not _is_provided(each.name)}):
-        warnings.append(
-            f"conda packages are installed from the Python package index here: {', '.join(mapped)}"
+    from_conda = _from_conda(definition) if definition.conda_packages else ()
+    exchanged = tuple(
+        Substitution(
+            f"conda package {text}", str(requirement), "installed from the Python package index"
         )
-    if dropped:
-        warnings.append(f"left out, because the platform provides it: {', '.join(dropped)}")
-    return _Requirements(tuple(kept), tuple(warnings))
+        for text, requirement in from_conda
+    )
+    return _Requirements((*wanted, *(each for _, each in from_conda)), exchanged)
 
 
-def _from_conda(definition: EnvironmentDefinition) -> tuple[Requirement, ...]:
+def _conda_warning(wanted: _Requirements) -> Iterable[str]:
+    if wanted.exchanged:
+        names = sorted({Requirement(each.became).name for each in wanted.exchanged})
+        yield f"conda packages are installed from the Python package index here: {', '.join(names)}"
+
+
+def _images(definition: EnvironmentDefinition, table: OverrideTable) -> Iterable[Substitution]:
+    why = "runs are processes of the machine, without containers"
+    if definition.image is not None:
+        note = table.image_note(definition.image)
+        yield Substitution(f"image {definition.image}", "", f"{why}; {note}")
+    if definition.dockerfile is not None:
+        yield Substitution("dockerfile", "", f"{why}; what it installs is missing")
+
+
+def _texts(substitutions: Iterable[Substitution]) -> tuple[str, ...]:
+    return tuple(str(each) for each in substitutions)
+
+
+def _refuse_if_strict(definition: EnvironmentDefinition, exchanged: Sequence[Substitution]) -> None:
+    if definition.strict and exchanged:
+        listed = "; ".join(_texts(exchanged))
+        raise InvalidEnvironment(
+            "env.strict",
+            field="strict",
+            got="true",
+            hint=f"Strict mode, and this would be exchanged: {listed}. Write what can be had here, "
+            "or leave strict mode.",
+        )
+
+
+def _from_conda(definition: EnvironmentDefinition) -> tuple[tuple[str, Requirement], ...]:
     from stellwerk.conda_file import (  # noqa: PLC0415 - YAML is costly to import
         index_requirement,
         parse_conda_package,
@@ -219,26 +273,10 @@ def _from_conda(definition: EnvironmentDefinition) -> tuple[Requirement, ...]:
             raise InvalidEnvironment(
                 "env.python", field=where, got=text, hint="Set the field python instead."
             )
-        if _is_provided(package.name):
-            found.append(Requirement(package.name))
-            continue
         requirement = index_requirement(package, where)
-        if requirement is None:
-            continue
-        if definition.strict:
-            raise InvalidEnvironment(
-                "env.conda_package",
-                field=where,
-                got=text,
-                hint="Strict mode: conda packages are not exchanged for index packages. Move it "
-                f"to the pip section as {requirement}, or leave strict mode.",
-            )
-        found.append(requirement)
+        if requirement is not None:
+            found.append((text, requirement))
     return tuple(found)
-
-
-def _is_provided(name: str) -> bool:
-    return canonicalize_name(name) in PROVIDED_BY_PLATFORM
 
 
 def _from_validation(error: ValidationError) -> InvalidEnvironment:
