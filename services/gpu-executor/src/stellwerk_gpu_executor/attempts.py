@@ -6,7 +6,6 @@ is made anew, what was shipped is shipped again at most in part.
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -131,7 +130,6 @@ class Attempts:
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
             await self.launcher.cleanup(folder)
-            await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
         finally:
             self.live.pop(attempt.key, None)
 

@@ -173,9 +173,10 @@ def _words(error: OSError | ValueError) -> str:
 def _fresh(folder: Path, subfolders: list[Path]) -> None:
     """Remove what an interrupted preparation left, make the folders anew."""
     for path in [*subfolders, folder / "inputs", folder / "produced"]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path, ignore_errors=True)
     for path in subfolders:
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700)
 
 
 def _place(path: str, folder: Path, work: Path) -> Path:
