@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from stellwerk import CondaDependencies, Dataset, Environment, ScriptRunConfig, UserError
-from stellwerk.api import DatasetView, MetricPoint
+from stellwerk.answers import Series
+from stellwerk.api import DatasetView
 from stellwerk.dataset import FileDataset
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.metrics import shaped
@@ -20,11 +21,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def metrics(*logged: tuple[str, str, Any]) -> dict[str, Any]:
-    points = [
-        MetricPoint(name=name, kind=kind, value=value, time=NOW, sequence=i)  # type: ignore[arg-type]
-        for i, (name, kind, value) in enumerate(logged)
+    series = [
+        Series(run_id="r1", name=name, kind=kind, values=[value]) for name, kind, value in logged
     ]
-    return shaped(points, "r1")
+    return shaped(series, "r1")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,17 @@ class Preparer:
             )
         return str(python.absolute())
 
+    def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
+        """What the run may see and not change: in-run library, environment, mounted inputs."""
+        environment = self._environments / assigned.image.env_id
+        mounted = [
+            folder / "inputs" / name
+            for name, resolved in assigned.inputs.items()
+            if resolved.mode == "mount"
+        ]
+        paths = [places.agent, *([environment] if environment.exists() else []), *mounted]
+        return tuple(path.absolute() for path in paths)
+
     async def lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         """Make the working folder and the inputs of an attempt, from scratch.
 
