@@ -75,7 +75,6 @@ def test_every_snippet_and_what_it_prints(stack: Stack, tmp_path: Path) -> None:
         page = http.get(printed["url"])
         assert page.status_code == 200, page.text
         assert page.headers["content-type"].startswith("text/html")
-        assert printed["run"] in page.text
         (entry,) = run["inputs"].values()
         assert entry["name"] == "mnist-dataset"
     assert (tmp_path / "model/model.h5").stat().st_size > 500_000

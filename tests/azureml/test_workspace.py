@@ -47,6 +47,13 @@ def test_write_config_is_found_again(path: str, ws: Workspace) -> None:
     assert Workspace.from_config().name == "a-name"
 
 
+def test_a_file_of_another_name(ws: Workspace) -> None:
+    Workspace("a-sub", "a-group", "a-name").write_config("./there", file_name="ws_config.json")
+    assert Path("there/.azureml/ws_config.json").is_file()
+    assert Workspace.from_config(path="./there/ws_config.json").name == "a-name"
+    assert Workspace.from_config(path="there", _file_name="ws_config.json").name == "a-name"
+
+
 def test_the_constructor_get_and_create_mean_the_same(ws: Workspace) -> None:
     auth = ServicePrincipalAuthentication("tenant", "principal", "password")
     for made in (

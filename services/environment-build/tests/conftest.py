@@ -160,5 +160,5 @@ async def seen(bus: Bus) -> AsyncIterator[Seen]:
 
     await bus.client.subscribe("sw.evt.image.>", cb=on_event)
     await bus.client.subscribe("sw.log.>", cb=on_log)
-    await bus.client.flush()
+    await bus.flush()
     yield collected

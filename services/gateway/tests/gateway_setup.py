@@ -53,7 +53,7 @@ class Services:
             self.tasks.spawn(answer_it(), verb)
 
         await self.bus.serve(service, verb, in_background)
-        await self.bus.client.flush()
+        await self.bus.flush()
 
 
 @dataclass

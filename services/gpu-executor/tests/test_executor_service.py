@@ -104,7 +104,7 @@ class Watcher:
         await bus.client.subscribe("sw.evt.>", cb=on_event)
         await bus.client.subscribe("sw.log.*.*.std", cb=on_log)
         await bus.client.subscribe("sw.metric.>", cb=on_records)
-        await bus.client.flush()
+        await bus.flush()
 
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 
 from stellwerk import CondaDependencies, Dataset, Environment, ScriptRunConfig, UserError
-from stellwerk.api import DatasetView, MetricPoint
+from stellwerk.answers import Series
+from stellwerk.api import DatasetView
 from stellwerk.dataset import FileDataset
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.metrics import shaped
 from stellwerk.runspec import EnvironmentReference, InputArgument
-from stellwerk.script_run_config import _argument
+from stellwerk.script_data import argument
 from stellwerk.text import LogText
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def metrics(*logged: tuple[str, str, Any]) -> dict[str, Any]:
-    points = [
-        MetricPoint(name=name, kind=kind, value=value, time=NOW, sequence=i)  # type: ignore[arg-type]
-        for i, (name, kind, value) in enumerate(logged)
+    series = [
+        Series(run_id="r1", name=name, kind=kind, values=[value]) for name, kind, value in logged
     ]
-    return shaped(points, "r1")
+    return shaped(series, "r1")
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ class Noisy:
      (Path("a/b"), "a/b"), ("; rm -rf", "; rm -rf"), ("", "")],
 )  # fmt: skip
 def test_arguments_become_text(given: object, sent: str) -> None:
-    assert _argument(0, given) == sent
+    assert argument(0, given) == sent
 
 
 @pytest.mark.parametrize("given", [None, Noisy(), dataset()])
 def test_arguments_without_meaning(given: object) -> None:
     with pytest.raises(UserError, match=r"arguments\[3\]"):
-        _argument(3, given)
+        argument(3, given)
 
 
 def test_dataset_argument_and_default_name() -> None:
@@ -86,7 +86,7 @@ def test_dataset_argument_and_default_name() -> None:
     assert config.name.startswith("input_")
     assert len(config.name) == len("input_") + 8
     assert config.name == dataset().as_mount().name
-    assert _argument(0, config) == InputArgument(input=config.name)
+    assert argument(0, config) == InputArgument(input=config.name)
     assert dataset().as_named_input("mnist").as_download().name == "mnist"
     with pytest.raises(UserError, match="cannot be an input's name"):
         dataset().as_named_input("2x")

@@ -43,9 +43,11 @@ class WaitingStore:
 
         Returns whether there is something to fetch.
         """
+        if not preparing.inputs:
+            return False
 
         def work(tx: Tx) -> bool:
-            if not preparing.inputs or not tx.first_time(CONSUMER, envelope.id):
+            if not tx.first_time(CONSUMER, envelope.id):
                 return False
             resolved: dict[str, ResolvedInput] = {}
             unread: list[Dataset] = []

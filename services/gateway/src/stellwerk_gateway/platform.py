@@ -28,7 +28,11 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The connections of the gateway. ``stopping`` is set when it ends: open streams end too."""
+    """The connections of the gateway. ``stopping`` is set when it ends: open streams end too.
+
+    ``targets``: when a compute target was last seen. The scheduler decides; a sweep's thousand
+    submissions need not ask it a thousand times before.
+    """
 
     settings: Settings
     bus: Bus
@@ -36,6 +40,7 @@ class Platform:
     clock: Clock
     snapshots: SnapshotPaths
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    targets: dict[str, float] = field(default_factory=dict)
 
     async def ask(
         self,

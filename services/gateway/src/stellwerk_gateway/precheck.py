@@ -19,6 +19,8 @@ from stellwerk_gateway.platform import BEST_EFFORT_S, Platform
 
 BUILT_IN_TARGET = "local"
 SHOWN_FILES = 10
+KNOWN_S = 2.0
+"""A compute target seen so long ago is taken to be there."""
 
 
 async def precheck(platform: Platform, request: RunRequest) -> None:
@@ -124,8 +126,12 @@ async def _environment_exists(platform: Platform, asked: EnvironmentReference) -
 
 
 async def _target_exists(platform: Platform, target: str) -> None:
+    now = platform.clock.monotonic()
+    if now - platform.targets.get(target, -KNOWN_S) < KNOWN_S:
+        return
     try:
         await platform.ask("scheduler", "compute-get", ComputeView, name=target)
+        platform.targets[target] = now
     except NotFoundError as error:
         page = await platform.ask("scheduler", "compute-list", Page[ComputeView], limit=100)
         known = sorted({BUILT_IN_TARGET, *(compute.name for compute in page.items)})

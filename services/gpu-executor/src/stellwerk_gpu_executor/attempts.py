@@ -6,7 +6,6 @@ is made anew, what was shipped is shipped again at most in part.
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -131,7 +130,6 @@ class Attempts:
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
             await self.launcher.cleanup(folder)
-            await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
         finally:
             self.live.pop(attempt.key, None)
 
@@ -178,7 +176,8 @@ class Attempts:
             )
         attempt.timings["prepare"] = time.perf_counter() - started
         env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
-        memory = assigned.spec.resources.memory_mb
+        resources = assigned.spec.resources
+        memory = resources.memory_mb
         request = LaunchRequest(
             folder=folder.path,
             run_id=assigned.run_id,
@@ -191,6 +190,10 @@ class Attempts:
             max_duration_s=assigned.spec.max_duration_s,
             memory_limit_bytes=None if memory is None else memory * 1024 * 1024,
             log_limit_bytes=self.settings.run_log_bytes,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            readable=self.preparer.readable(assigned, places, folder.path),
+            writable=(places.matplotlib,),
         )
         failpoint("gpu-executor.before_launch")
         handle = await self.launcher.start(request)

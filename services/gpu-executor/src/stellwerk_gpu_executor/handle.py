@@ -10,13 +10,10 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 class ProcessHandle:
     """An attempt under a supervisor process; see launcher.Handle."""
 
-    def __init__(
-        self, attempt: AttemptDir, activity: asyncio.Event, pidfd: int | None, pid: int
-    ) -> None:
+    def __init__(self, attempt: AttemptDir, activity: asyncio.Event, pidfd: int | None) -> None:
         self.attempt = attempt
         self.activity = activity
         self._pidfd = pidfd
-        self._pid = pid
         self._lease = attempt.read_lease()
         self._ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
 
@@ -39,7 +36,9 @@ class ProcessHandle:
             self._signal(signal.SIGTERM)
 
     def renew(self, deadline_mono: float | None) -> None:
-        """Let the run live until that monotonic time."""
+        """Let the run live until that monotonic time; after its end its folder is left alone."""
+        if self._ended.done():
+            return
         before, self._lease = self._lease, deadline_mono
         self.attempt.write_lease(deadline_mono)
         # The supervisor looks again when the deadline it knows passes; an earlier one it is told.
@@ -52,14 +51,10 @@ class ProcessHandle:
         self.activity.set()
 
     def release(self) -> None:
-        """Take the supervisor's exit status if it is our child, and forget the process."""
+        """Forget the process."""
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
-            try:
-                os.waitpid(self._pid, os.WNOHANG)
-            except ChildProcessError:
-                return
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pidfd is not None:

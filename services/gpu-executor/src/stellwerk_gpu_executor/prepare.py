@@ -72,7 +72,7 @@ class Preparer:
             raise PrepareError(
                 "launch-failed",
                 f"interpreter {interpreter}: this node gives runs no Python of its own (its "
-                "operator set STELLWERK_HOST_INTERPRETERS to false); use an environment that is built",
+                "operator set STELLWERK_HOST_INTERPRETERS=false); use one that Stellwerk builds",
             )
         names = (interpreter, "python3") if interpreter == "python" else (interpreter,)
         found = next(filter(None, map(shutil.which, names)), None)
@@ -84,6 +84,17 @@ class Preparer:
                 "environment (user_managed_dependencies = False)",
             )
         return str(Path(found).absolute())
+
+    def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
+        """What the run may see and not change: in-run library, environment, mounted inputs."""
+        environment = self._environments / assigned.image.env_id
+        mounted = [
+            folder / "inputs" / name
+            for name, resolved in assigned.inputs.items()
+            if resolved.mode == "mount"
+        ]
+        paths = [places.agent, *([environment] if environment.exists() else []), *mounted]
+        return tuple(path.absolute() for path in paths)
 
     async def lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         """Make the working folder and the inputs of an attempt, from scratch.
@@ -204,9 +215,10 @@ def _words(error: OSError | ValueError) -> str:
 def _fresh(folder: Path, subfolders: list[Path]) -> None:
     """Remove what an interrupted preparation left, make the folders anew."""
     for path in [*subfolders, folder / "inputs", folder / "produced"]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path, ignore_errors=True)
     for path in subfolders:
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700)
 
 
 def _place(path: str, folder: Path, work: Path) -> Path:

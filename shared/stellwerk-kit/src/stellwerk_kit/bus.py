@@ -241,12 +241,20 @@ class Bus:
         """Answer a verb; replicas of a service share the requests."""
         await self.client.subscribe(subjects.rpc(service, verb), queue=service, cb=answer)
 
+    async def flush(self) -> None:
+        """Wait until the broker has all that was sent so far.
+
+        Twice, because the client's ping overtakes what its flusher has not written yet.
+        """
+        await self.client.flush(5)
+        await self.client.flush(5)
+
     async def close(self) -> None:
         """Flush what is under way and close."""
         if self.client.is_closed:
             return
         try:
-            await asyncio.wait_for(self.client.flush(5), 6)
+            await asyncio.wait_for(self.flush(), 6)
         except (TimeoutError, NatsError, OSError):
             log.warning("flush before close failed", action="bus_flush_failed")
         await self.client.close()

@@ -1,15 +1,15 @@
 """Durable consumers: one message at a time per worker, or ordered batches.
 
-Nothing is buffered in the client, so a message's time to be acknowledged starts with its
-handler, back-pressure is natural and a stop is exact. A handler ends in one of four ways: it
-returns (acknowledged), raises Retry (given back), Reject (dead letter), or anything else (given
-back with growing delay, at the last delivery a dead letter).
+A single message is handled the moment it comes, so its time to be acknowledged starts with its
+handler, back-pressure is natural and a stop is exact (``pull.py``). A handler ends in one of four
+ways: it returns (acknowledged), raises Retry (given back), Reject (dead letter), or anything else
+(given back with growing delay, at the last delivery a dead letter).
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js.client import JetStreamContext
 
 from stellwerk import subjects
 from stellwerk.errors import ProtocolError
@@ -25,11 +24,10 @@ from stellwerk.events import Envelope, Event, UnknownEventTypeError, decode
 from stellwerk_kit import telemetry
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.failpoints import failpoint
+from stellwerk_kit.pull import Pull
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.topology import ConsumerSpec
 
-FETCH_TIMEOUT_S = 15.0
-WATCHDOG_EXTRA_S = 5.0
 MAX_DELAY_S = 60.0
 CRASH_LIMIT = 10
 
@@ -64,113 +62,89 @@ class Delivery:
 
 Handlers = dict[type[Event], Callable[[Envelope], Awaitable[None]]]
 BatchHandler = Callable[[list[Delivery]], Awaitable[None]]
-Handle = Callable[[list[Msg]], Awaitable[None]]
 
 
 class Consumer:
-    """Runs the workers of one durable consumer until stopped."""
+    """Takes messages of one durable consumer until stopped."""
 
     def __init__(self, bus: Bus, spec: ConsumerSpec, tasks: TaskOwner) -> None:
         self.spec = spec
         self._bus, self._spec, self._tasks = bus, spec, tasks
         self._stopping = asyncio.Event()
-        self._workers: list[asyncio.Task[Any]] = []
-        self._pulls: set[asyncio.Timeout] = set()
+        self._loop: asyncio.Task[Any] | None = None
+        self._running: set[asyncio.Task[Any]] = set()
+        self._pull = Pull(bus, spec.stream, spec.name)
 
     def start(self, handlers: Handlers) -> None:
         """Handle single events, ``spec.workers`` at a time."""
-
-        async def handle(messages: list[Msg]) -> None:
-            await self._settle(messages[0], handlers)
-
-        self._spawn(handle, self._spec.workers, 1)
+        self._begin(self._each(handlers))
 
     def start_batches(self, handler: BatchHandler) -> None:
         """Handle batches in stream order; a batch is repeated until its handler succeeds."""
-
-        async def handle(messages: list[Msg]) -> None:
-            await self._settle_batch(messages, handler)
-
-        self._spawn(handle, 1, self._spec.batch)
+        self._begin(self._batches(handler))
 
     async def stop(self, timeout_s: float = 15.0) -> None:
         """Take no more messages, let running handlers end, give up after ``timeout_s``."""
         self._stopping.set()
-        self._bus.on_reconnect.discard(self._end_pulls)
-        self._end_pulls()
-        if self._workers:
-            _, late = await asyncio.wait(self._workers, timeout=timeout_s)
+        self._pull.stop()
+        tasks = {*self._running, *([self._loop] if self._loop else [])}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _spawn(self, handle: Handle, workers: int, batch: int) -> None:
-        self._bus.on_reconnect.add(self._end_pulls)
-        for number in range(workers):
-            name = f"consumer-{self._spec.name}-{number}"
-            self._workers.append(self._tasks.spawn(self._work(handle, batch), name))
+    def _begin(self, loop: Coroutine[Any, Any, None]) -> None:
+        self._loop = self._tasks.spawn(loop, f"consumer-{self._spec.name}")
 
-    async def _work(self, handle: Handle, batch: int) -> None:
-        subscription = None
+    async def _each(self, handlers: Handlers) -> None:
+        freed = asyncio.Event()
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._running.discard(task)
+            freed.set()
+
         while not self._stopping.is_set():
-            try:
-                if subscription is None:
-                    subscription = await self._bus.js.pull_subscribe_bind(
-                        consumer=self._spec.name, stream=self._spec.stream
-                    )
-                messages = await self._fetch(subscription, batch)
-            except TimeoutError:
+            free = self._spec.workers - len(self._running)
+            if not free:
+                freed.clear()
+                await freed.wait()
                 continue
-            except (NatsError, OSError) as error:
-                log.warning(
-                    "fetch failed",
-                    action="fetch_failed",
-                    consumer=self._spec.name,
-                    error=str(error) or type(error).__name__,
-                )
-                await self._drop(subscription)
-                subscription = None
-                await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - jitter
-                continue
+            for message in await self._take(free):
+                name = f"handle-{self._spec.name}"
+                task = self._tasks.spawn(self._settle(message, handlers), name)
+                self._running.add(task)
+                task.add_done_callback(ended)
+        await self._close()
+
+    async def _batches(self, handler: BatchHandler) -> None:
+        while not self._stopping.is_set():
+            messages = await self._take(self._spec.batch)
             if messages:
-                await handle(messages)
-        await self._drop(subscription)
+                await self._settle_batch(messages, handler)
+        await self._close()
 
-    async def _fetch(
-        self, subscription: JetStreamContext.PullSubscription, batch: int
-    ) -> list[Msg]:
-        """One pull; ends with TimeoutError when nothing came, or early by :meth:`_end_pulls`."""
-        if self._stopping.is_set():  # stopped while the subscription was made
-            return []
-        pull = asyncio.timeout(FETCH_TIMEOUT_S + WATCHDOG_EXTRA_S)
-        self._pulls.add(pull)
+    async def _take(self, most: int) -> list[Msg]:
+        """Messages as they come; none after trouble with the broker, or when told to stop."""
+        self._bus.on_reconnect.add(self._pull.again)
         try:
-            async with pull:
-                messages: list[Msg] = await subscription.fetch(batch, FETCH_TIMEOUT_S)
-                return messages
-        except TimeoutError:
-            if pull.expired() and pull in self._pulls:
-                raise NatsError("fetch did not end in its own time") from None
-            raise
-        finally:
-            self._pulls.discard(pull)
+            return await self._pull.some(most, self._spec.linger_s)
+        except (NatsError, OSError) as error:
+            log.warning(
+                "fetch failed",
+                action="fetch_failed",
+                consumer=self._spec.name,
+                error=str(error) or type(error).__name__,
+            )
+            await self._close()
+            await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - jitter
+            if not self._stopping.is_set():
+                self._pull = Pull(self._bus, self._spec.stream, self._spec.name)
+            return []
 
-    def _end_pulls(self) -> None:
-        """End the pulls under way: the consumer stops, or the broker forgot them in a restart."""
-        now = asyncio.get_running_loop().time()
-        while self._pulls:
-            pull = self._pulls.pop()
-            if not pull.expired():
-                pull.reschedule(now)
-
-    async def _drop(self, subscription: JetStreamContext.PullSubscription | None) -> None:
-        if subscription is not None:
-            try:
-                await subscription.unsubscribe()
-            except (NatsError, OSError, ValueError):
-                log.debug(
-                    "unsubscribe failed", action="unsubscribe_failed", consumer=self._spec.name
-                )
+    async def _close(self) -> None:
+        self._bus.on_reconnect.discard(self._pull.again)
+        await self._pull.close()
 
     async def _settle(self, message: Msg, handlers: Handlers) -> None:
         name = self._spec.name
@@ -275,7 +249,7 @@ class Consumer:
     async def _heartbeat(self, messages: list[Msg], every_s: float) -> None:
         while True:
             try:
-                for message in messages:
+                for message in [*messages, *self._pull.waiting]:
                     await message.in_progress()
             except (NatsError, OSError):
                 return

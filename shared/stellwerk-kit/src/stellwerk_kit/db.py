@@ -23,16 +23,15 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Select,
     String,
     Table,
-    bindparam,
     create_engine,
     delete,
     event,
     insert,
     select,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from stellwerk.errors import ProtocolError
@@ -65,17 +64,20 @@ class Tables:
     outbox: Table
     inbox: Table
     emit: Insert = field(init=False)
-    seen: Select[Any] = field(init=False)
     see: Insert = field(init=False)
+    """Adds a row of the inbox unless it is there."""
 
     def __post_init__(self) -> None:
         """Build the statements once: building them costs more than running them."""
-        inbox = self.inbox
         self.emit = insert(self.outbox)
-        self.seen = select(inbox.c.event_id).where(
-            inbox.c.consumer == bindparam("consumer"), inbox.c.event_id == bindparam("event_id")
-        )
-        self.see = insert(inbox)
+        self.speak("sqlite")
+
+    def speak(self, dialect: str) -> None:
+        """Use that dialect's words where there is no common one."""
+        if dialect == "postgresql":
+            self.see = postgresql.insert(self.inbox).on_conflict_do_nothing()
+        else:
+            self.see = sqlite.insert(self.inbox).on_conflict_do_nothing()
 
     @classmethod
     def define(cls, metadata: MetaData) -> "Tables":
@@ -143,11 +145,8 @@ class Tx:
 
     def first_time(self, consumer: str, event_id: str) -> bool:
         """Whether this consumer sees this event for the first time; remembers it."""
-        event = {"consumer": consumer, "event_id": event_id}
-        if self.conn.execute(self.tables.seen, event).first() is not None:
-            return False
-        self.conn.execute(self.tables.see, {**event, "seen_at": self.now})
-        return True
+        row = {"consumer": consumer, "event_id": event_id, "seen_at": self.now}
+        return self.conn.execute(self.tables.see, row).rowcount == 1
 
 
 @dataclass(slots=True)
@@ -174,6 +173,7 @@ class Database:
         self.tables = Tables.define(metadata)
         self._metadata, self._clock, self._source = metadata, clock, source
         self._engine = _engine(url)
+        self.tables.speak(self._engine.dialect.name)
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="db-read")
         self._thread = threading.Thread(target=self._write_loop, name="db-write", daemon=True)
@@ -255,7 +255,7 @@ class Database:
         started = time.perf_counter()
         try:
             with conn.begin():
-                emitted += self._run(conn, first)
+                emitted += self._work(conn, first)  # its failure undoes all there is: itself
                 while len(group) < MAX_SHARED_COMMIT:
                     try:
                         following = self._writes.get_nowait()
@@ -276,14 +276,20 @@ class Database:
         return stop
 
     def _run(self, conn: Connection, write: _Write) -> list[OutboxRow]:
-        tx = Tx(conn, self.tables, self._source, self._clock.now())
+        """Run one of several writes: its failure leaves the others as they are."""
         conn.exec_driver_sql("SAVEPOINT one")
+        emitted: list[OutboxRow] = []
         try:
-            write.result = write.work(tx)
+            emitted = self._work(conn, write)
         except BaseException as error:  # noqa: BLE001 - raised to the caller in write()
             conn.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
-            write.error, tx.emitted = error, []
+            write.error = error
         conn.exec_driver_sql("RELEASE SAVEPOINT one")
+        return emitted
+
+    def _work(self, conn: Connection, write: _Write) -> list[OutboxRow]:
+        tx = Tx(conn, self.tables, self._source, self._clock.now())
+        write.result = write.work(tx)
         return tx.emitted
 
     def _committed(self, group: list[_Write], emitted: list[OutboxRow]) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import structlog
+import uvloop
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ValidationError
@@ -147,7 +148,7 @@ class Runtime(Generic[S]):
         for verb, request, answer in self._verbs:
             respond = responder(verb, request, answer)
             await self.bus.serve(self.name, verb, self._in_background(verb, respond))
-        await self.bus.client.flush()  # the broker knows the verbs before anybody is told "ready"
+        await self.bus.flush()  # the broker knows the verbs before anybody is told "ready"
         for _, begin in self._consumers:
             begin()
         self.operations.ready = True
@@ -223,7 +224,7 @@ def run(name: str, settings_class: type[S], build: Build[S]) -> None:
             print(f"{name}: setting STELLWERK_{where}: {item['msg']}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     configure_logs(settings.log_level)
-    sys.exit(asyncio.run(_main(name, settings, build)))
+    sys.exit(uvloop.run(_main(name, settings, build)))
 
 
 async def _main(name: str, settings: S, build: Build[S]) -> int:

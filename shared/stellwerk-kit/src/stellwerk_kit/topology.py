@@ -61,7 +61,8 @@ class Stream:
 class ConsumerSpec:
     """One durable pull consumer. ``workers`` messages are handled at a time.
 
-    ``ordered``: one message (or batch) at a time, in stream order.
+    ``ordered``: one message (or batch) at a time, in stream order. ``linger_s``: how long a batch
+    waits for more while messages come fast.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ConsumerSpec:
     workers: int = 8
     ordered: bool = False
     batch: int = 1
+    linger_s: float = 0.0
     ack_wait_s: float = 5.0
     max_deliver: int = 8
 
@@ -134,7 +136,13 @@ CONSUMERS = (
         ("sw.evt.run.*.completed", "sw.evt.run.*.failed", "sw.evt.run.*.canceled"),
     ),
     ConsumerSpec(
-        "history-events", "SW_EVENTS", (subjects.EVENTS,), workers=1, ordered=True, batch=256
+        "history-events",
+        "SW_EVENTS",
+        (subjects.EVENTS,),
+        workers=1,
+        ordered=True,
+        batch=256,
+        linger_s=0.025,
     ),
     ConsumerSpec("history-logs", "SW_LOGS", (subjects.LOGS,), workers=1, ordered=True, batch=128),
     ConsumerSpec(

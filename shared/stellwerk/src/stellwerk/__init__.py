@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stellwerk.compute import AmlCompute, ComputeTarget
     from stellwerk.conda_dependencies import CondaDependencies
-    from stellwerk.dataset import Dataset, DatasetConsumptionConfig, FileDataset
-    from stellwerk.datastore import DataPath, Datastore
+    from stellwerk.datapath import DataPath, DataReference
+    from stellwerk.dataset import (
+        Dataset,
+        DatasetConsumptionConfig,
+        FileDataset,
+        TabularDataset,
+    )
+    from stellwerk.datastore import Datastore
     from stellwerk.environment import Environment
     from stellwerk.errors import (
         AuthenticationError,
         ComputeTargetException,
         ConflictError,
+        DatasetTimestampMissingError,
         NotFoundError,
         ProtocolError,
         RunFailedError,
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from stellwerk.experiment import Experiment
     from stellwerk.keyvault import Keyvault
     from stellwerk.model import Model
+    from stellwerk.output_dataset import OutputFileDatasetConfig
     from stellwerk.run import Run
     from stellwerk.script_run_config import ScriptRunConfig
     from stellwerk.workspace import Workspace
@@ -34,13 +42,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "compute": ("AmlCompute", "ComputeTarget"),
     "conda_dependencies": ("CondaDependencies",),
-    "dataset": ("Dataset", "DatasetConsumptionConfig", "FileDataset"),
-    "datastore": ("DataPath", "Datastore"),
+    "datapath": ("DataPath", "DataReference"),
+    "dataset": ("Dataset", "DatasetConsumptionConfig", "FileDataset", "TabularDataset"),
+    "datastore": ("Datastore",),
     "environment": ("Environment",),
     "errors": (
         "AuthenticationError",
         "ComputeTargetException",
         "ConflictError",
+        "DatasetTimestampMissingError",
         "NotFoundError",
         "ProtocolError",
         "RunFailedError",
@@ -52,6 +62,7 @@ _HOMES = {
     "experiment": ("Experiment",),
     "keyvault": ("Keyvault",),
     "model": ("Model",),
+    "output_dataset": ("OutputFileDatasetConfig",),
     "run": ("Run",),
     "script_run_config": ("ScriptRunConfig",),
     "workspace": ("Workspace",),
@@ -66,8 +77,10 @@ __all__ = [
     "CondaDependencies",
     "ConflictError",
     "DataPath",
+    "DataReference",
     "Dataset",
     "DatasetConsumptionConfig",
+    "DatasetTimestampMissingError",
     "Datastore",
     "Environment",
     "Experiment",
@@ -75,6 +88,7 @@ __all__ = [
     "Keyvault",
     "Model",
     "NotFoundError",
+    "OutputFileDatasetConfig",
     "ProtocolError",
     "Run",
     "RunFailedError",
@@ -82,6 +96,7 @@ __all__ = [
     "ServiceUnavailableError",
     "StellwerkError",
     "StreamingInterruptedError",
+    "TabularDataset",
     "UserError",
     "Workspace",
 ]

@@ -74,13 +74,17 @@ class Client:
         model: type[M],
         *,
         body: BaseModel | None = None,
+        content: bytes | None = None,
         params: Params | None = None,
         key: str | None = None,
         repeatable: bool = True,
     ) -> M:
-        """One request. ``key`` is its Idempotency-Key, the same in every repetition."""
+        """One request. ``key`` is its Idempotency-Key, the same in every repetition.
+
+        ``content`` is JSON that goes as it is, in place of a ``body``.
+        """
         headers = {"Idempotency-Key": key or new_id()} if method == "POST" else {}
-        content = None if body is None else _encoded(body)
+        content = content if body is None else _encoded(body)
         if content is not None:
             headers["Content-Type"] = "application/json"
         request = self._http.build_request(

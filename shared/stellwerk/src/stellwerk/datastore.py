@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Never
 
-from stellwerk.api import DatastoreUploadRequest, DatastoreUploadView
-from stellwerk.client import Client, segment
+from stellwerk.api import DatasetFileView, DatastoreUploadRequest, DatastoreUploadView, Page
+from stellwerk.client import Client, Params, file_path, segment
+from stellwerk.datapath import DataPath, DataReference
+from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import UserError
 from stellwerk.localfiles import LocalFile, hashed, local_file, manifest_of, tree
 from stellwerk.uploads import upload
@@ -15,19 +16,16 @@ from stellwerk.uploads import upload
 if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
 
+__all__ = ["DEFAULT_DATASTORE", "DataPath", "DataReference", "Datastore"]
+
 DEFAULT_DATASTORE = "workspaceblobstore"
 
 
-@dataclass(frozen=True, slots=True)
-class DataPath:
-    """A file, folder or glob of a datastore."""
-
-    datastore: "Datastore"
-    path: str
-
-
 class Datastore:
-    """A named store of files. ``name`` None means the workspace's default one."""
+    """A named store of files. ``name`` None means the workspace's default one.
+
+    A new name becomes a datastore with the first file uploaded to it.
+    """
 
     def __init__(self, workspace: "Workspace", name: str | None = None) -> None:
         self.workspace = workspace
@@ -38,7 +36,9 @@ class Datastore:
 
     @classmethod
     def get(cls, workspace: "Workspace", datastore_name: str) -> "Datastore":
-        """The datastore of this name."""
+        """The datastore of this name. Raises NotFoundError where nothing was uploaded to it."""
+        path = f"/datastores/{segment(datastore_name)}/files"
+        workspace.client.get(path, Page[DatasetFileView], {"limit": 1})
         return cls(workspace, datastore_name)
 
     @classmethod
@@ -46,14 +46,52 @@ class Datastore:
         """The datastore that every workspace has."""
         return cls(workspace)
 
+    @staticmethod
+    def register_azure_blob_container(*_args: Any, **_kwargs: Any) -> Never:
+        """Refuse: there is only the platform's own store."""
+        raise UserError(
+            "Stellwerk keeps data in its own store and registers no outside one. Copy the files "
+            "with Datastore.upload_files() or name their web addresses in "
+            "Dataset.File.from_files().",
+            code="unsupported",
+        )
+
+    register_azure_file_share = register_azure_blob_container
+    register_azure_data_lake = register_azure_blob_container
+    register_azure_data_lake_gen2 = register_azure_blob_container
+    register_azure_sql_database = register_azure_blob_container
+    register_azure_postgre_sql = register_azure_blob_container
+    register_azure_my_sql = register_azure_blob_container
+    register_dbfs = register_azure_blob_container
+    register_hdfs = register_azure_blob_container
+
     @property
     def client(self) -> Client:
         """The workspace's client."""
         return self.workspace.client
 
-    def path(self, path: str | None = None) -> DataPath:
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the workspace's default datastore."""
+        return self.name == DEFAULT_DATASTORE
+
+    def path(
+        self, path: str | None = None, data_reference_name: str | None = None
+    ) -> DataReference:
         """A place in this datastore; None is all of it."""
-        return DataPath(self, path or "**")
+        return DataReference(self, data_reference_name, path)
+
+    def as_mount(self) -> DataReference:
+        """All of it, for a run to see."""
+        return self.path().as_mount()
+
+    def as_download(self, path_on_compute: str | None = None) -> DataReference:
+        """All of it, copied for a run."""
+        return self.path().as_download(path_on_compute)
+
+    def as_upload(self, path_on_compute: str | None = None) -> DataReference:
+        """All of it, as a folder that a run fills."""
+        return self.path().as_upload(path_on_compute)
 
     def upload_files(
         self,
@@ -62,7 +100,7 @@ class Datastore:
         target_path: str | None = None,
         overwrite: bool = False,
         show_progress: bool = True,
-    ) -> DataPath:
+    ) -> DataReference:
         """Upload single files. Their paths below ``target_path`` are relative to the root.
 
         ``relative_root`` None: the folder all files have in common. Raises UserError for a file
@@ -86,16 +124,41 @@ class Datastore:
         overwrite: bool = False,
         show_progress: bool = True,
         pattern: str | None = None,
-    ) -> DataPath:
+    ) -> DataReference:
         """Upload a folder; ``pattern`` is a glob that file names must match."""
         found = tree(Path(src_dir), pattern)
         if not found:
             raise UserError(f"src_dir: there is no file to upload in {src_dir}", field="src_dir")
         return self._upload(found, target_path, overwrite=overwrite, show=show_progress)
 
+    def download(
+        self,
+        target_path: str,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> int:
+        """Fetch the files whose path begins with ``prefix``, with their whole paths.
+
+        Returns how many. Files that exist locally are left alone unless ``overwrite``.
+        """
+        base = f"/datastores/{segment(self.name)}/files"
+        params: Params = {"prefix": (prefix or "").lstrip("/"), "limit": 1000}
+        wanted = [
+            RemoteFile(
+                f"{base}/{file_path(each.path)}",
+                inside(Path(target_path), each.path),
+                each.size,
+                each.sha256,
+            )
+            for each in self.client.pages(base, DatasetFileView, params)
+        ]
+        new = [each for each in wanted if overwrite or not each.target.exists()]
+        return len(download(self.client, new, label=f"Download {self.name}", show=show_progress))
+
     def _upload(
         self, files: Iterable[LocalFile], target_path: str | None, *, overwrite: bool, show: bool
-    ) -> DataPath:
+    ) -> DataReference:
         prefix = (target_path or "").strip("/")
         placed = hashed(
             LocalFile(each.path, f"{prefix}/{each.name}" if prefix else each.name, each.size)
@@ -113,7 +176,7 @@ class Datastore:
         )
         if show:
             sys.stdout.write(f"Uploaded {len(placed)} files\n")
-        return DataPath(self, prefix or "**")
+        return self.path(prefix)
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:

@@ -3,6 +3,7 @@
 StellwerkError
 ├── UserError                 what the caller gave is wrong; carries field and code
 │   ├── NotFoundError         names something that does not exist
+│   ├── DatasetTimestampMissingError  v1 name: no column says when a row happened
 │   └── ConflictError         exists already, or is in a state that forbids it
 ├── AuthenticationError       missing or wrong token
 ├── ServiceUnavailableError   the platform cannot answer now; retry after ``retry_after_s``
@@ -56,6 +57,12 @@ class ConflictError(UserError):
     """The thing exists already, or its state forbids the request."""
 
     code = "conflict"
+
+
+class DatasetTimestampMissingError(UserError):
+    """The dataset has no column that says when a row happened."""
+
+    code = "dataset.timestamp_missing"
 
 
 class AuthenticationError(StellwerkError):

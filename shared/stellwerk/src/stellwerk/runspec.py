@@ -163,7 +163,7 @@ class Distributed(Spec):
 
 
 class Container(Spec):
-    """Container settings of older clients: kept and shown, without effect on a process."""
+    """Container settings of older clients: kept and shown; what runs run in is the operator's."""
 
     use: bool = True
     shared_volumes: bool = True

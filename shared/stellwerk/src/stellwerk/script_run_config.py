@@ -1,41 +1,41 @@
 """What a run shall do: ``ScriptRunConfig`` with the v1 SDK's arguments, and its conversion."""
 
-import os
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stellwerk.client import Client
 from stellwerk.compute import ComputeTarget
-from stellwerk.dataset import DatasetConsumptionConfig, FileDataset
+from stellwerk.datapath import DataReference, DataReferenceConfiguration
+from stellwerk.dataset_consumption import DatasetConsumptionConfig
 from stellwerk.environment import Environment
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import UserError
+from stellwerk.output_dataset import OutputFileDatasetConfig
 from stellwerk.refusals import naming_the_field
 from stellwerk.runspec import (
-    Argument,
-    DatasetInput,
     Distributed,
     EnvironmentReference,
-    InputArgument,
     Resources,
     RunSpec,
     SnapshotSource,
 )
+from stellwerk.script_data import argument, gather, is_data, remember
+
+if TYPE_CHECKING:
+    from stellwerk.run import Run
 
 MAX_RUN_SECONDS = 2592000
-_BARE_OBJECT = re.compile(r"^<.* object at 0x[0-9a-f]+>$")
 
 
 class ScriptRunConfig:
     """A script (or command), its source folder, arguments, environment and target.
 
-    ``arguments`` may hold texts, numbers and ``dataset.as_mount()``. Beyond v1: ``priority`` (0 to
-    100, higher first), ``max_retries`` (times a failed script is tried again), ``resources``
-    (cpus, memory_mb, gpus), ``inputs`` (datasets that are no argument), ``environment_variables``,
-    ``display_name``.
+    ``arguments`` may hold texts, numbers, ``dataset.as_mount()``, outputs and data references.
+    Beyond v1: ``priority`` (0 to 100, higher first), ``max_retries`` (times a failed script is
+    tried again), ``resources`` (cpus, memory_mb, gpus), ``inputs`` and ``outputs`` (those that are
+    no argument), ``data_references`` (by name), ``environment_variables``, ``display_name``.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class ScriptRunConfig:
         docker_runtime_config: None = None,
         *,
         inputs: Sequence[DatasetConsumptionConfig] = (),
+        outputs: Sequence[OutputFileDatasetConfig] = (),
+        data_references: Mapping[str, DataReference | DataReferenceConfiguration] | None = None,
         environment_variables: dict[str, str] | None = None,
         priority: int = 50,
         max_retries: int = 0,
@@ -73,6 +75,8 @@ class ScriptRunConfig:
         self.environment = environment
         self.max_run_duration_seconds = max_run_duration_seconds
         self.inputs = list(inputs)
+        self.outputs = list(outputs)
+        self.data_references = dict(data_references or {})
         self.environment_variables = dict(environment_variables or {})
         self.priority = priority
         self.max_retries = max_retries
@@ -104,29 +108,16 @@ class ScriptRunConfig:
     def spec(self, client: Client, snapshot: str, tags: dict[str, str | None]) -> RunSpec:
         """The run request's spec. Saves datasets that are only plans yet. Raises UserError."""
         command, arguments = self._command_line()
-        used = [
-            each
-            for each in (*self.inputs, *arguments)
-            if isinstance(each, DatasetConsumptionConfig)
-        ]
-        inputs: dict[str, DatasetInput] = {}
-        for each in used:
-            asked = each.spec(client)
-            if inputs.setdefault(each.name, asked) != asked:
-                raise UserError(
-                    f"arguments: two different inputs are called {each.name!r}; rename one with "
-                    "as_named_input()",
-                    code="input.name",
-                    field="arguments",
-                )
+        inputs, outputs = gather(client, self._data(arguments), self.data_references)
         resources = self.resources or Resources()
         with naming_the_field():
             return RunSpec(
                 source=SnapshotSource(snapshot=snapshot),
                 script=self.script,
                 command=command,
-                arguments=tuple(_argument(index, each) for index, each in enumerate(arguments)),
+                arguments=tuple(argument(index, each) for index, each in enumerate(arguments)),
                 inputs=inputs,
+                outputs=outputs,
                 environment=(environment := self._environment()),
                 environment_name=self._environment_name(environment),
                 distributed=self.distributed,
@@ -139,6 +130,13 @@ class ScriptRunConfig:
                 tags=tags,
                 display_name=self.display_name,
             )
+
+    def submitted(self, run: "Run") -> None:
+        """Let the outputs know the run that makes them."""
+        remember(self._data(self._command_line()[1]), run)
+
+    def _data(self, arguments: Sequence[Any]) -> list[Any]:
+        return [*self.inputs, *self.outputs, *arguments]
 
     def _environment(self) -> EnvironmentReference | EnvironmentDefinition:
         if self.environment is None:
@@ -158,8 +156,7 @@ class ScriptRunConfig:
         if isinstance(self.command, str):
             return ("/bin/sh", "-c", self.command), self.arguments
         parts = list(self.command)
-        datasets = (i for i, each in enumerate(parts) if isinstance(each, DatasetConsumptionConfig))
-        split = next(datasets, len(parts))
+        split = next((i for i, each in enumerate(parts) if is_data(each)), len(parts))
         return tuple(str(each) for each in parts[:split]), [*parts[split:], *self.arguments]
 
 
@@ -167,30 +164,6 @@ def _as_list(arguments: Sequence[Any] | str | None) -> list[Any]:
     if isinstance(arguments, str):
         return list(shlex.split(arguments))
     return list(arguments or ())
-
-
-def _argument(index: int, value: object) -> Argument:
-    if isinstance(value, DatasetConsumptionConfig):
-        return InputArgument(input=value.name)
-    where = f"arguments[{index}]"
-    if isinstance(value, FileDataset):
-        raise UserError(
-            f"{where}: a dataset cannot be an argument itself; use dataset.as_mount() or "
-            "dataset.as_download()",
-            code="argument.dataset",
-            field=where,
-        )
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    text = "" if value is None else str(value)
-    if value is None or _BARE_OBJECT.match(text):
-        raise UserError(
-            f"{where}: got {value!r} ({type(value).__name__}), which has no meaning on a command "
-            "line; give text or a number",
-            code="argument.type",
-            field=where,
-        )
-    return text
 
 
 def _refuse_unsupported(**given: object) -> None:

@@ -9,7 +9,7 @@ from stellwerk.api import ComputeView, InfoView
 from stellwerk.client import Client
 from stellwerk.compute import AmlCompute
 from stellwerk.config import DEFAULT_WORKSPACE, Connection, discover, from_file, write
-from stellwerk.dataset import Dataset, FileDataset
+from stellwerk.dataset import Dataset, FileDataset, TabularDataset
 from stellwerk.datastore import Datastore
 from stellwerk.environment import Environment
 from stellwerk.experiment import Experiment
@@ -107,7 +107,7 @@ class Workspace:
         return {default.name: default}
 
     @property
-    def datasets(self) -> dict[str, FileDataset]:
+    def datasets(self) -> dict[str, FileDataset | TabularDataset]:
         """The latest version of every registered dataset by name."""
         return Dataset.get_all(self)
 

@@ -47,4 +47,5 @@ async def patch_compute(compute: ComputeId, body: ComputePatch, platform: Here) 
 @router.delete("/compute/{compute}", summary="Delete a cluster", responses=documented(404, 409))
 async def delete_compute(compute: ComputeId, platform: Here) -> ComputeView:
     """Lets its nodes go; runs that still wait for it are told why they cannot start."""
+    platform.targets.pop(compute, None)
     return await platform.ask("scheduler", "compute-delete", ComputeView, name=compute)

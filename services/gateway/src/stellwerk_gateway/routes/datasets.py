@@ -162,6 +162,24 @@ async def list_datastore_files(
     )
 
 
+@router.get(
+    "/datastores/{datastore}/files/{path:path}",
+    status_code=307,
+    response_class=Response,
+    summary="Download a file of a datastore",
+    responses=documented(404),
+)
+async def get_datastore_file(datastore: DatastoreName, path: FilePath, platform: Here) -> Response:
+    """A redirect to the object store, valid for 15 minutes."""
+    name = relative_path(path)
+    page = await platform.ask(
+        "dataset", "datastore-files", Page[DatasetFileView], name=datastore, prefix=name, limit=1
+    )
+    if not page.items or page.items[0].path != name or page.items[0].sha256 is None:
+        raise no_file(path)
+    return to_blob(platform, page.items[0].sha256, name)
+
+
 async def _find(platform: Platform, dataset_id: str, path: str) -> DatasetFileView:
     """One file of a dataset, page by page. Raises NotFoundError ``file.not_found``."""
     cursor: str | None = None

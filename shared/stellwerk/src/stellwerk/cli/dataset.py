@@ -7,7 +7,7 @@ import click
 from stellwerk.cli.options import name_and_version, output_option, pairs
 
 if TYPE_CHECKING:
-    from stellwerk.dataset import FileDataset
+    from stellwerk.dataset import FileDataset, TabularDataset
 
 
 @click.group()
@@ -116,7 +116,7 @@ def download(name: str, folder: str, overwrite: bool, output: str) -> None:
         click.echo("\n".join(written))
 
 
-def _find(text: str) -> "FileDataset":
+def _find(text: str) -> "FileDataset | TabularDataset":
     from stellwerk.dataset import Dataset
     from stellwerk.workspace import Workspace
 

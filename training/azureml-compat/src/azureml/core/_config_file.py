@@ -23,9 +23,15 @@ class Names:
 
 
 def find(start: Path, file_name: str | None) -> tuple[Path, Names] | None:
-    """The nearest file of this form: ``start`` itself, below it, or below one of its parents."""
+    """The nearest file of this form: ``start`` itself, below it, or below one of its parents.
+
+    Of a ``start`` that is not there, the last part is the file's name: ``write_config(path,
+    file_name)`` puts it into a folder of its own, and v1 code reads it at ``path/file_name``.
+    """
     if start.is_file():
         return _read(start)
+    if not start.is_dir():
+        start, file_name = start.parent, start.name
     for place in _places(start.absolute(), file_name or "config.json"):
         if found := _read(place):
             return found

@@ -220,6 +220,10 @@ class Workspace(native.Workspace):
         if name != self.get_default_datastore().name:
             raise UserErrorException(f"name: there is no datastore {name!r} to be the default one")
 
+    def get_default_keyvault(self) -> Any:
+        """The workspace's Keyvault."""
+        return _core("Keyvault")(self)
+
     def get_mlflow_tracking_uri(self) -> str:
         """Refused: MLflow is not served yet."""
         raise UserErrorException(

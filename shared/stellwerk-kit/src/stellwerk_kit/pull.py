@@ -1,0 +1,114 @@
+"""A standing pull on a durable consumer: one request covers many messages.
+
+The broker sends each message as soon as there is one, up to the number asked for; the next
+request follows when all of them came. One request is open at a time, and never for more than the
+caller can take up at once, so nothing waits in the client while its time to be acknowledged runs.
+"""
+
+import asyncio
+import json
+from collections import deque
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from stellwerk_kit.bus import Bus
+
+EXPIRES_S = 15.0
+WATCHDOG_EXTRA_S = 5.0
+BUSY_RATE = 100
+"""Messages a second from which on a consumer waits a little to take several at once."""
+_ENDED = ("404", "408")
+_IDLE = "100"
+
+
+class Pull:
+    """Messages of ``consumer`` on ``stream``, in the order they come."""
+
+    def __init__(self, bus: Bus, stream: str, consumer: str) -> None:
+        self._bus = bus
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subscription: Subscription | None = None
+        self._changed = asyncio.Event()
+        self._due = 0
+        self._stopped = False
+        self._failure = ""
+        self._second, self._count, self._rate = 0.0, 0, 0
+        self.waiting: deque[Msg] = deque()
+        """Arrived and not taken yet."""
+
+    async def some(self, most: int, linger_s: float = 0.0) -> list[Msg]:
+        """At least one message and at most ``most``; none once stopped.
+
+        While messages keep coming fast, those of the next ``linger_s`` seconds are taken along.
+        Raises NatsError when the broker refuses or does not answer.
+        """
+        await self._arrival(most)
+        if linger_s and self._rate > BUSY_RATE and len(self.waiting) < most:
+            await asyncio.sleep(linger_s)
+        return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+
+    def stop(self) -> None:
+        """Let :meth:`some` return."""
+        self._stopped = True
+        self._changed.set()
+
+    def again(self) -> None:
+        """The broker has forgotten what it was asked for: ask again."""
+        self._due = 0
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Give back what was not taken and take no more."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            await subscription.unsubscribe()
+            while self.waiting:
+                await self.waiting.popleft().nak()
+        except (NatsError, OSError, ValueError):
+            self.waiting.clear()  # it all comes again when its time to be acknowledged is over
+
+    async def _arrival(self, most: int) -> None:
+        while not self.waiting and not self._stopped:
+            if self._due <= 0:
+                await self._request(most)
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(EXPIRES_S + WATCHDOG_EXTRA_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise NatsError("the broker forgot a pull") from None
+            if self._failure:
+                raise NatsError(self._failure)
+
+    async def _request(self, most: int) -> None:
+        if self._subscription is None:
+            inbox = self._bus.client.new_inbox()
+            self._subscription = await self._bus.client.subscribe(inbox, cb=self._arrived)
+        self._due = most
+        body = json.dumps({"batch": most, "expires": int(EXPIRES_S * 1e9)}).encode()
+        await self._bus.client.publish(self._subject, body, self._subscription.subject)
+
+    async def _arrived(self, message: Msg) -> None:
+        if message.reply:
+            self._due -= 1
+            self._counted()
+            self.waiting.append(message)
+        else:
+            status = (message.headers or {}).get("Status", "")
+            if status == _IDLE:
+                return
+            self._due = 0
+            if status not in _ENDED:
+                self._failure = f"{status} {(message.headers or {}).get('Description', '')}".strip()
+        self._changed.set()
+
+    def _counted(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._second > 1.0:
+            self._rate = self._count if now - self._second < 2.0 else 0
+            self._second, self._count = now, 0
+        self._count += 1

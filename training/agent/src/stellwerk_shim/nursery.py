@@ -1,0 +1,56 @@
+"""The fork server: a process that has the supervisor loaded and forks one for each attempt.
+
+The executor holds the other end of a SOCK_SEQPACKET pair and sends the path of an attempt folder;
+the answer is the supervisor's process id with a pidfd of it, so the id can never mean another
+process. A supervisor cuts every tie at once: it outlives this process and the executor. The end
+of the connection ends this process, so it never outlives the executor that started it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+
+from stellwerk_shim.supervisor import supervise
+
+MAX_PATH_BYTES = 8192
+
+
+def serve(link: socket.socket) -> None:
+    """Fork a supervisor for each folder that arrives on `link`, until it is closed."""
+    signal.signal(signal.SIGCHLD, _reap)
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page it looks at
+    while folder := link.recv(MAX_PATH_BYTES):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        pid = os.fork()
+        if pid == 0:
+            _supervise(folder)
+        pidfd = os.pidfd_open(pid)  # not reaped yet, so it is this child
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        try:
+            socket.send_fds(link, [str(pid).encode()], [pidfd])
+        except OSError:
+            return  # the executor is gone; the attempt goes on and will be adopted
+        finally:
+            os.close(pidfd)
+
+
+def _supervise(folder: bytes) -> None:
+    """The child: become the supervisor of `folder`. Never returns."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os._exit(supervise(os.fsdecode(folder)))
+    finally:
+        os._exit(70)  # an exception was printed to shim.log, if it was there already
+
+
+def _reap(_number: int, _frame: object) -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
