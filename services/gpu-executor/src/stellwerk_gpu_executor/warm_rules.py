@@ -43,6 +43,8 @@ def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | No
         return "the run asks for a cold start"
     if spec.script is None:
         return "the run is a command, not a Python script"
+    if spec.distributed is not None:
+        return "the processes of a distributed run are started by their launcher"
     if assigned.image.interpreter is not None and spec.warm != "require":
         return "its environment is user-managed and may change unseen"
     if spec.resources.gpus:

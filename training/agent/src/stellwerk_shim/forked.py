@@ -114,15 +114,23 @@ def _main_module(argv: list[str]) -> types.ModuleType:
 def _execute(main: types.ModuleType) -> int:
     """Run the script; the exit status, or minus SIGINT for an interrupt nobody caught."""
     try:
-        path = str(main.__file__)
-        with open(path, "rb") as source:
-            text = source.read()
-        exec(compile(text, path, "exec", dont_inherit=True), main.__dict__)
+        exec(_code(str(main.__file__)), main.__dict__)
     except SystemExit as end:
         return _status(end.code)
     except BaseException as error:
         return _uncaught(error)
     return 0
+
+
+def _code(path: str) -> types.CodeType:
+    """The compiled script. One that does not compile is left to a new interpreter to explain."""
+    try:
+        with open(path, "rb") as source:
+            return compile(source.read(), path, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError):
+        for number in PYTHON_IGNORES:
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(sys.orig_argv[0], sys.orig_argv, os.environ)
 
 
 def _status(code: object) -> int:

@@ -13,13 +13,16 @@ import signal
 import time
 
 from stellwerk_shim import child, files, tree
-from stellwerk_shim.forked import Interpreter
 from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
 from stellwerk_shim.logpipe import LogPipe
 from stellwerk_shim.notifier import Notifier
 from stellwerk_shim.outcome import Outcome
 from stellwerk_shim.runsocket import RunSocket
 from stellwerk_shim.wakeups import Wakeups
+
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    from stellwerk_shim.forked import Interpreter
 
 GIB = 1 << 30
 GRACE_S = 30.0
