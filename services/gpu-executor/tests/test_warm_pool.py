@@ -44,7 +44,7 @@ def assigned(image: dict[str, str] | None = None, **spec: object) -> RunAssigned
         (assigned(), ENV, None),
         (assigned(warm="never"), ENV, "asks for a cold start"),
         (assigned(script=None, command=("true",)), ENV, "not a Python script"),
-        (assigned(distributed={"backend": "process", "process_count": 2}), ENV, "distributed"),
+        (assigned(distributed={"backend": "mpi", "process_count": 2}), ENV, "distributed"),
         (assigned(resources={"gpus": 1}), ENV, "GPU"),
         (assigned(), {**ENV, "PYTHONPATH": "src"}, "PYTHONPATH"),
         (assigned({"interpreter": "/usr/bin/python3"}), ENV, "user-managed"),

@@ -6,21 +6,21 @@ does the same on that descriptor in an environment's own Python, with these modu
 """
 
 import os
-import socket
 import sys
 
 # Appended, not inserted: the parent may be a whole site-packages, which must not shadow the stdlib.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from stellwerk_shim import began
 from stellwerk_shim.nursery import serve, serve_warm
 from stellwerk_shim.supervisor import supervise
 
 if __name__ == "__main__":
     status = 0
     if sys.argv[1] == "--serve":
-        serve(socket.socket(fileno=0))
+        serve(0)
     elif sys.argv[1] == "--warm":
-        serve_warm(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:])
+        serve_warm(int(sys.argv[2]), sys.argv[3:], began.WITH)
     else:
         status = supervise(sys.argv[1])
     # Everything is on disk by now; the interpreter's own teardown would only delay the executor.

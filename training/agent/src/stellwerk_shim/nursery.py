@@ -25,22 +25,29 @@ from stellwerk_shim.supervisor import supervise
 MAX_PATH_BYTES = 8192
 
 
-def serve_warm(link: socket.socket, names: list[str]) -> None:
-    """Load `names`, tell the executor, then fork interpreters until `link` is closed."""
+def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) -> None:
+    """Load `names`, tell the executor, then fork interpreters until the connection is closed.
+
+    `started_with`: the modules that a script of its own would have found loaded.
+    """
     sys.path.pop()  # the folder of this package, which a script must not see
-    home = os.environ.get("HOME", "/")
+    link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
     os.chdir(home)
     try:
-        told = preload(names)
+        told = preload(names, started_with)
     except RefusedError as refusal:
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    serve(link, Interpreter(home))
+    _serve(link, Interpreter(home))
 
 
-def serve(link: socket.socket, interpreter: Interpreter | None = None) -> None:
-    """Fork a supervisor for each folder that arrives on `link`, until it is closed."""
+def serve(descriptor: int) -> None:
+    """Fork a supervisor for each folder that arrives, until the connection is closed."""
+    _serve(socket.socket(fileno=descriptor), None)
+
+
+def _serve(link: socket.socket, interpreter: Interpreter | None) -> None:
     signal.signal(signal.SIGCHLD, _reap)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page it looks at

@@ -14,14 +14,13 @@ class RefusedError(Exception):
     """This process must not serve; the text says why."""
 
 
-def preload(names: list[str]) -> dict[str, object]:
+def preload(names: list[str], started_with: frozenset[str]) -> dict[str, object]:
     """Import `names` as far as they are installed; what is then true of this process.
 
-    `modules`: top-level names that are loaded now and were not before. `loaded`: which of `names`
-    are there. Raises RefusedError for a module that does not import, or that has started threads
-    or opened a device: neither survives a fork.
+    `modules`: top-level names that are loaded now and not in `started_with`. `loaded`: which of
+    `names` are there. Raises RefusedError for a module that does not import, or that has started
+    threads or opened a device: neither survives a fork.
     """
-    before = set(sys.modules)
     started = time.monotonic()
     loaded: list[str] = []
     threads = _threads()
@@ -36,7 +35,7 @@ def preload(names: list[str]) -> dict[str, object]:
         if name == "numpy":
             threads = _threads()  # those of its BLAS, which handles forks itself
     _check(threads)
-    fresh = {name.partition(".")[0] for name in set(sys.modules) - before}
+    fresh = {name.partition(".")[0] for name in set(sys.modules) - started_with}
     return {
         "loaded": loaded,
         "modules": sorted(fresh),
