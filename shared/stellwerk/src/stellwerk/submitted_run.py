@@ -10,7 +10,9 @@ from stellwerk.client import segment
 from stellwerk.errors import NotFoundError
 from stellwerk.model import Model
 from stellwerk.run import Run
+from stellwerk.run_inputs import RunInputs
 from stellwerk_agent import Run as RunInside
+from stellwerk_agent.inputs import direct_names
 from stellwerk_agent.reports import Reports
 
 SEEN_S, SEEN_PAUSE_S = 20.0, 0.1
@@ -58,9 +60,9 @@ class SubmittedRun(Run):
         return self._inside.id
 
     @property
-    def input_datasets(self) -> dict[str, str]:
-        """Path (mount, download) or id (direct) of every input, by its name."""
-        return self._inside.input_datasets
+    def input_datasets(self) -> RunInputs:
+        """Path (mount, download) of every input, or the dataset itself (direct), by its name."""
+        return RunInputs(self._inside.input_datasets, direct_names(), lambda: self._workspace)
 
     @property
     def output_datasets(self) -> dict[str, str]:
