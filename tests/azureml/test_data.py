@@ -379,3 +379,41 @@ def test_tables(ws: Workspace, tmp_path: Path) -> None:
     other = table.take(1).register(ws, "timed table", create_new_version=True)
     assert other.version == timed.version + 1
     assert [each.name for each in tmp_path.iterdir()] == ["t"]  # reading leaves nothing behind
+
+
+READ = """
+import sys
+from azureml.core import Dataset, Run
+run = Run.get_context()
+table = run.input_datasets["table"]
+assert sys.argv[1] == table.id == run.input_datasets["table"].id
+print(type(table).__name__, table.to_pandas_dataframe()["v"].tolist())
+print(run.input_datasets["files"].to_path(), "files" in run.input_datasets)
+print(open(run.input_datasets["path"]).read().strip())
+same = Dataset.get_by_name(run.experiment.workspace, "in run table")
+print(same.id == table.id, same.version)
+try:
+    run.input_datasets["nope"]
+except KeyError as error:
+    print("KeyError", error)
+"""
+
+
+def test_inputs_inside_a_run(ws: Workspace, here: Environment) -> None:
+    store = ws.get_default_datastore()
+    csv("d", a="v\n1\n2\n")
+    files = Dataset.File.from_files(
+        store.upload("d", "inside", overwrite=True, show_progress=False)
+    )
+    table = Dataset.Tabular.from_delimited_files((store, "inside/a.csv")).take(1)
+    table = table.register(ws, "in run table", create_new_version=True)
+    one = Dataset.File.from_files((store, "inside/a.csv"))
+    run = run_script(
+        ws, here, READ, table.as_named_input("table"), files.as_named_input("files"),
+        one.as_named_input("path").as_mount(),
+    )  # fmt: skip
+    run.wait_for_completion()
+    run.download_file("user_logs/std_log.txt", "log.txt")
+    assert Path("log.txt").read_text().splitlines() == [
+        "TabularDataset [1]", "['/a.csv'] True", "v", "1", "2", f"True {table.version}", "KeyError 'nope'",
+    ]  # fmt: skip
