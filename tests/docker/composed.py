@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import docker
 import httpx2
 import images
 from docker.models.containers import Container
+from engine import client
 
 from stellwerk_kit.testing.servers import free_port
 
@@ -42,7 +42,7 @@ class Composed:
         }
         self.url = f"http://127.0.0.1:{self.ports['STELLWERK_PORT']}"
         self.token = ""
-        self.engine = docker.from_env()
+        self.engine = client()
 
     def compose(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """``docker compose …`` at the root of the repository."""

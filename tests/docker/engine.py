@@ -3,6 +3,7 @@
 Never a second one beside a running one: on the same network it would take the first's bridge away.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -25,6 +26,12 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("STELLWERK_TEST_CACHE") or Path(base) / "stellwerk-tests")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@functools.cache
+def client() -> docker.DockerClient:
+    """The one connection of the tests; :func:`engine` closes it."""
+    return docker.from_env(timeout=120)
 
 
 def answers() -> bool:
@@ -65,6 +72,7 @@ def engine(run: Path) -> Iterator[None]:
     """An engine that answers ``docker.from_env()``; ``run`` is a short folder for its socket."""
     if answers():
         yield
+        client().close()
         return
     others = [
         process.pid
@@ -90,6 +98,7 @@ def engine(run: Path) -> Iterator[None]:
                 raise RuntimeError(f"no Docker engine could be started:\n{tail}")
             time.sleep(0.1)
         yield
+        client().close()
     finally:
         process.terminate()
         process.wait(30)

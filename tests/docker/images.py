@@ -14,9 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import docker
 from docker.errors import ImageNotFound
-from engine import cache_folder
+from engine import cache_folder, client
 
 ROOT = Path(__file__).parents[2]
 CA_FILE = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
@@ -125,7 +124,7 @@ def _of_binary(
             for file, text in texts.items():
                 Path(folder, file).write_text(text)
             shutil.copy(binary, Path(folder, target))
-            docker.from_env().images.build(path=folder, tag=tag, forcerm=True)
+            client().images.build(path=folder, tag=tag, forcerm=True)
     return tag
 
 
@@ -171,7 +170,7 @@ def _in_venv(name: str) -> Path:
 
 def _exists(tag: str) -> bool:
     try:
-        docker.from_env().images.get(tag)
+        client().images.get(tag)
     except ImageNotFound:
         return False
     return True

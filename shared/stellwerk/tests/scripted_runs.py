@@ -1,7 +1,6 @@
 """Handlers of the scripted platform: store, snapshots, runs."""
 
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -226,17 +225,22 @@ def _file(p: "Platform") -> Any:
     return file
 
 
-def _metrics(p: "Platform") -> Any:
-    async def metrics(request: Request) -> Response:
+def _series(p: "Platform") -> Any:
+    async def series(request: Request) -> Response:
         found = _found(p, request)
         assert found
-        name, after = request.query_params.get("name"), int(request.query_params.get("after", "0"))
+        run, name = request.path_params["run"], request.query_params.get("name")
+        after = int(request.query_params.get("cursor", "0"))
         points = [m for m in found.metrics if m.sequence > after and name in {None, m.name}]
-        page = [json.loads(m.model_dump_json()) for m in points[:2]]
-        following = page[-1]["sequence"] if len(points) > 2 else None
-        return JSONResponse({"points": page, "next": following})
+        page = [
+            {"run_id": run, "name": m.name, "kind": m.kind, "values": [m.value]} for m in points[:2]
+        ]
+        following = str(points[1].sequence) if len(points) > 2 else None
+        below = [key for key, each in p.runs.items() if each.view.parent_run_id == run]
+        runs = [run, *below] if "recursive" in request.query_params else [run]
+        return JSONResponse({"runs": runs, "series": page, "next": following})
 
-    return metrics
+    return series
 
 
 ROUTES = (
@@ -255,5 +259,5 @@ ROUTES = (
     ("/runs/{run}/logs/{path:path}", _log, "GET"),
     ("/runs/{run}/files", _files, "GET"),
     ("/runs/{run}/files/{path:path}", _file, "GET"),
-    ("/runs/{run}/metrics", _metrics, "GET"),
+    ("/runs/{run}/series", _series, "GET"),
 )

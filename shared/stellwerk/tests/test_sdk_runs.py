@@ -270,7 +270,10 @@ def test_get_runs_and_texts(platform: Platform, workspace: Workspace) -> None:
     assert "tag=a%3Db" in platform.queries[-1]
     assert list(experiment.get_runs(tags="c", properties="p")) == []
     run = Run(Experiment(workspace, "e"), first)
-    assert str(run) == f"Run(Experiment: e,\nId: {first},\nType: scriptrun,\nStatus: NotStarted)"
+    assert (
+        str(run)
+        == f"Run(Experiment: e,\nId: {first},\nType: azureml.scriptrun,\nStatus: NotStarted)"
+    )
     assert first in run._repr_html_()
 
 

@@ -1,6 +1,12 @@
 """Requests to services that put a name from the address beside a REST body."""
 
-from stellwerk.api import DatasetRegisterRequest, DatastoreUploadRequest
+from stellwerk.api import (
+    DatasetRegisterRequest,
+    DatastoreUploadRequest,
+    ModelLineage,
+    ModelRequest,
+)
+from stellwerk.manifest import Manifest
 from stellwerk.runspec import Spec
 
 
@@ -9,6 +15,17 @@ class Registration(Spec):
 
     dataset_id: str
     request: DatasetRegisterRequest
+
+
+class GivenModel(Spec):
+    """Request of ``model-register-given``: files of a run that goes on, or that were added to it.
+
+    ``files`` is everything the run has; ``lineage`` is what history knows of it.
+    """
+
+    request: ModelRequest
+    files: Manifest
+    lineage: ModelLineage
 
 
 class NamedUpload(Spec):

@@ -8,7 +8,7 @@ from stellwerk_gpu_executor import resources
 from stellwerk_gpu_executor.attempts import Attempts
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.handlers import EventHandlers
-from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launcher import Launcher, ProcessLauncher
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.prepare import Preparer
@@ -28,11 +28,15 @@ async def build(runtime: Runtime[Settings]) -> None:
     settings.executor_dir.mkdir(parents=True, exist_ok=True)
     db = await runtime.database(metadata)
     objects = await runtime.objects()
-    notify = NotifyServer(settings.executor_dir / "notify.sock")
-    await notify.start()
-    launcher = ProcessLauncher(notify, clock=runtime.clock)
+    launcher = await _launcher(runtime)
     cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
-    preparer = Preparer(objects, cache, settings.executor_dir, settings.environments_dir)
+    preparer = Preparer(
+        objects,
+        cache,
+        settings.executor_dir,
+        settings.environments_dir,
+        host_interpreters=settings.host_interpreters,
+    )
     preparer.install_agent()
     store = Store(db, settings.executor_id, boot_id, settings.max_nodes)
     leases = LeaseClient(
@@ -57,8 +61,6 @@ async def build(runtime: Runtime[Settings]) -> None:
     )
     reconciler = Reconciler(attempts, cache)
 
-    runtime.on_stop(notify.close)
-    runtime.on_stop(launcher.close)
     runtime.on_stop(leases.close)
     await attempts.resume()
     await store.join(
@@ -76,3 +78,31 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.every("renew-leases", renew_s, reconciler.renew_leases).hint()
     runtime.every("sweep", SWEEP_S, reconciler.sweep).hint()
     runtime.every("trim-cache", SWEEP_S, reconciler.trim_cache)
+
+
+async def _launcher(runtime: Runtime[Settings]) -> Launcher:
+    """What starts runs here, closed with the service."""
+    settings = runtime.settings
+    if settings.launcher == "process":
+        notify = NotifyServer(settings.executor_dir / "notify.sock")
+        await notify.start()
+        runtime.on_stop(notify.close)
+        processes = ProcessLauncher(notify, clock=runtime.clock)
+        runtime.on_stop(processes.close)
+        return processes
+    from stellwerk_gpu_executor.docker_launcher import (  # noqa: PLC0415 - its library is slow to load
+        open_launcher,
+    )
+
+    # A folder of its own, for containers: the socket in it is made anew with each start of ours.
+    folder = settings.executor_dir / "notify"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)
+    notify = NotifyServer(folder / "sock", mode=0o666)
+    await notify.start()
+    runtime.on_stop(notify.close)
+    containers = await open_launcher(settings, notify, runtime.clock)
+    runtime.on_stop(containers.close)
+    attempts = settings.executor_dir / "attempts"
+    runtime.every("sweep-containers", SWEEP_S, lambda: containers.sweep(attempts)).hint()
+    return containers

@@ -13,6 +13,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+PROCESS_LOGS = "user_logs"
+"""Subfolder with one log a process, where a run has several."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -60,10 +63,11 @@ class ExitRecord(_Record):
 
 
 class AttemptDir:
-    """Paths and files of one attempt of one run."""
+    """Paths and files of one attempt of one run. ``owner``: whose files they are, if not ours."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: int | None = None) -> None:
         self.path = path.absolute()
+        self._owner = owner
         self.log = self.path / "std.log"
         self.records = self.path / "records.jsonl"
         self.uploads = self.path / "uploads"
@@ -140,6 +144,8 @@ class AttemptDir:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             out.write(text)
+            if self._owner is not None:
+                os.fchown(descriptor, self._owner, self._owner)
             if durable:
                 out.flush()
                 os.fsync(out.fileno())

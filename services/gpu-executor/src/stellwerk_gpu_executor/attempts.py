@@ -176,7 +176,8 @@ class Attempts:
             )
         attempt.timings["prepare"] = time.perf_counter() - started
         env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
-        memory = assigned.spec.resources.memory_mb
+        resources = assigned.spec.resources
+        memory = resources.memory_mb
         request = LaunchRequest(
             folder=folder.path,
             run_id=assigned.run_id,
@@ -189,6 +190,10 @@ class Attempts:
             max_duration_s=assigned.spec.max_duration_s,
             memory_limit_bytes=None if memory is None else memory * 1024 * 1024,
             log_limit_bytes=self.settings.run_log_bytes,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            readable=self.preparer.readable(assigned, places, folder.path),
+            writable=(places.matplotlib,),
         )
         failpoint("gpu-executor.before_launch")
         handle = await self.launcher.start(request)

@@ -33,6 +33,7 @@ class LaunchRequest:
     """One attempt to start. Sizes in bytes, times in seconds; None means no limit.
 
     `env` is the complete environment apart from the STELLWERK_ variables, which the launcher adds.
+    The last group is for launchers that wall a run in: what it may use and see besides its folder.
     `lease` is a deadline on the monotonic clock; `log_overflow` says what happens at
     `log_limit_bytes`: the run waits at its next print, or the rest of its output is thrown away.
     """
@@ -51,6 +52,29 @@ class LaunchRequest:
     log_limit_bytes: int = 1 << 30
     log_overflow: Literal["block", "drop"] = "block"
     umask: int = 0o022
+    cpus: float | None = None
+    gpus: int = 0
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+
+    def launch_file(self, attempt: AttemptDir, notify: Path) -> dict[str, object]:
+        """Content of launch.json; docs/run-protocol.md lists it."""
+        own = {
+            "STELLWERK_RUN_ID": self.run_id,
+            "STELLWERK_ATTEMPT": str(self.attempt),
+            "STELLWERK_RUN_SOCKET": str(attempt.socket),
+            "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
+        }
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("folder", "lease", "cpus", "gpus", "readable", "writable"):
+            del fields[name]
+        return {
+            **fields,
+            "cwd": str(self.cwd),
+            "env": self.env | own,
+            "notify_path": str(notify),
+            "notify_key": key(self.run_id, self.attempt),
+        }
 
 
 class Handle(Protocol):
@@ -113,8 +137,8 @@ class ProcessLauncher:
         attempt = AttemptDir(request.folder)
         attempt.create()
         attempt.write_lease(request.lease)
-        attempt.write_launch(self._launch_file(request, attempt))
-        activity = self._notify.event(_key(request.run_id, request.attempt))
+        attempt.write_launch(request.launch_file(attempt, self._notify.path))
+        activity = self._notify.event(key(request.run_id, request.attempt))
         spawned = self._spawner.spawn(attempt.path)
         pid, pidfd = spawned.pid, spawned.pidfd
         try:
@@ -140,8 +164,8 @@ class ProcessLauncher:
         if launch is None:
             return None
         activity = self._notify.event(str(launch["notify_key"]))
-        if not _started(attempt):
-            if not _locked(attempt.path):
+        if not started(attempt):
+            if not locked(attempt.path):
                 return None
             await _await_start(attempt, activity, None)
         shim = attempt.read_shim()
@@ -156,12 +180,12 @@ class ProcessLauncher:
         """Remove the attempt's processes and its folder."""
         if not attempt.path.exists():
             return
-        if _locked(attempt.path):
+        if locked(attempt.path):
             raise AttemptRunningError(f"attempt folder {attempt.path.name}: stop the attempt first")
         if attempt.read_exit() is None:  # else its supervisor, or we for it, ended everything
             await self._kill(attempt)
         launch = attempt.read_launch()
-        await asyncio.to_thread(_remove, attempt.path)
+        await asyncio.to_thread(remove, attempt.path)
         if launch is not None:
             self._notify.forget(str(launch["notify_key"]))
 
@@ -173,23 +197,6 @@ class ProcessLauncher:
         self._followed.clear()
         self._spawner.close()
         await self._tasks.close()
-
-    def _launch_file(self, request: LaunchRequest, attempt: AttemptDir) -> dict[str, object]:
-        own = {
-            "STELLWERK_RUN_ID": request.run_id,
-            "STELLWERK_ATTEMPT": str(request.attempt),
-            "STELLWERK_RUN_SOCKET": str(attempt.socket),
-            "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
-        }
-        fields = {name: getattr(request, name) for name in request.__slots__}
-        del fields["folder"], fields["lease"]
-        return {
-            **fields,
-            "cwd": str(request.cwd),
-            "env": request.env | own,
-            "notify_path": str(self._notify.path),
-            "notify_key": _key(request.run_id, request.attempt),
-        }
 
     def _follow(self, attempt: AttemptDir, activity: asyncio.Event, pidfd: int) -> ProcessHandle:
         """Return a handle that ends when the supervisor does."""
@@ -218,7 +225,9 @@ class ProcessLauncher:
         record = handle.attempt.read_exit()
         if record is None:
             await self._kill(handle.attempt)
-            record = await asyncio.to_thread(self._obituary, handle.attempt)
+            record = await asyncio.to_thread(
+                obituary, handle.attempt, self._clock.now().timestamp()
+            )
             handle.attempt.write_exit(record)
         handle.finish(record)
 
@@ -232,38 +241,41 @@ class ProcessLauncher:
         marker = f"STELLWERK_RUN_SOCKET={attempt.socket}"
         await asyncio.to_thread(processes.kill_marked, marker, session, ticks)
 
-    def _obituary(self, attempt: AttemptDir) -> ExitRecord:
-        """Say what is known about a run whose supervisor left no exit record."""
-        launch, shim = attempt.read_launch() or {}, attempt.read_shim()
-        now = self._clock.now().timestamp()
+
+def obituary(attempt: AttemptDir, now: float, message: str | None = None) -> ExitRecord:
+    """What is known about a run whose supervisor left no exit record."""
+    launch, shim = attempt.read_launch() or {}, attempt.read_shim()
+    if message is None:
         message = "the run could not be started: its supervisor ended at once"
         if shim is not None:
             message = "the run's supervisor was killed, so the run was ended"
             if shim.boot_id != processes.boot_id():
                 message = "this machine restarted while the run was going"
-        return ExitRecord(
-            run_id=str(launch.get("run_id", "")),
-            attempt=int(launch.get("attempt", 0)),
-            exit_code=None,
-            signal=None,
-            oom=False,
-            reason="shim-lost",
-            message=message,
-            started_at=shim.started_at if shim else now,
-            ended_at=now,
-            duration_s=max(0.0, now - shim.started_at) if shim else 0.0,
-            cpu_s=0.0,
-            peak_rss_bytes=0,
-            log_dropped_bytes=0,
-            **attempt.log_facts(),
-        )
+    return ExitRecord(
+        run_id=str(launch.get("run_id", "")),
+        attempt=int(launch.get("attempt", 0)),
+        exit_code=None,
+        signal=None,
+        oom=False,
+        reason="shim-lost",
+        message=message,
+        started_at=shim.started_at if shim else now,
+        ended_at=now,
+        duration_s=max(0.0, now - shim.started_at) if shim else 0.0,
+        cpu_s=0.0,
+        peak_rss_bytes=0,
+        log_dropped_bytes=0,
+        **attempt.log_facts(),
+    )
 
 
-def _key(run_id: str, attempt: int) -> str:
+def key(run_id: str, attempt: int) -> str:
+    """What wakes the follower of an attempt."""
     return f"{run_id}/{attempt}"
 
 
-def _started(attempt: AttemptDir) -> bool:
+def started(attempt: AttemptDir) -> bool:
+    """Whether its program has been loaded, or has failed to."""
     return attempt.read_shim() is not None or attempt.read_exit() is not None
 
 
@@ -277,16 +289,16 @@ async def _await_start(attempt: AttemptDir, activity: asyncio.Event, pidfd: int 
         loop.add_reader(pidfd, activity.set)
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
-            while not _started(attempt) and (pidfd is None or not processes.has_ended(pidfd)):
+            while not started(attempt) and (pidfd is None or not processes.has_ended(pidfd)):
                 activity.clear()
-                if not _started(attempt):
+                if not started(attempt):
                     await activity.wait()
     finally:
         if pidfd is not None:
             loop.remove_reader(pidfd)
 
 
-def _locked(folder: Path) -> bool:
+def locked(folder: Path) -> bool:
     """Whether a supervisor, even one that is just starting, holds the attempt."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -298,7 +310,7 @@ def _locked(folder: Path) -> bool:
     return False
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove the folder, folders that the run made read-only included."""
     try:
         _remove_all(os.fspath(folder))

@@ -12,8 +12,8 @@ class NotifyServer:
     A datagram says only "look again", so a lost or doubled one changes nothing that stays.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+    def __init__(self, path: Path, mode: int = 0o600) -> None:
+        self.path, self._mode = path.absolute(), mode
         self._events: dict[str, asyncio.Event] = {}
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -28,7 +28,7 @@ class NotifyServer:
             receiver.bind(f"/proc/self/fd/{folder}/{self.path.name}")
         finally:
             os.close(folder)
-        self.path.chmod(0o600)
+        self.path.chmod(self._mode)
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(
             lambda: _Receiver(self._events), sock=receiver

@@ -1,6 +1,7 @@
 """Settings of the gpu-executor."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,6 +20,10 @@ class Settings(ServiceSettings):
     environments_dir: Path = Field(
         Path(".stellwerk/environments"), description="Environment cache that runs use."
     )
+    host_interpreters: bool = Field(
+        True,
+        description="Allow runs that use a Python of this machine (user-managed environments).",
+    )
     max_nodes: int = Field(8, ge=1, le=1000, description="How many nodes it provides at most.")
     pools: tuple[str, ...] = Field((), description="Pools it provides nodes for; empty: any.")
     scheduler_url: str | None = Field(
@@ -34,6 +39,17 @@ class Settings(ServiceSettings):
     cache_bytes: int = Field(
         50 * 1024**3, ge=0, description="Size of the node cache; least recently used leave."
     )
+    launcher: Literal["process", "docker"] = Field(
+        "process", description="What runs are: plain processes, or containers of a Docker engine."
+    )
+    run_image: str = Field(
+        "stellwerk/platform:local",
+        description="Image of runs in containers: the Python that environments were made with.",
+    )
+    run_network: str = Field(
+        "none", description="Network of runs in containers: none, or a Docker network by name."
+    )
+    run_shm_bytes: int = Field(1024**3, ge=1024**2, description="Their /dev/shm, in bytes.")
     run_log_bytes: int = Field(1024**3, ge=1024, description="Longest log of one run.")
     outputs_scan_s: float = Field(
         10.0, gt=0, description="How often finished files under outputs are uploaded meanwhile."

@@ -50,7 +50,7 @@ class SeriesReader:
         self._db = db
 
     async def page(self, wanted: Wanted) -> bytes | None:
-        """``{"series": [{"run_id", "name", "kind", "values"}], "next"}``; None: no such run.
+        """A ``SeriesPage`` as JSON; None: no such run.
 
         Values of one series are in the order they were logged; a series goes on in the next page.
         """
@@ -85,9 +85,11 @@ class _Page:
     def __init__(self) -> None:
         self._size = 0
         self._series: list[str] = []
+        self._runs: list[str] = []
 
     def add(self, conn: Connection, key: dict[str, Any], name: str | None) -> int | None:
         """A run's values; the last sequence taken where there is no room for all."""
+        self._runs.append(key["run_id"])
         given = key if name is None else {**key, "name": name}
         found = conn.execute(_ROWS if name is None else _NAMED, given)
         series: dict[tuple[str, str], list[str]] = {}
@@ -122,7 +124,8 @@ class _Page:
 
     def text(self, following: str | None) -> bytes:
         """The page as JSON; ``following`` is where the next begins."""
-        return f'{{"series":[{",".join(self._series)}],"next":{json.dumps(following)}}}'.encode()
+        runs, end = json.dumps(self._runs), json.dumps(following)
+        return f'{{"runs":{runs},"series":[{",".join(self._series)}],"next":{end}}}'.encode()
 
 
 def _place(cursor: str | None) -> tuple[int, int]:

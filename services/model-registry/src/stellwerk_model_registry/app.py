@@ -9,6 +9,7 @@ from stellwerk_model_registry.settings import Settings
 from stellwerk_model_registry.store import CONSUMER, ModelStore
 from stellwerk_model_registry.tables import metadata
 from stellwerk_model_registry.verbs import (
+    GivenModel,
     ModelDelete,
     ModelGet,
     ModelList,
@@ -33,6 +34,7 @@ async def build(runtime: Runtime[Settings]) -> None:
 
     verbs = Verbs(store, book, objects, settings.run_wait_s)
     runtime.rpc("model-register", ModelRequest, verbs.register)
+    runtime.rpc("model-register-given", GivenModel, verbs.register_given)
     runtime.rpc("model-get", ModelGet, verbs.get)
     runtime.rpc("model-list", ModelList, verbs.list_models)
     runtime.rpc("model-patch", ModelPatchRequest, verbs.patch)

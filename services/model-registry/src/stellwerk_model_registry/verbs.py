@@ -57,6 +57,14 @@ class ModelDelete(Spec):
     version: Version
 
 
+class GivenModel(Spec):
+    """``model-register-given``: ``files`` is everything the run has."""
+
+    request: ModelRequest
+    files: Manifest
+    lineage: ModelLineage
+
+
 class ModelFiles(View):
     """Files of one model version."""
 
@@ -90,6 +98,16 @@ class Verbs:
         await self._objects.put_manifest(manifest)
         lineage = lineage.model_copy(update={"datasets": request.datasets})
         return await self._store.register(request, path, manifest, lineage)
+
+    async def register_given(self, request: GivenModel) -> ModelView:
+        """Register files that a run has while it goes on, or that a client gave to it."""
+        asked = request.request
+        path = normal_path(asked.path or asked.name)
+        manifest = chosen_files(request.files, path, asked.run_id or "")
+        await self._check_blobs(manifest)
+        await self._objects.put_manifest(manifest)
+        lineage = request.lineage.model_copy(update={"datasets": asked.datasets})
+        return await self._store.register(asked, path, manifest, lineage)
 
     async def get(self, request: ModelGet) -> ModelView:
         """One model."""

@@ -37,9 +37,11 @@ class Series(View):
 class SeriesPage(View):
     """``GET /runs/{id}/series``; pass ``next`` as ``cursor`` for more.
 
-    A series goes on where a later one has the same run and name.
+    ``runs`` are those looked at, also the ones that logged nothing. A series goes on where a later
+    one has the same run and name.
     """
 
+    runs: tuple[str, ...] = ()
     series: tuple[Series, ...] = ()
     next: str | None = None
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stellwerk import labels
 from stellwerk.api import RunRequest, RunView
@@ -13,17 +13,24 @@ from stellwerk.git_facts import git_properties
 from stellwerk.ids import new_id
 from stellwerk.refusals import naming_the_field
 from stellwerk.run import Run
+from stellwerk.run_children import begin, wanted_runs
+from stellwerk.runspec import RunSpec, SnapshotSource
 from stellwerk.script_run_config import ScriptRunConfig
-from stellwerk.snapshot import upload_snapshot
+from stellwerk.snapshot import collect, upload_snapshot
 
 if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
+
+OUTPUTS, LOGS = "outputs", "logs"
 
 
 class Experiment:
     """A named collection of runs; it exists as soon as it has one."""
 
-    def __init__(self, workspace: "Workspace", name: str) -> None:
+    run_class: ClassVar[type[Run]] = Run
+    """What runs of it are; a subclass may have one of its own."""
+
+    def __init__(self, workspace: "Workspace", name: str, **_: object) -> None:
         self.workspace = workspace
         self.name = name
 
@@ -47,6 +54,7 @@ class Experiment:
         config: ScriptRunConfig,
         tags: dict[str, str | None] | None = None,
         *,
+        parent_run_id: str | None = None,
         show_progress: bool = False,
         **kwargs: object,
     ) -> Run:
@@ -69,10 +77,52 @@ class Experiment:
         spec = config.spec(client, source.digest, labels.texts(tags))
         spec = spec.model_copy(update={"properties": git_properties(Path(config.source_directory))})
         with naming_the_field():
-            request = RunRequest(experiment=self.name, spec=spec)
+            request = RunRequest(experiment=self.name, spec=spec, parent_run_id=parent_run_id)
         view = client.call("POST", "/runs", RunView, body=request, key=new_id())
-        run = Run.of_view(self.workspace, view)
+        run = self.run_class.of_view(self.workspace, view)
         config.submitted(run)
+        return run
+
+    def start_logging(
+        self,
+        *_: object,
+        outputs: str | bool | None = None,
+        snapshot_directory: str | None = ".",
+        display_name: str | None = None,
+        tags: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+        **kwargs: object,
+    ) -> Run:
+        """Begin a run that this process drives: Running at once, over with ``complete()``.
+
+        ``snapshot_directory`` is stored as its source (None: nothing). Everything that lies in
+        ``./outputs`` (or ``outputs``; False: nothing) and ``./logs`` at the end becomes the run's.
+        Raises UserError source.too_large.
+        """
+        if kwargs:
+            raise UserError(
+                f"start_logging: unknown argument {', '.join(sorted(kwargs))}", code="unsupported"
+            )
+        client, source = self.workspace.client, None
+        given = labels.texts(properties)
+        if snapshot_directory is not None:
+            folder = Path(snapshot_directory)
+            if collect(folder):
+                source = SnapshotSource(snapshot=upload_snapshot(client, folder).digest)
+            given = git_properties(folder) | given
+        with naming_the_field():
+            spec = RunSpec(
+                kind="interactive",
+                source=source,
+                display_name=display_name,
+                tags=labels.texts(tags),
+                properties=given,
+            )
+        view = begin(client, self.name, spec)
+        run = self.run_class.of_view(self.workspace, view)
+        if outputs is not False:
+            run.track(outputs if isinstance(outputs, str) else OUTPUTS)
+        run.track(LOGS, make=False)
         return run
 
     def get_runs(
@@ -83,14 +133,12 @@ class Experiment:
         include_children: bool = False,
     ) -> Iterator[Run]:
         """Runs of this experiment, newest first; a text filters by having that tag."""
-        del type
-        wanted, having = labels.filters(tags), labels.filters(properties)
         params = {
             "experiment": self.name,
-            "tag": labels.first(wanted),
-            "property": labels.first(having),
+            "tag": labels.first(labels.filters(tags)),
+            "property": labels.first(labels.filters(properties)),
         }
-        for view in self.workspace.client.pages("/runs", RunView, params):
-            fitting = labels.fits(view.tags, wanted) and labels.fits(view.properties, having)
-            if fitting and (include_children or view.parent_run_id is None):
-                yield Run.of_view(self.workspace, view)
+        views = self.workspace.client.pages("/runs", RunView, params)
+        for view in wanted_runs(views, type, tags, properties):
+            if include_children or view.parent_run_id is None:
+                yield self.run_class.of_view(self.workspace, view)

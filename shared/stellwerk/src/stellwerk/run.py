@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stellwerk import labels
-from stellwerk.answers import FileList, LogList, MetricList
+from stellwerk.answers import LogList, Series, SeriesPage
 from stellwerk.api import (
-    MetricPoint,
     ModelRequest,
     ModelView,
     RunEventView,
@@ -18,17 +17,20 @@ from stellwerk.api import (
     RunPatch,
     RunView,
 )
-from stellwerk.client import Client, file_path, segment
+from stellwerk.client import file_path, segment
 from stellwerk.dataset import FileDataset, TabularDataset
-from stellwerk.downloads import RemoteFile, download
+from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import ConflictError, RunFailedError, StreamingInterruptedError
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
 from stellwerk.refusals import naming_the_field
+from stellwerk.run_children import Children, run_type
 from stellwerk.run_details import details
+from stellwerk.run_ending import Ending
 from stellwerk.run_files import below, single
 from stellwerk.run_output import RunPrinter
 from stellwerk.run_outputs import output_dataset, settled
+from stellwerk.run_snapshot import Snapshots
 from stellwerk.runstate import TERMINAL
 from stellwerk.streams import follow, log_address, run_events
 from stellwerk.watch import STD_LOG, log_finished, watch
@@ -39,26 +41,15 @@ if TYPE_CHECKING:
     from stellwerk.experiment import Experiment
     from stellwerk.workspace import Workspace
 
-METRICS_AT_ONCE = 1000
 
+class Run(Ending, Children, Snapshots):
+    """One run of an experiment. ``Run(experiment, run_id)``; raises NotFoundError."""
 
-class Run:
-    """One run of an experiment."""
-
-    type = "scriptrun"
-
-    def __init__(self, experiment: "Experiment", run_id: str) -> None:
+    def __init__(self, experiment: "Experiment", run_id: str, *_: object, **__: object) -> None:
         self._workspace = experiment.workspace
         self._path = f"/runs/{segment(run_id)}"
         self._view = self._client.get(self._path, RunView)
-
-    @classmethod
-    def of_view(cls, workspace: "Workspace", view: RunView) -> "Run":
-        """The platform's answer as an object."""
-        run = object.__new__(cls)
-        run._workspace, run._view = workspace, view
-        run._path = f"/runs/{segment(view.run_id)}"
-        return run
+        self._prepare()
 
     @classmethod
     def get(cls, workspace: "Workspace", run_id: str) -> "Run":
@@ -66,9 +57,14 @@ class Run:
         return cls.of_view(workspace, workspace.client.get(f"/runs/{segment(run_id)}", RunView))
 
     @staticmethod
-    def get_context(allow_offline: bool = True) -> RunInside | _OfflineRun:
+    def get_context(allow_offline: bool = True) -> "Run | _OfflineRun":
         """The run this process belongs to; outside a run one that only prints."""
-        return RunInside.get_context(allow_offline=allow_offline)
+        inside = RunInside.get_context(allow_offline=allow_offline)
+        if isinstance(inside, _OfflineRun):
+            return inside
+        from stellwerk.submitted_run import SubmittedRun  # noqa: PLC0415 - it is a Run itself
+
+        return SubmittedRun.around(inside)
 
     def __repr__(self) -> str:
         view = self._view
@@ -79,7 +75,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         view = self._view
-        cells = (view.experiment, view.run_id, self.type, view.status, self.get_portal_url())
+        cells = (view.experiment, view.run_id, str(self.type), view.status, self.get_portal_url())
         heads = ("Experiment", "Id", "Type", "Status", "Details")
         return (
             "<table><tr>"
@@ -93,9 +89,9 @@ class Run:
     # --- what it is ---------------------------------------------------------------------------
 
     @property
-    def id(self) -> str:
-        """The run's id."""
-        return self._view.run_id
+    def type(self) -> str | None:
+        """``azureml.scriptrun``; None for a run that a client drives."""
+        return run_type(self._view)
 
     @property
     def number(self) -> int | None:
@@ -107,15 +103,14 @@ class Run:
         """The name for people."""
         return self._view.display_name
 
-    @property
-    def view(self) -> RunView:
-        """What the platform said last."""
-        return self._view
+    @display_name.setter
+    def display_name(self, name: str) -> None:
+        self._patch(display_name=name)
 
     @property
-    def experiment(self) -> "Experiment":
-        """The run's experiment."""
-        return self._workspace.experiment(self._view.experiment)
+    def name(self) -> str | None:
+        """The same under its older name."""
+        return self.display_name
 
     @property
     def status(self) -> str:
@@ -126,11 +121,6 @@ class Run:
     def phases(self) -> dict[str, float]:
         """Seconds spent preparing, scaling, starting, running, post_processing."""
         return dict(self.refresh().phases)
-
-    def refresh(self) -> RunView:
-        """Ask the platform for everything it knows."""
-        self._view = self._client.get(self._path, RunView)
-        return self._view
 
     def get_status(self) -> str:
         """The run's status now."""
@@ -144,6 +134,23 @@ class Run:
             each.path: self._client.address(log_address(self.id, each.path)) for each in answer.logs
         }
         return details(view, addresses)
+
+    def get_details_with_logs(self) -> dict[str, Any]:
+        """``get_details()`` with the text of each log in place of its address."""
+        content = self.get_details()
+        texts = {path: b"".join(self.logs(path=path)) for path in content["logFiles"]}
+        content["logFiles"] = {path: text.decode(errors="replace") for path, text in texts.items()}
+        return content
+
+    def get_all_logs(self, destination: str | None = None) -> list[str]:
+        """Fetch all logs to the folder ``destination`` (one called like the run); their paths."""
+        folder = Path(destination or f"{self.id}_logs")
+        found = self._client.get(f"{self._path}/logs", LogList).logs
+        for log in found:
+            path = inside(folder, log.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(self.logs(path=log.path)))
+        return [str(folder / log.path) for log in found]
 
     def get_portal_url(self) -> str:
         """Address of the page that shows the run; it asks for a token."""
@@ -221,6 +228,11 @@ class Run:
                 f"Cancel it: stellwerk run cancel {self.id}"
             ) from error
 
+    def _wait_until_ended(self) -> None:
+        for _ in self.events():
+            pass
+        self.refresh()
+
     def output_dataset(self, name: str) -> FileDataset | TabularDataset:
         """The dataset of one of the run's outputs. Raises UserError saying why there is none."""
         return output_dataset(self._workspace, self.refresh(), name)
@@ -245,34 +257,29 @@ class Run:
     ) -> dict[str, Any]:
         """Logged values by name: logged once a scalar, logged n times a list (v1's shapes).
 
-        ``recursive``: ``{run id: metrics}`` of this run and its children.
+        ``recursive``: ``{run id: metrics}`` of this run and everything below it.
         """
         del run_type, populate
-        own = shaped(self._points(name), self.id)
-        if not recursive:
-            return own
-        return {self.id: own, **{each.id: each.get_metrics(name) for each in self.get_children()}}
+        self.flush()
+        found: dict[str, list[Series]] = {self.id: []}
+        for page in self._series(name, recursive=recursive):
+            for run_id in page.runs:
+                found.setdefault(run_id, [])
+            for each in page.series:
+                found[each.run_id].append(each)
+        metrics = {run_id: shaped(series, run_id) for run_id, series in found.items()}
+        return metrics if recursive else metrics[self.id]
 
-    def get_children(self) -> Iterator["Run"]:
-        """Runs that have this one as parent, newest first."""
-        for view in self._client.pages("/runs", RunView, {"parent_run_id": self.id}):
-            yield Run.of_view(self._workspace, view)
-
-    def _points(self, name: str | None) -> Iterator[MetricPoint]:
-        after: int | None = None
+    def _series(self, name: str | None, *, recursive: bool) -> Iterator[SeriesPage]:
+        params = {"name": name, "recursive": "true" if recursive else None, "cursor": None}
         while True:
-            params = {"name": name, "after": after, "limit": METRICS_AT_ONCE}
-            page = self._client.get(f"{self._path}/metrics", MetricList, params)
-            yield from page.points
-            if page.next is None or page.next == after:
+            page = self._client.get(f"{self._path}/series", SeriesPage, params)
+            yield page
+            if page.next is None:
                 return
-            after = page.next
+            params["cursor"] = page.next
 
     # --- files --------------------------------------------------------------------------------
-
-    def files(self) -> list[RunFileView]:
-        """The run's files with size and SHA-256, logs included."""
-        return list(self._client.get(f"{self._path}/files", FileList).files)
 
     def get_file_names(self) -> list[str]:
         """Names of the run's files."""
@@ -365,6 +372,16 @@ class Run:
             patch = RunPatch(**change)
         self._view = self._client.call("PATCH", self._path, RunView, body=patch)
 
+    # --- what its workspace has ------------------------------------------------------------------
+
+    def get_secret(self, name: str) -> str:
+        """The value of a secret of the workspace. Raises NotFoundError."""
+        return self._workspace.get_default_keyvault().get_secret(name)
+
+    def get_secrets(self, secrets: list[str]) -> dict[str, str | None]:
+        """Values of several secrets by name; None for those that are not there."""
+        return self._workspace.get_default_keyvault().get_secrets(secrets)
+
     # --- its model ----------------------------------------------------------------------------
 
     def register_model(
@@ -392,8 +409,7 @@ class Run:
                 datasets={role: dataset.id for role, dataset in datasets or ()},
             )
         view = self._client.call("POST", "/models", ModelView, body=request, repeatable=False)
-        return Model.of_view(self._workspace, view)
+        return self._model(view)
 
-    @property
-    def _client(self) -> Client:
-        return self._workspace.client
+    def _model(self, view: ModelView) -> Model:
+        return Model.of_view(self._workspace, view)

@@ -14,7 +14,13 @@ from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import UserError
 from stellwerk.output_dataset import OutputFileDatasetConfig
 from stellwerk.refusals import naming_the_field
-from stellwerk.runspec import EnvironmentReference, Resources, RunSpec, SnapshotSource
+from stellwerk.runspec import (
+    Distributed,
+    EnvironmentReference,
+    Resources,
+    RunSpec,
+    SnapshotSource,
+)
 from stellwerk.script_data import argument, gather, is_data, remember
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ class ScriptRunConfig:
         _telemetry_values: Any = None,
         compute_target: ComputeTarget | str | None = None,
         environment: Environment | None = None,
-        distributed_job_config: None = None,
+        distributed_job_config: Distributed | dict[str, Any] | None = None,
         resume_from: None = None,
         max_run_duration_seconds: float | None = MAX_RUN_SECONDS,
         command: Sequence[Any] | str | None = None,
@@ -58,7 +64,6 @@ class ScriptRunConfig:
     ) -> None:
         _refuse_unsupported(
             run_config=run_config,
-            distributed_job_config=distributed_job_config,
             resume_from=resume_from,
             docker_runtime_config=docker_runtime_config,
         )
@@ -77,6 +82,7 @@ class ScriptRunConfig:
         self.max_retries = max_retries
         self.resources = resources
         self.display_name = display_name
+        self.distributed = distributed_job_config
 
     @property
     def target(self) -> str:
@@ -112,7 +118,9 @@ class ScriptRunConfig:
                 arguments=tuple(argument(index, each) for index, each in enumerate(arguments)),
                 inputs=inputs,
                 outputs=outputs,
-                environment=self._environment(),
+                environment=(environment := self._environment()),
+                environment_name=self._environment_name(environment),
+                distributed=self.distributed,
                 environment_variables=self.environment_variables,
                 target=self.target,
                 resources=Resources.model_validate(resources),
@@ -134,6 +142,12 @@ class ScriptRunConfig:
         if self.environment is None:
             return EnvironmentDefinition()
         return self.environment.reference() or self.environment.definition()
+
+    def _environment_name(self, used: EnvironmentReference | EnvironmentDefinition) -> str | None:
+        """What an environment that is not registered is called by its user."""
+        if self.environment is None or isinstance(used, EnvironmentReference):
+            return None
+        return self.environment.name
 
     def _command_line(self) -> tuple[tuple[str, ...] | None, list[Any]]:
         """The command up to its first dataset, and what comes after as arguments."""

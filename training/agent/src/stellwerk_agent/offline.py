@@ -44,6 +44,22 @@ class _OfflineRun(object):
         """Print the metric."""
         _attempted_metric("image", name, path if path is not None else plot)
 
+    def log_confusion_matrix(self, name: str, value: "Any", description: str = "") -> None:
+        """Print the metric."""
+        _attempted_metric("confusion_matrix", name, value)
+
+    def log_accuracy_table(self, name: str, value: "Any", description: str = "") -> None:
+        """Print the metric."""
+        _attempted_metric("accuracy_table", name, value)
+
+    def log_residuals(self, name: str, value: "Any", description: str = "") -> None:
+        """Print the metric."""
+        _attempted_metric("residual", name, value)
+
+    def log_predictions(self, name: str, value: "Any", description: str = "") -> None:
+        """Print the metric."""
+        _attempted_metric("predictions", name, value)
+
     def upload_file(self, name: str, path_or_stream: "Any", datastore_name: "Any" = None) -> None:
         """Print name and path."""
         print("Attempted to track file {} at {}".format(name, path_or_stream))

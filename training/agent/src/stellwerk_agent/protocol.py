@@ -11,6 +11,7 @@ Every record has `k`, its kind, and mostly `ts`, seconds since the epoch as a fl
     {"k":"metric","n":<name>,"t":"row","v":{<column>: <scalar>, ...},"s":null,"ts":...}
     {"k":"metric","n":<name>,"t":"table","v":{<column>: [<scalar>, ...], ...},"s":null,"ts":...}
     {"k":"image","n":<metric name>,"f":<file name under uploads>,"ts":...}
+    {"k":"artifact","n":<metric name>,"f":<JSON file of a plot under uploads>,"ts":...}
     {"k":"file","n":<file name in the run>,"p":<path under uploads>,"ts":...}
     {"k":"tag","n":<key>,"v":<text or null>,"ts":...}
     {"k":"property","n":<key>,"v":<text or null>,"ts":...}
@@ -18,7 +19,8 @@ Every record has `k`, its kind, and mostly `ts`, seconds since the epoch as a fl
 
 A scalar is a number, a text, true, false or null. NaN and the infinities, which JSON lacks, travel
 as the texts "NaN", "Infinity" and "-Infinity". `d`, a description, is left out when empty.
-A record of kind `file` or `image` is sent after the file is complete under STELLWERK_UPLOADS_DIR.
+A record of kind `file`, `image` or `artifact` is sent after the file is complete under
+STELLWERK_UPLOADS_DIR.
 `dropped` marks a gap: `agent` could not reach the socket, `shim` refused what it was sent.
 A reader ignores kinds and fields it does not know.
 """
@@ -60,6 +62,11 @@ def scalar(value: "Any") -> "Union[bool, int, float, str, None]":
         if kind.__name__ in ("bool_", "bool"):
             return bool(value)
     return repr(value)
+
+
+def plain(value: "Any") -> "Any":
+    """Return what JSON lacks as something it has: arrays as lists, their scalars as numbers."""
+    return value.tolist() if hasattr(value, "tolist") else scalar(value)
 
 
 def clean_text(text: str) -> str:

@@ -6,12 +6,13 @@ from stellwerk_agent import protocol, uploads
 from stellwerk_agent.errors import RunEnvironmentError, UserError
 from stellwerk_agent.inputs import named_paths, output_paths
 from stellwerk_agent.offline import _OfflineRun
+from stellwerk_agent.reports import Reports
 from stellwerk_agent.transport import Transport
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds in every run
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Dict, List, Optional, Type, Union
+    from typing import IO, Any, Callable, Dict, Optional, Type, Union
 
 _runs: "Dict[str, Run]" = {}
 
@@ -23,7 +24,7 @@ class Experiment(object):
         self.name = name
 
 
-class Run(object):
+class Run(Reports):
     """A submitted run, seen from inside. Values are stored at once; there is nothing to flush."""
 
     def __init__(self, run_id: str, transport: Transport, uploads_folder: str) -> None:
@@ -82,85 +83,20 @@ class Run(object):
         """Folder of every output, by its name."""
         return output_paths()
 
-    def log(
-        self, name: str, value: "Any", description: str = "", step: "Optional[int]" = None
-    ) -> None:
-        """Log one value; values of one name become a series."""
-        if isinstance(value, (list, range)) or type(value).__name__ == "generator":
-            raise UserError(
-                "metric '%s': one value, not a %s; use log_list" % (name, type(value).__name__)
-            )
-        self._transport.send(protocol.scalar_line(_text(name), value, step, description))
+    def _send(self, line: bytes) -> bool:
+        return self._transport.send(line)
 
-    def log_list(self, name: str, value: "Any", description: str = "") -> None:
-        """Log a list (any iterable) of values."""
-        self._metric(name, "list", [protocol.scalar(part) for part in value], description)
+    def _store(self, name: str, write: "Callable[[IO[bytes]], object]") -> None:
+        uploads.fill(self._uploads, name, write)
 
-    def log_row(self, name: str, description: "Optional[str]" = None, **kwargs: "Any") -> None:
-        """Log one row: a value for each column given as a keyword."""
-        row = {column: protocol.scalar(value) for column, value in kwargs.items()}
-        self._metric(name, "row", row, description)
-
-    def log_table(self, name: str, value: "Dict[str, Any]", description: str = "") -> None:
-        """Log a table: a dict of columns, each a list of values of the same length."""
-        if not isinstance(value, dict):
-            raise UserError(
-                "table '%s': a dict of columns, not a %s" % (name, type(value).__name__)
-            )
-        columns = {
-            str(column): [protocol.scalar(part) for part in _cells(cells)]
-            for column, cells in value.items()
-        }
-        if len({len(cells) for cells in columns.values()}) > 1:
-            raise UserError("table '%s': all columns need the same number of values" % name)
-        self._metric(name, "table", columns, description)
-
-    def log_image(
-        self, name: str, path: "Optional[str]" = None, plot: "Any" = None, description: str = ""
-    ) -> None:
-        """Log an image: the PNG file at `path`, or `plot`, an object with `savefig`."""
-        file_name = uploads.store_image(self._uploads, _text(name), path, plot)
-        fields = {"d": description} if description else {}
-        self._transport.send(protocol.line("image", n=name, f=file_name, **fields))
-
-    def upload_file(self, name: str, path_or_stream: "Any", datastore_name: "Any" = None) -> None:
-        """Keep a file with the run as it is now; `path_or_stream` is a path or a binary stream."""
-        del datastore_name  # one store only; accepted because scripts pass it
-        name = uploads.clean_name(name)
-        uploads.store(self._uploads, name, path_or_stream)
-        self._transport.send(protocol.line("file", n=name, p=name))
-
-    def upload_files(
-        self,
-        names: "List[str]",
-        paths: "List[str]",
-        return_artifacts: bool = False,
-        timeout_seconds: "Optional[float]" = None,
-        datastore_name: "Any" = None,
-    ) -> None:
-        """Keep several files; both lists have the same length."""
-        del return_artifacts, timeout_seconds, datastore_name  # copies are made at once
-        if len(names) != len(paths):
-            raise TypeError("upload_files: %d names for %d paths" % (len(names), len(paths)))
-        for name, path in zip(names, paths):  # noqa: B905  strict= is newer than 3.6
-            self.upload_file(name, path)
-
-    def upload_folder(self, name: str, path: str, datastore_name: "Any" = None) -> None:
-        """Keep every regular file below `path`, under `name`/; links are left out."""
-        del datastore_name
-        if not os.path.isdir(path):
-            raise UserError("folder '%s': there is no folder at '%s'" % (name, path))
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            for file in sorted(files):
-                source = os.path.join(folder, file)
-                if os.path.isfile(source) and not os.path.islink(source):
-                    self.upload_file(os.path.join(name, os.path.relpath(source, path)), source)
+    def has_file(self, name: str) -> bool:
+        """Whether a file or folder of that name was uploaded by a process of this run."""
+        return os.path.exists(os.path.join(self._uploads, *name.split("/")))
 
     def tag(self, key: str, value: "Any" = None) -> None:
         """Set a tag; the value is stored as text."""
         stored = None if value is None else protocol.clean_text(str(value))
-        self._transport.send(protocol.line("tag", n=_text(key), v=stored))
+        self._transport.send(protocol.line("tag", n=self._text(key), v=stored))
 
     def set_tags(self, tags: "Dict[str, Any]") -> None:
         """Set several tags."""
@@ -171,7 +107,7 @@ class Run(object):
         """Add properties, which never change once they are set."""
         for key, value in properties.items():
             stored = None if value is None else protocol.clean_text(str(value))
-            if self._properties.setdefault(_text(key), stored) != stored:
+            if self._properties.setdefault(self._text(key), stored) != stored:
                 raise UserError("property '%s': already set; properties never change" % key)
             self._transport.send(protocol.line("property", n=key, v=stored))
 
@@ -202,18 +138,3 @@ class Run(object):
 
     def __repr__(self) -> str:
         return "Run(Experiment: %s,\nId: %s)" % (self.experiment.name, self._id)
-
-    def _metric(self, name: str, kind: str, value: "Any", description: "Optional[str]") -> None:
-        fields = {"d": description} if description else {}
-        record = protocol.line("metric", n=_text(name), t=kind, v=value, s=None, **fields)
-        self._transport.send(record)
-
-
-def _text(name: "Any") -> str:
-    if not isinstance(name, str) or not name:
-        raise UserError("name %r: a text that is not empty" % (name,))
-    return protocol.clean_text(name)
-
-
-def _cells(cells: "Any") -> "Any":
-    return cells if hasattr(cells, "__iter__") and not isinstance(cells, str) else [cells]

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 
 from stellwerk_agent.errors import UserError
 
@@ -26,43 +25,30 @@ def clean_name(name: "Any") -> str:
     return "/".join(parts)
 
 
-def store(folder: str, name: str, source: "Any") -> None:
-    """Copy `source`, a path or an object with `read`, to `name` under `folder`.
-
-    Raises UserError if the name is taken, in this or another process of the run, or if there is
-    nothing at the path; OSError if the copy fails, after which the name is free again.
-    """
+def copier(name: str, source: "Any") -> "Callable[[IO[bytes]], object]":
+    """Return what copies `source`, a path or an object with `read`; UserError without one."""
     if hasattr(source, "read"):
-        _fill(folder, name, lambda out: shutil.copyfileobj(source, out, 1 << 20))
-        return
+        return lambda out: shutil.copyfileobj(source, out, 1 << 20)
     if not os.path.isfile(source):
         raise UserError("file '%s': there is no file at '%s'" % (name, source))
-    with open(source, "rb") as stream:
-        _fill(folder, name, lambda out: shutil.copyfileobj(stream, out, 1 << 20))
 
+    def copy(out: "IO[bytes]") -> None:
+        with open(source, "rb") as stream:
+            shutil.copyfileobj(stream, out, 1 << 20)
 
-def store_image(folder: str, name: str, path: "Any", plot: "Any") -> str:
-    """Keep an image from a file or a plot (any object with `savefig`); return its file name."""
-    if (path is None) == (plot is None):
-        raise UserError("log_image('%s'): give either path or plot" % name)
-    base, stamp = clean_name(name), int(time.time())
-    while True:
-        file_name = "%s_%d.png" % (base, stamp)
-        try:
-            if path is not None:
-                store(folder, file_name, path)
-            else:
-                _fill(folder, file_name, lambda out: plot.savefig(out, format="png"))
-            return file_name
-        except NameTakenError:
-            stamp += 1  # two images of one name in one second
+    return copy
 
 
 class NameTakenError(UserError):
     """The run has a file of that name already."""
 
 
-def _fill(folder: str, name: str, write: "Callable[[IO[bytes]], object]") -> None:
+def fill(folder: str, name: str, write: "Callable[[IO[bytes]], object]") -> None:
+    """Make file `name` under `folder` of what `write` writes.
+
+    Raises NameTakenError if the name is taken, in this or another process of the run; OSError if
+    writing fails, after which the name is free again.
+    """
     target = os.path.join(folder, *name.split("/"))
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)

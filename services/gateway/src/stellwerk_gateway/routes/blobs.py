@@ -2,17 +2,29 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Path, Response
 
-from stellwerk.api import BlobPlan, BlobPlanRequest, BlobUpload, SnapshotRequest, SnapshotView
-from stellwerk.errors import UserError
+from stellwerk.answers import FileList
+from stellwerk.api import (
+    BlobPlan,
+    BlobPlanRequest,
+    BlobUpload,
+    RunFileView,
+    SnapshotRequest,
+    SnapshotView,
+)
+from stellwerk.errors import NotFoundError, ProtocolError, UserError
 from stellwerk.manifest import Manifest
+from stellwerk.runspec import DIGEST_PATTERN
 from stellwerk_gateway import examples
+from stellwerk_gateway.downloads import no_file, to_blob
+from stellwerk_gateway.fields import FilePath, relative_path
 from stellwerk_gateway.platform import Here, Platform
 from stellwerk_gateway.problems import documented
 
 router = APIRouter(tags=["files"])
 
+SnapshotId = Annotated[str, Path(pattern=DIGEST_PATTERN, description="Digest of a snapshot.")]
 MAX_SNAPSHOT_FILES = 20_000
 SHOWN_FILES = 5
 
@@ -52,6 +64,44 @@ async def create_snapshot(
     await _check_uploaded(platform, manifest)
     digest = await platform.objects.put_manifest(manifest)
     return SnapshotView(digest=digest, files=len(manifest.entries), bytes=manifest.size)
+
+
+@router.get(
+    "/snapshots/{digest}/files", summary="List a snapshot's files", responses=documented(404)
+)
+async def list_snapshot_files(digest: SnapshotId, platform: Here) -> FileList:
+    """Paths, sizes and digests."""
+    return FileList(
+        files=tuple(
+            RunFileView(path=entry.path, size=entry.size, sha256=entry.sha256)
+            for entry in (await _snapshot(platform, digest)).entries
+        )
+    )
+
+
+@router.get(
+    "/snapshots/{digest}/files/{path:path}",
+    status_code=307,
+    response_class=Response,
+    summary="Download a file of a snapshot",
+    responses=documented(404),
+)
+async def get_snapshot_file(digest: SnapshotId, path: FilePath, platform: Here) -> Response:
+    """A redirect to the object store, valid for 15 minutes."""
+    name = relative_path(path)
+    for entry in (await _snapshot(platform, digest)).entries:
+        if entry.path == name:
+            return to_blob(platform, entry.sha256, name)
+    raise no_file(name)
+
+
+async def _snapshot(platform: Platform, digest: str) -> Manifest:
+    try:
+        return await platform.objects.get_manifest(digest)
+    except (NotFoundError, ProtocolError) as error:
+        raise NotFoundError(
+            f"There is no snapshot {digest}.", code="snapshot.not_found", field="digest"
+        ) from error
 
 
 async def _check_uploaded(platform: Platform, manifest: Manifest) -> None:

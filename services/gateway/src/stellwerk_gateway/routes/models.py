@@ -19,13 +19,10 @@ from stellwerk_gateway.fields import (
     one_label,
     relative_path,
 )
-from stellwerk_gateway.platform import BEST_EFFORT_S, Here
+from stellwerk_gateway.platform import Here
 from stellwerk_gateway.problems import documented
+from stellwerk_gateway.run_models import register
 from stellwerk_gateway.run_scope import Within
-from stellwerk_gateway.submission import find_run
-
-REGISTER_WAIT_S = 20.0
-"""The longest the owner may wait to hear that the run has ended."""
 
 router = APIRouter(tags=["models"])
 
@@ -51,12 +48,7 @@ async def register_model(
 ) -> ModelView:
     """The next version of a name, from a run's files or from uploaded blobs."""
     await scope.model(body)
-    if body.run_id is not None:
-        # Without this the owner would wait for a run that nobody knows.
-        await find_run(platform, body.run_id, timeout_s=BEST_EFFORT_S, stale=True)
-    return await platform.send(
-        "model-registry", "model-register", body, ModelView, wait_s=REGISTER_WAIT_S
-    )
+    return await register(platform, body)
 
 
 @router.get("/models", summary="List models")

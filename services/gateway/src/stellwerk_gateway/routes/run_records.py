@@ -66,5 +66,5 @@ async def get_series(
         reply = await platform.bus.call_raw("history", "metric-series", wanted, ANSWER_S + SERIES_S)
     except NotFoundError:
         await find_run(platform, run_id)
-        return Response(b'{"series":[],"next":null}', media_type="application/json")
+        return Response(SeriesPage().model_dump_json(), media_type="application/json")
     return Response(reply.body, media_type="application/json")

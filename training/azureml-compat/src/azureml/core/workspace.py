@@ -265,7 +265,7 @@ class Workspace(native.Workspace):
         return found
 
     @property
-    def experiments(self) -> "dict[str, Experiment]":
+    def experiments(self) -> dict[str, Any]:
         """All experiments that have runs, by name."""
         return {name: self.experiment(name) for name in super().experiments}
 

@@ -1,0 +1,184 @@
+"""The Docker engine as the launcher needs it: few calls, each safe to repeat, and what ends.
+
+The engine may restart at any time: a call waits for it, at most two minutes. Calls block, so they
+run on threads of their own; one more follows the engine's events.
+"""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import requests
+import structlog
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from stellwerk_gpu_executor.container import EXECUTOR
+
+PATIENCE_S = 120.0
+PAUSE_S = 0.5
+CALL_S = 60
+THREADS = 8
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class EngineError(Exception):
+    """The engine is away, or refuses what no repetition mends; the text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A container as the engine sees it; times and codes of one that has not ended mean nothing."""
+
+    created_only: bool
+    running: bool
+    exit_code: int
+    oom_killed: bool
+    error: str
+
+
+class Engine:
+    """One engine, found as the ``docker`` command finds it (``DOCKER_HOST``)."""
+
+    def __init__(self, executor_id: str) -> None:
+        self._label = f"{EXECUTOR}={executor_id}"
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
+        self._closed = threading.Event()
+        self._client: docker.APIClient | None = None
+        self._events: Any = None
+
+    async def start(self, name: str, config: dict[str, Any]) -> None:
+        """Make and start a container; one of that name that is there already is started."""
+
+        def begin(client: docker.APIClient) -> None:
+            try:
+                client.create_container_from_config(config, name)
+            except ImageNotFound as error:
+                raise EngineError(f"image {config['Image']} is not on this node") from error
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+            client.start(name)
+
+        await self._call(begin)
+
+    async def state(self, name: str) -> State | None:
+        """State of a container; None if there is none."""
+
+        def look(client: docker.APIClient) -> State | None:
+            try:
+                found = client.inspect_container(name)["State"]
+            except NotFound:
+                return None
+            return State(
+                created_only=found["Status"] == "created",
+                running=bool(found["Running"]),
+                exit_code=int(found["ExitCode"]),
+                oom_killed=bool(found["OOMKilled"]),
+                error=str(found["Error"]),
+            )
+
+        return await self._call(look)
+
+    async def signal(self, name: str, number: str) -> None:
+        """Send a signal to the supervisor; nothing to send it to is fine."""
+        await self._call(lambda client: _unless({404, 409}, lambda: client.kill(name, number)))
+
+    async def remove(self, name: str) -> None:
+        """Remove a container, killing it first; one that is gone is fine."""
+        await self._call(
+            lambda client: _unless({404, 409}, lambda: client.remove_container(name, force=True))
+        )
+
+    async def names(self) -> list[str]:
+        """Names of all containers of this executor, ended ones too."""
+        filters = {"label": [self._label]}
+        found = await self._call(lambda client: client.containers(all=True, filters=filters))
+        return [each["Names"][0].lstrip("/") for each in found]
+
+    async def own_mounts(self) -> dict[Path, Path]:
+        """Our paths and those of the engine's machine, if we are a container of that engine."""
+
+        def look(client: docker.APIClient) -> dict[Path, Path]:
+            try:
+                mounts = client.inspect_container(socket.gethostname())["Mounts"]
+            except NotFound:
+                return {}
+            return {Path(each["Destination"]): Path(each["Source"]) for each in mounts}
+
+        return await self._call(look)
+
+    def watch(self, ended: Callable[[str], None], connected: Callable[[], None]) -> None:
+        """Call ``ended`` with the name of each container that does, from now until the close.
+
+        ``connected`` is called whenever the engine's events begin anew: what ended in between was
+        not told. Both are called on the event loop.
+        """
+        loop = asyncio.get_running_loop()
+
+        def follow() -> None:
+            filters = {"type": ["container"], "event": ["die"], "label": [self._label]}
+            while not self._closed.is_set():
+                try:
+                    self._events = self._connect().events(decode=True, filters=filters)
+                    loop.call_soon_threadsafe(connected)
+                    for event in self._events:
+                        loop.call_soon_threadsafe(ended, event["Actor"]["Attributes"]["name"])
+                except (DockerException, requests.RequestException, OSError, RuntimeError):
+                    self._client = None
+                self._closed.wait(PAUSE_S)
+
+        threading.Thread(target=follow, name="engine-events", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the engine; containers go on."""
+        self._closed.set()
+        if self._events is not None:
+            with suppress(Exception):  # whatever state the stream is in, it ends with the process
+                self._events.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    def _connect(self) -> docker.APIClient:
+        if self._client is None:
+            self._client = docker.from_env(timeout=CALL_S).api
+        return self._client
+
+    async def _call(self, work: Callable[[docker.APIClient], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._insist, work)
+
+    def _insist(self, work: Callable[[docker.APIClient], T]) -> T:
+        """Do it, waiting for an engine that is away."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return work(self._connect())
+            except APIError as error:
+                if not error.is_server_error() or "shutting down" not in str(error).lower():
+                    raise EngineError(f"the Docker engine refuses: {error.explanation}") from error
+                reason: Exception = error
+            except (DockerException, requests.RequestException) as error:
+                self._client, reason = None, error
+            if time.monotonic() > deadline or self._closed.wait(PAUSE_S):
+                raise EngineError("the Docker engine does not answer") from reason
+            log.warning("waiting for the engine", action="engine_wait", error=str(reason)[:200])
+
+
+def _unless(codes: set[int], work: Callable[[], Any]) -> None:
+    """Do it; those answers mean that there is nothing to do."""
+    try:
+        work()
+    except APIError as error:
+        if error.status_code not in codes:
+            raise
