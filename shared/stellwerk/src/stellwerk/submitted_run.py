@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from stellwerk.client import segment
 from stellwerk.errors import NotFoundError
@@ -18,7 +18,7 @@ from stellwerk_agent.reports import Reports
 SEEN_S, SEEN_PAUSE_S = 20.0, 0.1
 """How long a file takes at most from this process to the platform's readers, and between looks."""
 
-_around: dict[str, "SubmittedRun"] = {}
+_around: dict[str, Any] = {}
 _making = threading.Lock()
 
 
@@ -28,7 +28,7 @@ class SubmittedRun(Run):
     _inside: RunInside
 
     @classmethod
-    def around(cls, inside: RunInside) -> "SubmittedRun":
+    def around(cls, inside: RunInside) -> Self:
         """The one object of this process's run."""
         with _making:
             if inside.id not in _around:
@@ -37,7 +37,8 @@ class SubmittedRun(Run):
                 run._path = f"/runs/{segment(inside.id)}"
                 run._prepare()
                 _around[inside.id] = run
-            return _around[inside.id]
+            known: Self = _around[inside.id]
+            return known
 
     def __getattr__(self, name: str) -> Any:
         """What is asked for when it is used first: the workspace, the platform's view."""
