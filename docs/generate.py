@@ -1,6 +1,6 @@
 """Writes the generated pages of this folder from the code; ``--check`` only compares.
 
-events.md, run-states.md, picture.md, settings.md, cli.md and rest.md say what the code says:
+events.md, run-states.md, picture.md, settings.md, cli.md, rest.md and azureml-symbols.md say what the code says:
 ``make generate`` after a change, and a test fails while a page is behind.
 """
 
@@ -208,6 +208,38 @@ def rest_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def symbols_page() -> str:
+    """What becomes of each symbol of the Azure ML SDK v1."""
+    from stellwerk.migration.stub import Mark, table  # noqa: PLC0415 - only this page
+
+    known = table()
+    lines = [
+        "# Symbols of the Azure ML SDK v1\n",
+        "What `stellwerk azureml check FOLDER` answers from; the compatibility package is tested against it.",
+        "How to migrate: [Code written for the Azure ML SDK v1](howto/azureml-migration.md).\n",
+        "| symbol | imported from | |",
+        "|---|---|---|",
+    ]
+
+    def row(symbol: str, where: str, mark: Mark) -> None:
+        note = f": {mark.note}" if mark.note else ""
+        lines.append(f"| `{symbol}` | {where} | {mark.status}{note} |")
+
+    for entry in known.entries.values():
+        where = ", ".join(f"`{module}`" for module in entry.modules)
+        if entry.modules:
+            row(entry.name, where, entry.mark)
+        members = [*([] if entry.call is None else [entry.call]), *entry.members.values()]
+        for member in members:
+            keywords = "" if member.keywords is None else f"({', '.join(member.keywords)})"
+            name = "" if member.name == "__init__" else f".{member.name}"
+            if entry.kind == "class":
+                row(f"{entry.name}{name}{keywords}", "", member.mark)
+    lines += ["\n## Whole packages\n", "| package | |", "|---|---|"]
+    lines += [f"| `{path}` | {mark.status}: {mark.note} |" for path, mark in known.packages.items()]
+    return "\n".join([*lines, ""])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "events.md": events_page,
     "run-states.md": states_page,
@@ -215,6 +247,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "cli.md": cli_page,
     "rest.md": rest_page,
+    "azureml-symbols.md": symbols_page,
 }
 
 

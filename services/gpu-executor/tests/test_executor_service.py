@@ -382,3 +382,62 @@ async def test_an_output_where_the_source_is_ends_the_run(
     )
     assert {each.exit.reason for each in exits} == {"launch-failed"}
     assert all(each.exit.message.startswith("output 'x': path") for each in exits)
+
+
+async def test_interpreters_of_the_machine(
+    runtime_factory: Any,
+    bus: Bus,
+    s3_settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``python`` is the first on the executor's PATH, ``python3`` where there is none."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    first = await start(runtime_factory, s3_settings, tmp_path)
+    script = "import sys; print(sys.executable)"
+    named = {"python": "run1", str(tmp_path / "nowhere/python"): "run2"}
+    for interpreter, run_id in named.items():
+        image = ImageInfo(env_id="none", interpreter=interpreter)
+        await publish(bus, assigned(run_id, script, image=image), 1)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 2, 20)
+    ends = {event.run_id: event.exit for event in watch.of(AttemptExited)}
+    assert ends["run1"].succeeded, watch.log
+    assert watch.log.decode() == f"{tmp_path}/bin/python3\n"
+    assert ends["run2"].reason == "launch-failed"
+    assert f"interpreter {tmp_path}/nowhere/python is not on this node" in ends["run2"].message
+
+    await first.stop()
+    await start(runtime_factory, s3_settings, tmp_path, host_interpreters=False)
+    await publish(bus, assigned("run3", script), 1)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 3, 20)
+    refused = watch.of(AttemptExited)[2].exit
+    assert refused.reason == "launch-failed"
+    assert "STELLWERK_HOST_INTERPRETERS" in refused.message
+
+
+async def test_a_distributed_run_is_several_processes_with_a_log_each(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path)
+    script = (
+        "import os, sys\nfrom stellwerk_agent import Run\n"
+        "Run.get_context().log('rank', int(os.environ['RANK']))\nprint('rank', *sys.argv[1:])\n"
+    )
+    spec = {"distributed": {"backend": "pytorch", "process_count": 2}, "arguments": ["--lr", 0.1]}
+    await publish(bus, assigned("run1", script, spec=spec), 1)
+    (exited,) = await wait_until(lambda: watch.of(AttemptExited), 30)
+    assert exited.exit.succeeded, watch.log
+    assert sorted(watch.log.decode().splitlines()) == ["[0] rank --lr 0.1", "[1] rank --lr 0.1"]
+    assert sorted(record["v"] for record in watch.records) == [0, 1]
+    logs = {log.path: log.bytes for log in exited.exit.logs}
+    size = len("rank --lr 0.1\n")
+    assert logs["user_logs/std_log_process_0.txt"] == size
+    assert logs["user_logs/std_log_process_1.txt"] == size

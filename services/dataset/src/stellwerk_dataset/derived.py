@@ -18,8 +18,7 @@ MAX_DEFINITION_BYTES = 256 * 1024
 
 def as_table(base: Dataset, definition: TabularDefinition) -> Dataset:
     """``base``'s files read as ``definition`` says; of a table it replaces the definition."""
-    kept = definition.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
-    kept["steps"] = [step.model_dump(mode="json") for step in definition.steps]
+    kept = definition.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     if len(text) > MAX_DEFINITION_BYTES:
         raise UserError(

@@ -30,7 +30,13 @@ async def build(runtime: Runtime[Settings]) -> None:
     objects = await runtime.objects()
     launcher = await _launcher(runtime)
     cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
-    preparer = Preparer(objects, cache, settings.executor_dir, settings.environments_dir)
+    preparer = Preparer(
+        objects,
+        cache,
+        settings.executor_dir,
+        settings.environments_dir,
+        host_interpreters=settings.host_interpreters,
+    )
     preparer.install_agent()
     store = Store(db, settings.executor_id, boot_id, settings.max_nodes)
     leases = LeaseClient(

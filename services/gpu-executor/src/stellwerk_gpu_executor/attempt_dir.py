@@ -13,6 +13,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+PROCESS_LOGS = "user_logs"
+"""Subfolder with one log a process, where a run has several."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")

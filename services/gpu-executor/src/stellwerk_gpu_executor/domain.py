@@ -67,6 +67,7 @@ class Places:
     agent: Path
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    process_logs: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +107,22 @@ def arguments(assigned: RunAssigned, places: Places) -> list[str]:
 
 
 def command_line(assigned: RunAssigned, python: str, places: Places) -> list[str]:
-    """What is executed: the script under the environment's Python, or the command as it is."""
+    """What is executed: the script under the environment's Python, or the command as it is.
+
+    A distributed run is a launcher's, which starts that several times.
+    """
     rest = arguments(assigned, places)
-    if assigned.spec.script is not None:
-        return [python, assigned.spec.script, *rest]
-    return [*(assigned.spec.command or ()), *rest]
+    spec = assigned.spec
+    line = [python, spec.script] if spec.script is not None else list(spec.command or ())
+    several = spec.distributed
+    if several is None:
+        return [*line, *rest]
+    return [
+        *(python, "-m", "stellwerk_agent.distributed", "--backend", several.backend),
+        *("--processes", str(several.process_count)),
+        *("--parameter-servers", str(several.parameter_servers)),
+        *("--logs", str(places.process_logs), "--", *line, *rest),
+    ]
 
 
 def environment(

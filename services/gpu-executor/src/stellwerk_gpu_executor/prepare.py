@@ -10,6 +10,7 @@ from stellwerk.events import ResolvedInput, RunAssigned
 from stellwerk.events.attempt import ExitReason
 from stellwerk.manifest import Manifest, safe_path
 from stellwerk.runspec import InlineSource
+from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_kit.objects import ObjectStore
@@ -30,10 +31,17 @@ class Preparer:
     """Lays out attempts under ``executor_dir``."""
 
     def __init__(
-        self, objects: ObjectStore, cache: BlobCache, executor_dir: Path, environments: Path
+        self,
+        objects: ObjectStore,
+        cache: BlobCache,
+        executor_dir: Path,
+        environments: Path,
+        *,
+        host_interpreters: bool = True,
     ) -> None:
         self._objects, self._cache = objects, cache
         self._dir, self._environments = executor_dir, environments
+        self._host_interpreters = host_interpreters
         self._agent = executor_dir / "agent"
         self._manifests: dict[str, Manifest] = {}
 
@@ -50,18 +58,32 @@ class Preparer:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
         image = assigned.image
         if image.interpreter is not None:
-            found = shutil.which(image.interpreter)
-            if found is None:
-                raise PrepareError(
-                    "launch-failed", f"interpreter {image.interpreter} is not on this node"
-                )
-            return found
+            return self._of_this_machine(image.interpreter)
         python = self._environments / image.env_id / "bin" / "python"
         if not (self._environments / image.env_id / "ready.json").exists():
             raise PrepareError(
                 "environment-missing", f"environment {image.env_id[:12]} is not on this node"
             )
         return str(python.absolute())
+
+    def _of_this_machine(self, interpreter: str) -> str:
+        """A user-managed environment's interpreter: a path, or a name on this process's PATH."""
+        if not self._host_interpreters:
+            raise PrepareError(
+                "launch-failed",
+                f"interpreter {interpreter}: this node gives runs no Python of its own (its "
+                "operator set STELLWERK_HOST_INTERPRETERS=false); use one that Stellwerk builds",
+            )
+        names = (interpreter, "python3") if interpreter == "python" else (interpreter,)
+        found = next(filter(None, map(shutil.which, names)), None)
+        if found is None:
+            raise PrepareError(
+                "launch-failed",
+                f"interpreter {interpreter} is not on this node; give the path of one that is, "
+                "'python' for the first on the PATH of the executor, or let Stellwerk build the "
+                "environment (user_managed_dependencies = False)",
+            )
+        return str(Path(found).absolute())
 
     def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
         """What the run may see and not change: in-run library, environment, mounted inputs."""
@@ -99,7 +121,16 @@ class Preparer:
             )
         (work / "outputs").mkdir(exist_ok=True)
         (work / "logs").mkdir(exist_ok=True)
-        return Places(work, home, temporary, matplotlib, self._agent.absolute(), paths, produced)
+        return Places(
+            work,
+            home,
+            temporary,
+            matplotlib,
+            self._agent.absolute(),
+            paths,
+            produced,
+            process_logs=(folder / PROCESS_LOGS).absolute(),
+        )
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:
         source = assigned.spec.source

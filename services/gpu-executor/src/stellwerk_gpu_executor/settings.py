@@ -20,6 +20,10 @@ class Settings(ServiceSettings):
     environments_dir: Path = Field(
         Path(".stellwerk/environments"), description="Environment cache that runs use."
     )
+    host_interpreters: bool = Field(
+        True,
+        description="Allow runs that use a Python of this machine (user-managed environments).",
+    )
     max_nodes: int = Field(8, ge=1, le=1000, description="How many nodes it provides at most.")
     pools: tuple[str, ...] = Field((), description="Pools it provides nodes for; empty: any.")
     scheduler_url: str | None = Field(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from stellwerk import subjects
 from stellwerk.events import LogClosure
-from stellwerk_gpu_executor.attempt_dir import AttemptDir
+from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS, AttemptDir
 from stellwerk_gpu_executor.domain import log_stream
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.failpoints import failpoint
@@ -43,8 +43,7 @@ class Shipper:
     async def ship(self, work: Path) -> None:
         """Send everything that is there now."""
         await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)
-        for path in _log_files(work / "logs"):
-            name = path.relative_to(work).as_posix()
+        for name, path in self._files(work):
             await self._ship_log(log_stream(name), name, path)
         await self._ship_records()
 
@@ -56,10 +55,7 @@ class Shipper:
     def closures(self, work: Path) -> tuple[LogClosure, ...]:
         """Length and SHA-256 of each log, as shipped."""
         logs = [("std", "user_logs/std_log.txt", self._folder.log)]
-        logs += [
-            (log_stream(path.relative_to(work).as_posix()), path.relative_to(work).as_posix(), path)
-            for path in _log_files(work / "logs")
-        ]
+        logs += [(log_stream(name), name, path) for name, path in self._files(work)]
         return tuple(
             LogClosure(
                 stream=stream,
@@ -70,6 +66,14 @@ class Shipper:
             for stream, name, path in logs
             if stream == "std" or self._offsets.get(stream, 0)
         )
+
+    def _files(self, work: Path) -> list[tuple[str, Path]]:
+        """Logs that are files: those under ``./logs``, and one a process of a distributed run."""
+        own = [(work, path) for path in _log_files(work / "logs")]
+        several = [
+            (self._folder.path, path) for path in _log_files(self._folder.path / PROCESS_LOGS)
+        ]
+        return [(path.relative_to(base).as_posix(), path) for base, path in (*several, *own)]
 
     async def _ship_log(self, stream: str, name: str, path: Path) -> None:
         offset = self._offsets.get(stream, 0)

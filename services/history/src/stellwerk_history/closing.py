@@ -1,5 +1,6 @@
 """Names of a run's logs, and what its archive lists. Pure."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from stellwerk.manifest import Manifest, ManifestEntry, safe_path
 STD = "std"
 BUILD = "build"
 STD_PATH = "user_logs/std_log.txt"
+_PROCESS_LOG = re.compile(r"user_logs/std_log_process_\d{1,4}\.txt")
 BUILD_PATH = "azureml-logs/20_image_build_log.txt"
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -39,7 +41,7 @@ class Log:
 
 
 def checked_path(stream: str, path: str | None) -> str:
-    """The path of a stream: given by its executor for files under ``./logs`` only."""
+    """The path of a stream: given by its executor for files under ``./logs`` and process logs."""
     if stream == STD:
         return STD_PATH
     if stream == BUILD:
@@ -48,7 +50,8 @@ def checked_path(stream: str, path: str | None) -> str:
         checked = safe_path(path or "")
     except ValueError:
         checked = ""
-    return checked if checked.startswith("logs/") else f"logs/{stream}"
+    known = checked.startswith("logs/") or _PROCESS_LOG.fullmatch(checked)
+    return checked if known else f"logs/{stream}"
 
 
 def shown_path(log: Log, latest: int) -> str:

@@ -56,8 +56,12 @@ class Client:
 
     @classmethod
     def connect(cls) -> "Client":
-        """A client of the platform that is found from here."""
-        return cls(discover())
+        """The client of the platform that is found from here; one for all who ask."""
+        connection = discover()
+        with _connecting:
+            if connection not in _connected:
+                _connected[connection] = cls(connection)
+            return _connected[connection]
 
     def address(self, path: str) -> str:
         """The full address of an API path such as ``/runs``."""
@@ -212,3 +216,7 @@ def _http_client(url: str, headers: Mapping[str, str]) -> httpx2.Client:
 
 def _clean(params: Params | None) -> dict[str, str | int | float | list[str]] | None:
     return {k: v for k, v in params.items() if v is not None} if params else None
+
+
+_connected: dict[Connection, Client] = {}
+_connecting = threading.Lock()

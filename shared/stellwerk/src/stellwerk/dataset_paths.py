@@ -16,8 +16,9 @@ def source_of(
     path: DatasetPath | Sequence[DatasetPath],
 ) -> tuple[Client | None, DatasetUrls | DatasetPaths]:
     """The source of a dataset, and the client it belongs to, if any. Raises UserError."""
-    single = isinstance(path, str | DataPath | Datastore) or _is_pair(path)
-    paths = [path] if single else list(path)  # type: ignore[arg-type]
+    paths: list[object] = [path]
+    if isinstance(path, Sequence) and not isinstance(path, str) and not _is_pair(path):
+        paths = list(path)
     if not paths:
         raise UserError("path is empty; name at least one file", field="path")
     if all(isinstance(each, str) for each in paths):

@@ -71,6 +71,21 @@ class Datastore:
         return self.workspace.client
 
     @property
+    def datastore_type(self) -> str:
+        """What v1 calls a store of objects."""
+        return "AzureBlob"
+
+    @property
+    def account_name(self) -> str:
+        """Who keeps it: this platform."""
+        return "stellwerk"
+
+    @property
+    def container_name(self) -> str:
+        """The datastore's name once more."""
+        return self.name
+
+    @property
     def is_default(self) -> bool:
         """Whether this is the workspace's default datastore."""
         return self.name == DEFAULT_DATASTORE

@@ -58,8 +58,8 @@ class EnvironmentDefinition(BaseModel):
     ``python``: a version ("3.11", "3.6.2") or a range (">=3.10,<3.13"); None means the machine's.
     ``user_managed``: nothing is installed, the run uses ``interpreter`` of its node.
     ``strict``: what this machine cannot do exactly is refused instead of relaxed with a warning.
-    ``image``, ``dockerfile``: the container of older definitions. Runs are processes here, so both
-    are kept and shown, and have no effect but a warning.
+    ``image``, ``dockerfile``: the container of older definitions. What runs run in is the
+    operator's choice, so both are kept and shown, and have no effect but a warning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -235,7 +235,7 @@ def _conda_warning(wanted: _Requirements) -> Iterable[str]:
 
 
 def _images(definition: EnvironmentDefinition, table: OverrideTable) -> Iterable[Substitution]:
-    why = "runs are processes of the machine, without containers"
+    why = "what runs run in is the operator's choice, no image of a definition is used"
     if definition.image is not None:
         note = table.image_note(definition.image)
         yield Substitution(f"image {definition.image}", "", f"{why}; {note}")

@@ -103,6 +103,10 @@ class Run(Ending, Children, Snapshots):
         """The name for people."""
         return self._view.display_name
 
+    @display_name.setter
+    def display_name(self, name: str) -> None:
+        self._patch(display_name=name)
+
     @property
     def name(self) -> str | None:
         """The same under its older name."""
@@ -405,4 +409,7 @@ class Run(Ending, Children, Snapshots):
                 datasets={role: dataset.id for role, dataset in datasets or ()},
             )
         view = self._client.call("POST", "/models", ModelView, body=request, repeatable=False)
+        return self._model(view)
+
+    def _model(self, view: ModelView) -> Model:
         return Model.of_view(self._workspace, view)

@@ -6,6 +6,7 @@ from typing import Any
 from stellwerk.api import RunView
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.runspec import (
+    Distributed,
     EnvironmentReference,
     InputArgument,
     OutputArgument,
@@ -64,16 +65,18 @@ def run_definition(view: RunView) -> dict[str, Any]:
     spec = view.spec
     if spec is None:
         return {}
+    several, container = spec.distributed, spec.container
+    servers = several.parameter_servers if several else 0
     return {
         "script": spec.script,
         "command": " ".join(spec.command or ()),
         "arguments": [_argument(each) for each in spec.arguments],
         "target": spec.target,
-        "framework": "Python",
-        "communicator": "None",
+        "framework": _FRAMEWORKS.get(several.backend, "Python") if several else "Python",
+        "communicator": _COMMUNICATORS[several.backend] if several else "None",
         "nodeCount": 1,
         "jobName": spec.display_name,
-        "maxRunDurationSeconds": spec.max_duration_s,
+        "maxRunDurationSeconds": int(spec.max_duration_s),
         "data": {name: each.model_dump(mode="json") for name, each in spec.inputs.items()},
         "outputData": {name: each.model_dump(mode="json") for name, each in spec.outputs.items()},
         "dataReferences": {},
@@ -84,12 +87,31 @@ def run_definition(view: RunView) -> dict[str, Any]:
             "directoriesToWatch": ["logs"],
             "snapshotProject": True,
         },
-        "docker": {"useDocker": False, "sharedVolumes": True, "shmSize": "2g", "arguments": []},
-        "mpi": {"processCountPerNode": 1, "nodeCount": 1},
-        "pyTorch": {"communicationBackend": None, "processCount": None},
-        "tensorflow": {"workerCount": 1, "parameterServerCount": 1},
+        "docker": {
+            "useDocker": bool(container and container.use),
+            "sharedVolumes": container.shared_volumes if container else True,
+            "shmSize": container.shm_size if container else "2g",
+            "arguments": list(container.arguments) if container else [],
+        },
+        "mpi": {"processCountPerNode": _processes(several, "mpi") or 1, "nodeCount": 1},
+        "pyTorch": {
+            "communicationBackend": None,
+            "processCount": _processes(several, "pytorch"),
+        },
+        "tensorflow": {
+            "workerCount": (_processes(several, "tensorflow") or 1) - servers,
+            "parameterServerCount": servers,
+        },
         "amlCompute": {"name": None, "vmSize": None},
     }
+
+
+_FRAMEWORKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
+_COMMUNICATORS = {"pytorch": "Nccl", "tensorflow": "ParameterServer", "mpi": "Mpi"}
+
+
+def _processes(several: Distributed | None, backend: str) -> int | None:
+    return several.process_count if several and several.backend == backend else None
 
 
 def _properties(view: RunView) -> dict[str, str | None]:
@@ -109,7 +131,7 @@ def _environment(view: RunView, spec: RunSpec) -> dict[str, Any]:
     reference = given if isinstance(given, EnvironmentReference) else None
     image = view.image
     return {
-        "name": reference.name if reference else (image.name if image else None),
+        "name": reference.name if reference else spec.environment_name,
         "version": image.version if image and image.version else (reference and reference.version),
         "python": {
             "interpreterPath": (image and image.interpreter) or "python",
@@ -124,7 +146,12 @@ def _environment(view: RunView, spec: RunSpec) -> dict[str, Any]:
             },
         },
         "environmentVariables": dict(definition.environment_variables),
-        "docker": {"enabled": False, "baseImage": None, "baseDockerfile": None, "arguments": []},
+        "docker": {
+            "enabled": bool(spec.container and spec.container.use),
+            "baseImage": definition.image,
+            "baseDockerfile": definition.dockerfile,
+            "arguments": [],
+        },
         "inferencingStackVersion": None,
     }
 

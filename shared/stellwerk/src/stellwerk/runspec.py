@@ -132,6 +132,45 @@ class Resources(Spec):
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
 
 
+class Distributed(Spec):
+    """Several processes of the run on its node, each told its rank by its backend's variables.
+
+    ``parameter_servers`` of the processes serve parameters (tensorflow only).
+    """
+
+    backend: Literal["pytorch", "mpi", "tensorflow"]
+    process_count: Annotated[int, Field(ge=1, le=256)] = 1
+    parameter_servers: Annotated[int, Field(ge=0, le=64)] = 0
+    node_count: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _on_one_node(self) -> Self:
+        if self.node_count != 1:
+            raise ValueError(
+                f"node_count: got {self.node_count}; a run has one node here. Put the processes on "
+                "it: process_count"
+            )
+        if self.parameter_servers and self.backend != "tensorflow":
+            raise ValueError(
+                "parameter_servers: only the backend tensorflow has them; leave it out"
+            )
+        if self.parameter_servers >= self.process_count:
+            raise ValueError(
+                f"parameter_servers: got {self.parameter_servers} of {self.process_count} "
+                "processes; at least one has to be a worker"
+            )
+        return self
+
+
+class Container(Spec):
+    """Container settings of older clients: kept and shown; what runs run in is the operator's."""
+
+    use: bool = True
+    shared_volumes: bool = True
+    shm_size: Annotated[str, StringConstraints(max_length=100)] | None = "2g"
+    arguments: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+
+
 class RunSpec(Spec):
     """One training run: script or command, arguments, inputs, environment, target, limits.
 
@@ -149,7 +188,12 @@ class RunSpec(Spec):
     environment: EnvironmentReference | EnvironmentDefinition = Field(
         default_factory=EnvironmentDefinition
     )
+    environment_name: Name | None = Field(
+        None, description="What to call an environment that is not registered."
+    )
     environment_variables: dict[VariableName, str] = Field(default_factory=dict, max_length=500)
+    distributed: Distributed | None = None
+    container: Container | None = None
     target: ComputeName = "local"
     resources: Resources = Resources()
     priority: Annotated[int, Field(ge=0, le=100)] = 50
@@ -197,7 +241,7 @@ class RunSpec(Spec):
         return self
 
     def _driven_by_a_client(self) -> Self:
-        for name in ("script", "command", "arguments", "inputs"):
+        for name in ("script", "command", "arguments", "inputs", "distributed"):
             if getattr(self, name):
                 raise ValueError(
                     f"{name}: an interactive run has none, nothing is started for it; leave it out"

@@ -14,7 +14,13 @@ from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import UserError
 from stellwerk.output_dataset import OutputFileDatasetConfig
 from stellwerk.refusals import naming_the_field
-from stellwerk.runspec import EnvironmentReference, Resources, RunSpec, SnapshotSource
+from stellwerk.runspec import (
+    Distributed,
+    EnvironmentReference,
+    Resources,
+    RunSpec,
+    SnapshotSource,
+)
 from stellwerk.script_data import argument, gather, is_data, remember
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ class ScriptRunConfig:
         _telemetry_values: Any = None,
         compute_target: ComputeTarget | str | None = None,
         environment: Environment | None = None,
-        distributed_job_config: None = None,
+        distributed_job_config: Distributed | dict[str, Any] | None = None,
         resume_from: None = None,
         max_run_duration_seconds: float | None = MAX_RUN_SECONDS,
         command: Sequence[Any] | str | None = None,
@@ -58,13 +64,12 @@ class ScriptRunConfig:
     ) -> None:
         _refuse_unsupported(
             run_config=run_config,
-            distributed_job_config=distributed_job_config,
             resume_from=resume_from,
             docker_runtime_config=docker_runtime_config,
         )
         self.source_directory = source_directory
         self.script = script
-        self.arguments: list[Any] = _as_list(arguments)
+        self.arguments: list[Any] = as_list(arguments)
         self.command = command
         self.compute_target = compute_target
         self.environment = environment
@@ -77,6 +82,7 @@ class ScriptRunConfig:
         self.max_retries = max_retries
         self.resources = resources
         self.display_name = display_name
+        self.distributed = distributed_job_config
 
     @property
     def target(self) -> str:
@@ -112,7 +118,9 @@ class ScriptRunConfig:
                 arguments=tuple(argument(index, each) for index, each in enumerate(arguments)),
                 inputs=inputs,
                 outputs=outputs,
-                environment=self._environment(),
+                environment=(environment := self._environment()),
+                environment_name=self._environment_name(environment),
+                distributed=self.distributed,
                 environment_variables=self.environment_variables,
                 target=self.target,
                 resources=Resources.model_validate(resources),
@@ -135,6 +143,12 @@ class ScriptRunConfig:
             return EnvironmentDefinition()
         return self.environment.reference() or self.environment.definition()
 
+    def _environment_name(self, used: EnvironmentReference | EnvironmentDefinition) -> str | None:
+        """What an environment that is not registered is called by its user."""
+        if self.environment is None or isinstance(used, EnvironmentReference):
+            return None
+        return self.environment.name
+
     def _command_line(self) -> tuple[tuple[str, ...] | None, list[Any]]:
         """The command up to its first dataset, and what comes after as arguments."""
         if self.command is None:
@@ -146,7 +160,8 @@ class ScriptRunConfig:
         return tuple(str(each) for each in parts[:split]), [*parts[split:], *self.arguments]
 
 
-def _as_list(arguments: Sequence[Any] | str | None) -> list[Any]:
+def as_list(arguments: Sequence[Any] | str | None) -> list[Any]:
+    """Arguments one by one; a text is split as a shell would."""
     if isinstance(arguments, str):
         return list(shlex.split(arguments))
     return list(arguments or ())

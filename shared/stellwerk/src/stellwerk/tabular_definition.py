@@ -5,9 +5,17 @@ evaluates it (``stellwerk.tabular_reader``).
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Columns = Annotated[tuple[Column, ...], Field(min_length=1, max_length=5000)]
@@ -19,6 +27,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class _Step(_Part):
+    op: str
+
+    @model_serializer(mode="wrap")
+    def _named(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A step always says which it is, also where defaults are left out."""
+        return {**rest(self), "op": self.op}
+
+
 class ColumnType(_Part):
     """The type of a column; ``formats`` are strptime formats of a datetime, tried in order."""
 
@@ -26,35 +43,35 @@ class ColumnType(_Part):
     formats: Annotated[tuple[str, ...], Field(max_length=20)] = ()
 
 
-class Keep(_Part):
+class Keep(_Step):
     """Only these columns, in this order."""
 
     op: Literal["keep"] = "keep"
     columns: Columns
 
 
-class Drop(_Part):
+class Drop(_Step):
     """All columns but these."""
 
     op: Literal["drop"] = "drop"
     columns: Columns
 
 
-class Take(_Part):
+class Take(_Step):
     """The first rows."""
 
     op: Literal["take"] = "take"
     count: Annotated[int, Field(ge=0)]
 
 
-class Skip(_Part):
+class Skip(_Step):
     """All rows but the first ones."""
 
     op: Literal["skip"] = "skip"
     count: Annotated[int, Field(ge=0)]
 
 
-class Sample(_Part):
+class Sample(_Step):
     """Each row with ``probability``, by ``seed``; ``rest`` means the rows that were not chosen."""
 
     op: Literal["sample"] = "sample"
@@ -63,14 +80,14 @@ class Sample(_Part):
     rest: bool = False
 
 
-class Filter(_Part):
+class Filter(_Step):
     """Rows for which an expression holds (``stellwerk.tabular_filter``)."""
 
     op: Literal["filter"] = "filter"
     expression: JsonValue
 
 
-class TimeRange(_Part):
+class TimeRange(_Step):
     """Rows whose time lies between ``start`` and ``end``, which belong to it if ``inclusive``."""
 
     op: Literal["time"] = "time"

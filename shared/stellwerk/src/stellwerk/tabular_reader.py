@@ -152,9 +152,16 @@ def _apply(pandas: Any, table: Any, step: Step) -> Any:
             chosen = random.random(len(table)) < step.probability
             return table[~chosen if step.rest else chosen]
         case Filter():
-            return table[evaluate(table, step.expression)]
+            return table[_holds(table, step.expression)]
         case TimeRange():
             return table[_in_time(pandas, table, step)]
+
+
+def _holds(table: Any, expression: Any) -> Any:
+    try:
+        return evaluate(table, expression)
+    except TypeError as error:  # such as text compared with a number
+        raise UserError(f"filter: {error}", code="dataset.filter") from error
 
 
 def _present(table: Any, columns: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 STD_LOG = "user_logs/std_log.txt"
 SILENCE_AFTER_END_S = 15.0
 
-_SHOWN = re.compile(r"^(user_logs/std_log\D*0*(_ps)?\.txt|azureml-logs/\d{2}.+\.txt)$")
+_SHOWN = re.compile(r"^(user_logs/std_log\.txt|azureml-logs/\d{2}.+\.txt)$")
 _BEFORE_START = frozenset({"NotStarted", "Preparing", "Queued", "Provisioning"})
 
 

@@ -15,6 +15,7 @@ BY_CLASS: dict[type[Exception], type[v1.AzureMLException]] = {
     native.UserError: v1.UserErrorException,
     native.NotFoundError: v1.UserErrorException,
     native.ConflictError: v1.UserErrorException,
+    native.DatasetTimestampMissingError: v1.DatasetTimestampMissingError,
     native.AuthenticationError: v1.AuthenticationException,
     native.ServiceUnavailableError: v1.ServiceException,
     native.ComputeTargetException: v1.ComputeTargetException,
