@@ -142,7 +142,7 @@ def _apply(pandas: Any, table: Any, step: Step) -> Any:
         case Keep():
             return table[_present(table, step.columns)]
         case Drop():
-            return table.drop(columns=_present(table, step.columns))
+            return table.drop(columns=list(step.columns), errors="ignore")
         case Take():
             return table.head(step.count)
         case Skip():
