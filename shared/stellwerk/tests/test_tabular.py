@@ -131,6 +131,7 @@ def test_steps_in_their_order(tmp_path: Path) -> None:
     data = plan()
     assert read(tmp_path, data.skip(2).take(3).keep_columns(["v"]))["v"].tolist() == [3, 4, 5]
     assert list(read(tmp_path, data.drop_columns("w")).columns) == ["when", "v"]
+    assert list(read(tmp_path, data.drop_columns(["w", "x"])).columns) == ["when", "v"]
     found = data.filter((data["v"] > 3) & ~(data["w"] == 0) | (data["v"] == 1))
     assert read(tmp_path, found)["v"].tolist() == [1, 4, 5, 7, 8, 10]
     late = data.filter(data["when"] >= datetime(2026, 1, 9))  # noqa: DTZ001
@@ -187,7 +188,7 @@ def test_times(tmp_path: Path) -> None:
 
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     data = plan()
-    for wrong in (data.keep_columns(["x"]), data.drop_columns("x"), data.filter(data["x"] > 1)):
+    for wrong in (data.keep_columns(["x"]), data.filter(data["x"] > 1)):
         with pytest.raises(UserError, match="no column 'x'; columns are when, v, w"):
             read(tmp_path, wrong)
     with pytest.raises(UserError, match="filter: "):
@@ -209,7 +210,7 @@ def test_what_is_missing_is_named(
 
     def without(name: str, *rest: Any) -> Any:
         if name.partition(".")[0] == module:
-            raise ImportError(name)
+            raise ModuleNotFoundError(name)
         return real(name, *rest)
 
     monkeypatch.delitem(__import__("sys").modules, module)
