@@ -147,8 +147,7 @@ def _apply(pandas: Any, table: Any, step: Step) -> Any:
         case Keep():
             return table[_present(table, step.columns)]
         case Drop():
-            # As the v1 SDK: dropping a column that is not there changes nothing.
-            return table.drop(columns=[name for name in step.columns if name in table.columns])
+            return table.drop(columns=list(step.columns), errors="ignore")
         case Take():
             return table.head(step.count)
         case Skip():
