@@ -76,7 +76,7 @@ def run_definition(view: RunView) -> dict[str, Any]:
         "communicator": _COMMUNICATORS[several.backend] if several else "None",
         "nodeCount": 1,
         "jobName": spec.display_name,
-        "maxRunDurationSeconds": spec.max_duration_s,
+        "maxRunDurationSeconds": int(spec.max_duration_s),
         "data": {name: each.model_dump(mode="json") for name, each in spec.inputs.items()},
         "outputData": {name: each.model_dump(mode="json") for name, each in spec.outputs.items()},
         "dataReferences": {},

@@ -10,6 +10,7 @@ from stellwerk import ids
 from stellwerk.answers import ExperimentView
 from stellwerk.api import Page, RunPatch, RunRequest, RunView
 from stellwerk.errors import NotFoundError, ServiceUnavailableError
+from stellwerk.events import RunCancelRequested
 from stellwerk.runstate import RunStatus
 from stellwerk_gateway import examples
 from stellwerk_gateway.fields import Key, OneLabel, PageQuery, RunId, one_label
@@ -127,7 +128,8 @@ async def cancel_run(
     reason: Annotated[str, Query(max_length=1000, description="Shown with the run.")] = "",
 ) -> RunView:
     """Asks for cancellation; the run's status tells what becomes of it. Repeats are harmless."""
-    return await cancel(platform, run_id, who, reason)
+    fact = RunCancelRequested(run_id=run_id, requested_by=who, reason=reason)
+    return await cancel(platform, fact)
 
 
 @router.get(
