@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from azureml.core._section import unknown
+from azureml.core._table_readers import with_readers
 from azureml.core.environment import Environment
 from azureml.core.runconfig import (
     MAX_RUN_SECONDS,
@@ -17,8 +18,9 @@ from stellwerk import script_run_config as native
 from stellwerk.client import Client
 from stellwerk.datapath import DataPath, DataReference
 from stellwerk.dataset_consumption import DatasetConsumptionConfig
+from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.output_dataset import OutputFileDatasetConfig
-from stellwerk.runspec import RunSpec
+from stellwerk.runspec import EnvironmentReference, RunSpec
 
 _LOG = logging.getLogger("azureml.core")
 RESUME_NAME = "MODEL_LOCATION"
@@ -135,6 +137,9 @@ class ScriptRunConfig(native.ScriptRunConfig):
         if config.docker.use_docker or config.docker.idle():
             spec = spec.model_copy(update={"container": config.docker.container()})
         return spec
+
+    def _environment(self) -> EnvironmentReference | EnvironmentDefinition:
+        return with_readers(super()._environment(), self._data(self._command_line()[1]))
 
     def _command_line(self) -> tuple[tuple[str, ...] | None, list[Any]]:
         """A list is one line of the shell, as in v1; data in it becomes its variable."""
