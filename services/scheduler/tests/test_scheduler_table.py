@@ -76,6 +76,7 @@ STARTING = (*PROVISIONING, nodes_come)
 RUNNING = (*STARTING, say(started()))
 FINALIZING = (*RUNNING, say(exited()))
 LOST_ONCE = (*RUNNING, lease_lost())
+FAIL = RunCancelRequested(run_id="r1", outcome="Failed", code="c", reason="bad data")
 CLIENT_DRIVES = {"kind": "interactive", "source": None, "script": None}
 BEGUN = (say(submitted(**CLIENT_DRIVES)),)
 ENDED = say(RunEndReported(run_id="r1", outcome="Completed", outputs_manifest="b" * 64))
@@ -130,6 +131,11 @@ ROWS = (
     Row("18 cancel queued", QUEUED, say(CANCEL), ("RunCanceled",), S.CANCELED),
     Row("18 cancel provisioning", PROVISIONING, say(CANCEL), ("RunCanceled",), S.CANCELED),
     Row("18 cancel before retry", LOST_ONCE, say(CANCEL), ("RunCanceled",), S.CANCELED),
+    Row("18 fail queued", QUEUED, say(FAIL), ("RunFailed",), S.FAILED),
+    Row("18 fail running", RUNNING, say(FAIL), ("RunStopRequested",), S.RUNNING),
+    Row("18 failed", (*RUNNING, say(FAIL), say(exited(reason="canceled", code=None))), say(archived()), ("RunFailed",), S.FAILED),
+    Row("18 fail lost", (*RUNNING, say(FAIL), lease_lost()), say(archived()), ("RunFailed",), S.FAILED),
+    Row("18 fail too late", (*FINALIZING, say(FAIL)), say(archived()), ("RunCompleted",), S.COMPLETED),
     Row("18 stopped", (*RUNNING, say(CANCEL)), say(exited(reason="canceled", code=None)), ("RunFinalizing",), S.FINALIZING),
     Row("18 archived", (*RUNNING, say(CANCEL), say(exited(reason="canceled", code=None))), say(archived()), ("RunCanceled",), S.CANCELED),
     Row("18 never stopped", (*RUNNING, say(CANCEL)), after(90), ("RunFinalizing",), S.FINALIZING),

@@ -213,7 +213,7 @@ def test_what_is_missing_is_named(
 
     def without(name: str, *rest: Any) -> Any:
         if name.partition(".")[0] == module:
-            raise ImportError(name)
+            raise ModuleNotFoundError(name)
         return real(name, *rest)
 
     monkeypatch.delitem(__import__("sys").modules, module)

@@ -1,8 +1,8 @@
 """The REST API as typed calls: one connection pool, retries, errors of ``stellwerk.errors``.
 
-A call that may be repeated without harm is repeated while the platform restarts: after 502, 503,
-504, 429 (honouring Retry-After) and after a lost connection, for at most ``patience_s``. A call
-that may not be repeated is tried again only where it surely was not carried out.
+Every call may be repeated without harm (a POST has its Idempotency-Key), and is while the platform
+restarts: after 502, 503, 504, 429 (honouring Retry-After) and after a lost connection, for at most
+``patience_s``.
 """
 
 import threading
@@ -81,7 +81,6 @@ class Client:
         content: bytes | None = None,
         params: Params | None = None,
         key: str | None = None,
-        repeatable: bool = True,
     ) -> M:
         """One request. ``key`` is its Idempotency-Key, the same in every repetition.
 
@@ -94,7 +93,7 @@ class Client:
         request = self._http.build_request(
             method, self.address(path), params=_clean(params), headers=headers, content=content
         )
-        response = self._send(request, repeatable=repeatable)
+        response = self._send(request)
         try:
             return model.model_validate_json(response.content or b"{}")
         except ValidationError as error:
@@ -147,16 +146,15 @@ class Client:
         for each in (self._http, *self._stores.values()):
             each.close()
 
-    def _send(self, request: httpx2.Request, *, repeatable: bool) -> httpx2.Response:
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
         began, attempt = time.monotonic(), 0
         while True:
             try:
                 response = self._http.send(request)
             except httpx2.TransportError as error:
                 patience = self.patience_s if self._reached else _FIRST_CONTACT_S
-                never_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
                 pause = pause_before(attempt)
-                if not (repeatable or never_sent) or _over(began, pause, patience):
+                if _over(began, pause, patience):
                     raise self.unreachable(error) from error
             else:
                 self._reached = True

@@ -90,8 +90,18 @@ class Environment:
     @classmethod
     def list(cls, workspace: "Workspace") -> dict[str, Self]:
         """The latest version of every environment, by name."""
-        views = workspace.client.pages("/environments", EnvironmentView)
-        return {view.name: cls.of_view(view) for view in views}
+        latest: dict[str, EnvironmentView] = {}
+        for view in workspace.client.pages("/environments", EnvironmentView):
+            latest.setdefault(view.name, view)  # newest first
+        return {name: cls.of_view(view) for name, view in latest.items()}
+
+    @classmethod
+    def of(cls, other: "Environment") -> Self:
+        """The same environment, registered or not, as an object of this class."""
+        environment = cls._of(other.name, other.definition())
+        environment.version, environment.state = other.version, other.state
+        environment._registered = environment.definition() if other.version else None  # noqa: SLF001 - same class
+        return environment
 
     @classmethod
     def of_view(cls, view: EnvironmentView) -> Self:

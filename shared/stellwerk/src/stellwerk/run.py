@@ -408,7 +408,7 @@ class Run(Ending, Children, Snapshots):
                 framework_version=model_framework_version,
                 datasets={role: dataset.id for role, dataset in datasets or ()},
             )
-        view = self._client.call("POST", "/models", ModelView, body=request, repeatable=False)
+        view = self._client.call("POST", "/models", ModelView, body=request)
         return self._model(view)
 
     def _model(self, view: ModelView) -> Model:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from azureml.core._config_file import Names
 from azureml.core._offline_run import _OfflineRun
@@ -19,6 +19,9 @@ from stellwerk.run_artifacts import ARTIFACT_STORE, artifact_path
 from stellwerk.submitted_run import SubmittedRun
 from stellwerk_agent import Run as _Inside
 from stellwerk_agent import RunEnvironmentError
+
+if TYPE_CHECKING:
+    from azureml.core.environment import Environment
 
 
 class Run(native.Run):
@@ -76,6 +79,12 @@ class Run(native.Run):
             description,
             roles,
         )
+
+    def get_environment(self) -> "Environment":
+        """The environment that the run used, in the version it used."""
+        from azureml.core.environment import Environment  # noqa: PLC0415 - few runs ask for it
+
+        return Environment.of(super().get_environment())
 
     def _model(self, view: ModelView) -> Model:
         return Model.of_view(self._workspace, view)
