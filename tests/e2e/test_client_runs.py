@@ -45,6 +45,8 @@ try:
     other = "a child"
 except Exception as error:
     other = str(error)
+left = run.child_run("left open")
+left.log("half", 1)
 found = {
     "experiment": run.experiment.name, "workspace": ws.name, "model": [model.name, model.version],
     "secret": run.get_secret("in-run"), "text": open(path).read(), "files": len(ws.datasets),
@@ -177,7 +179,7 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
     run.download_file("outputs/found.json", "found.json")
     found: dict[str, Any] = json.loads(Path("found.json").read_text())
     children = [child.id for child in run.get_children()]
-    assert len(children) == 4
+    assert len(children) == 5
     assert found == {
         "experiment": "inside", "workspace": "default", "model": ["inside", 1], "files": found["files"],
         "secret": "open sesame", "text": "weights", "parent": outer.id, "children": children,
@@ -192,7 +194,22 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
         text = path.read_text(errors="replace")
         assert "swr1." not in text, path
         assert token not in text, path
+    left = next(child for child in run.get_children() if child.name == "left open")
+    assert left.wait_for_completion()["status"] == "Completed"
+    assert left.get_metrics() == {"half": 1}
     outer.complete()
+
+
+def test_a_submitted_run_is_failed_from_outside(workspace: Workspace, script_folder: Path) -> None:
+    (script_folder / "wait.py").write_text(
+        "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+    )
+    config = ScriptRunConfig(str(script_folder), "wait.py", environment=on_this_python())
+    run = Experiment(workspace, "failed").submit(config)
+    run.fail("bad data", error_code="mine")
+    details = run.wait_for_completion(raise_on_error=False)
+    assert details["status"] == "Failed"
+    assert details["error"]["error"] == {"code": "mine", "message": "bad data"}
 
 
 def test_records_by_rest_are_checked_and_idempotent(stack: Stack) -> None:

@@ -241,6 +241,16 @@ def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
 # --- the other commands -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("run", "list", "--experiment"), ("run", "show"), ("model", "show"), ("compute", "show")],
+)
+def test_a_name_that_is_no_text_is_refused_in_words(cli: Cli, command: tuple[str, ...]) -> None:
+    code, _, err = cli(*command, os.fsdecode(b"caf\xe9"))
+    assert code == 1
+    assert "no text" in err
+
+
 def test_runs_by_prefix(platform: Platform, cli: Cli) -> None:
     first = platform.add_run(run_id="abc" + "0" * 29)
     second = platform.add_run(run_id="abd" + "0" * 29)
@@ -248,6 +258,12 @@ def test_runs_by_prefix(platform: Platform, cli: Cli) -> None:
     assert [run["run_id"] for run in cli.json("run", "list")] == [second, first]
     assert cli("run", "list", "--limit", 1)[1].splitlines()[1].startswith("abd0000")
     assert cli.json("run", "show", "ABC")["run_id"] == first
+    platform.event(first, "Running", phases={"preparing": 1.5, "running": 0.25})
+    shown = cli("run", "show", "ABC")[1]
+    assert [line.split() for line in shown.splitlines() if line.startswith("phases")] == [
+        ["phases.preparing", "1.5"], ["phases.running", "0.25"],
+    ]  # fmt: skip
+    assert not {"{", "["} & set(shown)
     code, _, err = cli("run", "show", "ab")
     assert code == 5
     assert "abd000000000, abc000000000" in err

@@ -135,9 +135,18 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 def from_files(source: DatasetFiles) -> tuple[Dataset, Manifest]:
     """Dataset of uploaded files."""
-    base = common_folder(_folder(entry.path) for entry in source.entries)
+    base = source.base
+    if base is None:
+        base = common_folder(_folder(entry.path) for entry in source.entries)
+    elif outside := [each.path for each in source.entries if not _is_inside(each.path, base)]:
+        raise UserError(
+            f"source.base: {outside[0]!r} is not below {base!r}",
+            code="dataset.path",
+            field="source.base",
+        )
     manifest = make_manifest(_moved(entry, base, "") for entry in source.entries)
-    return _pinned("files", "files", manifest, single_file=len(manifest.entries) == 1)
+    single = len(manifest.entries) == 1 and source.base is None
+    return _pinned("files", "files", manifest, single_file=single)
 
 
 def from_paths(

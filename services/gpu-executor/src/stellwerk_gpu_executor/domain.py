@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -123,6 +123,21 @@ def command_line(assigned: RunAssigned, python: str, places: Places) -> list[str
         *("--parameter-servers", str(several.parameter_servers)),
         *("--logs", str(places.process_logs), "--", *line, *rest),
     ]
+
+
+def impassable(line: Sequence[str], env: Mapping[str, str]) -> str:
+    """Why a program cannot be given this command line or environment; empty where it can.
+
+    The gateway refuses such runs (``text.nul``); what comes by the bus is looked at here only.
+    """
+    named = [(f"argument {index}", text) for index, text in enumerate(line)]
+    named += [(f"environment variable {name!r}", name + text) for name, text in env.items()]
+    for what, text in named:
+        if "\0" in text:
+            return (
+                f"{what} holds the character U+0000, which no program can be passed; leave it out"
+            )
+    return ""
 
 
 def environment(

@@ -32,12 +32,12 @@ _LONGEST_PAUSE_S = 2.0
 
 def segment(text: str) -> str:
     """``text`` as one path segment of an address."""
-    return quote(text, safe="")
+    return quote(_text(text), safe="")
 
 
 def file_path(text: str) -> str:
     """A file's path as several path segments of an address."""
-    return quote(text, safe="/")
+    return quote(_text(text), safe="/")
 
 
 class Client:
@@ -185,11 +185,24 @@ def _encoded(body: BaseModel) -> bytes:
     try:
         return body.model_dump_json().encode()
     except PydanticSerializationError as error:  # such as an argument that is no text but bytes
-        raise UserError(
-            "The request holds bytes that are no text (not valid Unicode), in an argument, a name "
-            "or a tag; write them in UTF-8.",
-            code="text.encoding",
-        ) from error
+        raise _not_text() from error
+
+
+def _text(value: str) -> str:
+    """``value``, which goes into an address. Raises UserError for bytes that are no text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _not_text() from error
+    return value
+
+
+def _not_text() -> UserError:
+    return UserError(
+        "The request holds bytes that are no text (not valid Unicode), in an argument, a name or "
+        "a tag; write them in UTF-8.",
+        code="text.encoding",
+    )
 
 
 def pause_before(attempt: int) -> float:
@@ -213,7 +226,11 @@ def _http_client(url: str, headers: Mapping[str, str]) -> httpx2.Client:
 
 
 def _clean(params: Params | None) -> dict[str, str | int | float | list[str]] | None:
-    return {k: v for k, v in params.items() if v is not None} if params else None
+    given = {k: v for k, v in (params or {}).items() if v is not None}
+    for value in given.values():
+        for each in value if isinstance(value, list) else [value]:
+            _text(str(each))
+    return given or None
 
 
 _connected: dict[Connection, Client] = {}
