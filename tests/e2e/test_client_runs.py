@@ -212,6 +212,23 @@ def test_a_submitted_run_is_failed_from_outside(workspace: Workspace, script_fol
     assert details["error"]["error"] == {"code": "mine", "message": "bad data"}
 
 
+def test_nothing_logged_is_lost_doubled_or_out_of_order_whatever_is_killed(
+    stack: Stack, workspace: Workspace, here: Path
+) -> None:
+    run = Experiment(workspace, "killed").start_logging(snapshot_directory=None, outputs=False)
+    victims = iter(("gateway", "history", "scheduler"))
+    for number in range(6000):
+        run.log("n", number)
+        if number % 2000 == 1000:
+            stack.kill(next(victims))
+            run.flush()
+    run.complete()
+    assert run.status == "Completed"
+    assert run.get_metrics()["n"] == list(range(6000))
+    ends = [event.type for event in run.events() if event.type == "RunCompleted"]
+    assert ends == ["RunCompleted"]
+
+
 def test_records_by_rest_are_checked_and_idempotent(stack: Stack) -> None:
     with stack.http() as http:
         body = {"experiment": "rest", "spec": {"kind": "interactive"}}
