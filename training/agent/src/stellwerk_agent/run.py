@@ -12,7 +12,7 @@ from stellwerk_agent.transport import Transport
 TYPE_CHECKING = False  # typing itself would cost milliseconds in every run
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import IO, Any, Callable, Dict, Optional, Type, Union
+    from typing import IO, Any, Callable, Dict, List, Optional, Type, Union
 
 _runs: "Dict[str, Run]" = {}
 
