@@ -248,13 +248,13 @@ def overrides_page() -> str:
     from stellwerk.version_ranges import minor_of  # noqa: PLC0415
 
     def listed(companions: dict[str, str]) -> str:
-        return ", ".join(f"{name} {versions}" for name, versions in companions.items()) or "–"
+        return ", ".join(f"{name} {versions}" for name, versions in companions.items())
 
     table = builtin()
     lines = [
         "# Override table\n",
-        "The built-in one, from `shared/stellwerk/src/stellwerk/overrides.yaml`. How it is used and "
-        "extended: [environments](howto/environments.md).\n",
+        "From `shared/stellwerk/src/stellwerk/overrides.yaml`; how it is used and extended: "  # noqa: ISC004
+        "[environments](howto/environments.md).\n",
         "## Packages\n",
         "A requirement that allows a release from *begins at* on stays; any other becomes *use*.\n",
         "| package | Python | begins at | use | comes along | has to agree | mends |",
@@ -267,14 +267,13 @@ def overrides_page() -> str:
             mends = ", ".join(f"{mend} (pins below {below})" for mend, below in row.mends.items())
             lines.append(
                 f"| {names} | {python} | {row.oldest} | {use} | {listed(row.needs)} "
-                f"| {listed(row.fits)} | {mends or '–'} |"
+                f"| {listed(row.fits)} | {mends} |"
             )
             names = ""
     lines += ["\n## Mends\n", *(f"- `{name}`: {text}" for name, text in MENDS.items())]
     lines += [
         "\n## Provided by the platform\n",
-        f"Exchanged for {', '.join(table.sdk.requires)} (Python {table.sdk.python}) and what is named "
-        "here.\n",
+        f"Exchanged for {', '.join(table.sdk.requires)} (Python {table.sdk.python}) and:\n",
         "| distribution | also |",
         "|---|---|",
     ]
@@ -282,7 +281,7 @@ def overrides_page() -> str:
         also = [*entry.requires]
         also += [f"{', '.join(parts)} with [{extra}]" for extra, parts in entry.extras.items()]
         also += [entry.note] if entry.note else []
-        lines.append(f"| `{name}` | {'; '.join(also) or '–'} |")
+        lines.append(f"| `{name}` | {'; '.join(also)} |")
     lines += [
         "\n## Curated environments\n",
         "| name (a regular expression) | packages |",
