@@ -1,6 +1,6 @@
 """Writes the generated pages of this folder from the code; ``--check`` only compares.
 
-events.md, run-states.md, picture.md, settings.md, cli.md and rest.md say what the code says:
+events.md, run-states.md, picture.md, settings.md, cli.md, rest.md and azureml-symbols.md say what the code says:
 ``make generate`` after a change, and a test fails while a page is behind.
 """
 
@@ -208,6 +208,90 @@ def rest_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def symbols_page() -> str:
+    """What becomes of each symbol of the Azure ML SDK v1."""
+    from stellwerk.migration.stub import Mark, table  # noqa: PLC0415 - only this page
+
+    known = table()
+    lines = [
+        "# Symbols of the Azure ML SDK v1\n",
+        "What `stellwerk azureml check FOLDER` answers from; the compatibility package is tested against it.",
+        "How to migrate: [Code written for the Azure ML SDK v1](howto/azureml-migration.md).\n",
+        "| symbol | imported from | |",
+        "|---|---|---|",
+    ]
+
+    def row(symbol: str, where: str, mark: Mark) -> None:
+        note = f": {mark.note}" if mark.note else ""
+        lines.append(f"| `{symbol}` | {where} | {mark.status}{note} |")
+
+    for entry in known.entries.values():
+        where = ", ".join(f"`{module}`" for module in entry.modules)
+        if entry.modules:
+            row(entry.name, where, entry.mark)
+        members = [*([] if entry.call is None else [entry.call]), *entry.members.values()]
+        for member in members:
+            keywords = "" if member.keywords is None else f"({', '.join(member.keywords)})"
+            name = "" if member.name == "__init__" else f".{member.name}"
+            if entry.kind == "class":
+                row(f"{entry.name}{name}{keywords}", "", member.mark)
+    lines += ["\n## Whole packages\n", "| package | |", "|---|---|"]
+    lines += [f"| `{path}` | {mark.status}: {mark.note} |" for path, mark in known.packages.items()]
+    return "\n".join([*lines, ""])
+
+
+def overrides_page() -> str:
+    """What old requirements become."""
+    from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - only this page
+
+    from stellwerk.override_table import MENDS, builtin  # noqa: PLC0415
+    from stellwerk.version_ranges import minor_of  # noqa: PLC0415
+
+    def listed(companions: dict[str, str]) -> str:
+        return ", ".join(f"{name} {versions}" for name, versions in companions.items())
+
+    table = builtin()
+    lines = [
+        "# Override table\n",
+        "From `shared/stellwerk/src/stellwerk/overrides.yaml`; how it is used and extended: "  # noqa: ISC004
+        "[environments](howto/environments.md).\n",
+        "## Packages\n",
+        "A requirement that allows a release from *begins at* on stays; any other becomes *use*.\n",
+        "| package | Python | begins at | use | comes along | has to agree | mends |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, package in table.packages.items():
+        names = ", ".join([name, *package.called])
+        for python, row in package.pythons.items():
+            use = str(SpecifierSet(row.use or minor_of(row.oldest)))
+            mends = ", ".join(f"{mend} (pins below {below})" for mend, below in row.mends.items())
+            lines.append(
+                f"| {names} | {python} | {row.oldest} | {use} | {listed(row.needs)} "
+                f"| {listed(row.fits)} | {mends} |"
+            )
+            names = ""
+    lines += ["\n## Mends\n", *(f"- `{name}`: {text}" for name, text in MENDS.items())]
+    lines += [
+        "\n## Provided by the platform\n",
+        f"Exchanged for {', '.join(table.sdk.requires)} (Python {table.sdk.python}) and:\n",
+        "| distribution | also |",
+        "|---|---|",
+    ]
+    for name, entry in table.provided.items():
+        also = [*entry.requires]
+        also += [f"{', '.join(parts)} with [{extra}]" for extra, parts in entry.extras.items()]
+        also += [entry.note] if entry.note else []
+        lines.append(f"| `{name}` | {'; '.join(also)} |")
+    lines += [
+        "\n## Curated environments\n",
+        "| name (a regular expression) | packages |",
+        "|---|---|",
+    ]
+    for pattern, packages in table.curated.items():
+        lines.append(f"| `{pattern.replace('|', chr(92) + '|')}` | {', '.join(packages)} |")
+    return "\n".join([*lines, ""])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "events.md": events_page,
     "run-states.md": states_page,
@@ -215,6 +299,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "cli.md": cli_page,
     "rest.md": rest_page,
+    "overrides.md": overrides_page,
+    "azureml-symbols.md": symbols_page,
 }
 
 

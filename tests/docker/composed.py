@@ -14,6 +14,7 @@ import httpx2
 import images
 from docker.models.containers import Container
 from engine import client
+from stack import TERMINAL, request
 
 from stellwerk_kit.testing.servers import free_port
 
@@ -22,10 +23,14 @@ PORTS = ("STELLWERK_PORT", "STELLWERK_NATS_PORT", "STELLWERK_S3_PORT", "STELLWER
 STORES = {"minio": images.minio, "seaweedfs": images.seaweedfs}
 
 
+HERE = {"user_managed": True, "interpreter": "/opt/stellwerk/bin/python3"}
+"""An environment definition that uses the image's own interpreter: nothing to build."""
+
+
 class Composed:
     """One project. ``url`` and ``token`` are there after :meth:`up`."""
 
-    def __init__(self, store: str = "minio") -> None:
+    def __init__(self, store: str = "minio", *, containers: bool = False) -> None:
         self.project = f"stellwerk-test-{secrets.token_hex(4)}"
         self.ports = {name: str(free_port()) for name in PORTS}
         self.environment = {
@@ -40,6 +45,14 @@ class Composed:
             "STELLWERK_REGISTRY_IMAGE": images.registry(),
             "STELLWERK_CA_FILE": str(images.CA_FILE),
         }
+        if containers:
+            socket = os.environ.get("DOCKER_HOST", "").removeprefix("unix://")
+            path = Path(socket or "/var/run/docker.sock")
+            self.environment |= {
+                "COMPOSE_FILE": "docker-compose.yml:deploy/docker/containers.yml",
+                "STELLWERK_DOCKER_GID": str(path.stat().st_gid),
+                "STELLWERK_DOCKER_SOCKET": str(path),
+            }
         self.url = f"http://127.0.0.1:{self.ports['STELLWERK_PORT']}"
         self.token = ""
         self.engine = client()
@@ -84,6 +97,10 @@ class Composed:
         found = self.engine.containers.list(all=True, filters={"label": label})
         return {each.labels["com.docker.compose.service"]: each for each in found}
 
+    def runs(self) -> list[Container]:
+        """Containers of runs, ended ones too; those of other projects as well."""
+        return self.engine.containers.list(all=True, filters={"label": "stellwerk.run"})
+
     def left(self) -> list[Any]:
         """What of this project the engine still has."""
         label = {"label": f"com.docker.compose.project={self.project}"}
@@ -118,6 +135,49 @@ class Composed:
                 return
             assert time.monotonic() < end, json.dumps(states) + self.logs()
             time.sleep(0.3)
+
+
+def body(script: str) -> dict[str, Any]:
+    """Body of ``POST /runs`` for one inline script."""
+    spec = {"source": {"inline": {"main.py": script}}, "script": "main.py", "environment": HERE}
+    return {"experiment": "composed", "spec": spec}
+
+
+def lines(count: int) -> str:
+    """A script that prints ten lines a second."""
+    return (
+        "import time\n"
+        f"for number in range({count}):\n"
+        "    print(f'line {number}', flush=True)\n"
+        "    time.sleep(0.1)\n"
+    )
+
+
+def until_running(platform: Composed, run: str) -> None:
+    """Wait until the run's program is there."""
+    end = time.monotonic() + 120
+    with platform.http() as http:
+        while True:
+            status = request("GET", http, f"/runs/{run}").json().get("status")
+            if status == "Running":
+                return
+            assert status not in TERMINAL, status
+            assert time.monotonic() < end, status
+            time.sleep(0.1)
+
+
+def demo(platform: Composed) -> None:
+    """``make demo STELLWERK_URL=…``: Keras on MNIST, as the README says."""
+    done = subprocess.run(
+        ["make", "-s", "demo", f"STELLWERK_URL={platform.url}"],
+        cwd=ROOT,
+        env=platform.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:] + platform.logs()
+    assert "demo: Completed" in done.stdout
 
 
 def _compose() -> list[str]:

@@ -1,30 +1,16 @@
 """``docker compose up --wait`` from the repository root, the main job on it, and what it survives."""
 
 import json
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
-from composed import ROOT, Composed
-from stack import TERMINAL, log_text, request, submit, wait_terminal
+from composed import Composed, body, demo, lines, until_running
+from stack import log_text, submit, wait_terminal
 
-HERE = {"user_managed": True, "interpreter": "/opt/stellwerk/bin/python3"}
-LINES = """
-import sys, time
-for number in range(240):
-    print(f"line {number}", flush=True)
-    time.sleep(0.1)
-"""
 KILLED = (
     "scheduler", "nats", "history", "objects", "gateway", "dataset", "environment-build",
     "model-registry", "keyvault", "registry",
 )  # fmt: skip
-
-
-def body(script: str) -> dict[str, object]:
-    spec = {"source": {"inline": {"main.py": script}}, "script": "main.py", "environment": HERE}
-    return {"experiment": "composed", "spec": spec}
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +58,13 @@ def test_a_second_up_keeps_credentials_and_data(platform: Composed) -> None:
 
 def test_main_job(platform: Composed) -> None:
     """`make demo STELLWERK_URL=…`: Keras on MNIST, on MinIO, in the executors' containers."""
-    environment = {**platform.environment, "STELLWERK_URL": platform.url}
-    done = subprocess.run(
-        ["make", "-s", "demo"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:] + platform.logs()
-    assert "demo: Completed" in done.stdout
+    demo(platform)
 
 
 def test_a_run_survives_kill_of_every_other_container(platform: Composed) -> None:
     with platform.http() as http:
-        run = submit(http, body(LINES))
-        _until_running(platform, run)
+        run = submit(http, body(lines(240)))
+        until_running(platform, run)
         for service in KILLED:
             platform.kill(service)
         view = wait_terminal(http, run, 120)
@@ -101,9 +77,9 @@ def test_a_run_survives_kill_of_every_other_container(platform: Composed) -> Non
 def test_a_killed_executor_costs_an_attempt_not_the_run(platform: Composed, executor: str) -> None:
     """Runs are processes in the executor's container: they die with it and are tried again."""
     with platform.http() as http:
-        runs = [submit(http, body(LINES.replace("240", "60"))) for _ in range(2)]
+        runs = [submit(http, body(lines(60))) for _ in range(2)]
         for run in runs:
-            _until_running(platform, run)
+            until_running(platform, run)
         platform.kill(executor)
         views = [wait_terminal(http, run, 300) for run in runs]
         assert [view["status"] for view in views] == ["Completed", "Completed"], views
@@ -123,18 +99,6 @@ def test_the_same_on_seaweedfs() -> None:
     finally:
         composed.down()
     assert composed.left() == []
-
-
-def _until_running(platform: Composed, run: str) -> None:
-    end = time.monotonic() + 120
-    with platform.http() as http:
-        while True:
-            status = request("GET", http, f"/runs/{run}").json().get("status")
-            if status == "Running":
-                return
-            assert status not in TERMINAL, status
-            assert time.monotonic() < end, status
-            time.sleep(0.1)
 
 
 def _secrets(platform: Composed) -> list[str]:

@@ -71,9 +71,11 @@ def test_ports_are_published_on_loopback_and_images_are_pinned() -> None:
 
 def test_every_setting_is_in_the_example_without_a_value_that_is_secret() -> None:
     example = (ROOT / ".env.example").read_text()
-    used = set(re.findall(r"\$\{(STELLWERK_\w+)", TEXT))
+    texts = TEXT + (ROOT / "deploy/docker/containers.yml").read_text()
+    used = set(re.findall(r"\$\{(STELLWERK_\w+)", texts))
     told = set(re.findall(r"^#(\w+)=", example, re.MULTILINE))
-    rare = {"STELLWERK_LOG_LEVEL", "STELLWERK_PROMETHEUS_IMAGE", "STELLWERK_PROMETHEUS_PORT"}
+    rare = {"STELLWERK_LOG_LEVEL", "STELLWERK_DOCKER_SOCKET"}
+    rare |= {"STELLWERK_PROMETHEUS_IMAGE", "STELLWERK_PROMETHEUS_PORT"}
     assert used - rare <= told
     assert not re.search(r"password|token|secret_key", example, re.IGNORECASE)
     assert all(line.startswith("#") for line in example.splitlines() if line)

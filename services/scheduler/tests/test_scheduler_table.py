@@ -76,6 +76,7 @@ STARTING = (*PROVISIONING, nodes_come)
 RUNNING = (*STARTING, say(started()))
 FINALIZING = (*RUNNING, say(exited()))
 LOST_ONCE = (*RUNNING, lease_lost())
+FAIL = RunCancelRequested(run_id="r1", outcome="Failed", code="c", reason="bad data")
 CLIENT_DRIVES = {"kind": "interactive", "source": None, "script": None}
 BEGUN = (say(submitted(**CLIENT_DRIVES)),)
 ENDED = say(RunEndReported(run_id="r1", outcome="Completed", outputs_manifest="b" * 64))
@@ -130,6 +131,11 @@ ROWS = (
     Row("18 cancel queued", QUEUED, say(CANCEL), ("RunCanceled",), S.CANCELED),
     Row("18 cancel provisioning", PROVISIONING, say(CANCEL), ("RunCanceled",), S.CANCELED),
     Row("18 cancel before retry", LOST_ONCE, say(CANCEL), ("RunCanceled",), S.CANCELED),
+    Row("18 fail queued", QUEUED, say(FAIL), ("RunFailed",), S.FAILED),
+    Row("18 fail running", RUNNING, say(FAIL), ("RunStopRequested",), S.RUNNING),
+    Row("18 failed", (*RUNNING, say(FAIL), say(exited(reason="canceled", code=None))), say(archived()), ("RunFailed",), S.FAILED),
+    Row("18 fail lost", (*RUNNING, say(FAIL), lease_lost()), say(archived()), ("RunFailed",), S.FAILED),
+    Row("18 fail too late", (*FINALIZING, say(FAIL)), say(archived()), ("RunCompleted",), S.COMPLETED),
     Row("18 stopped", (*RUNNING, say(CANCEL)), say(exited(reason="canceled", code=None)), ("RunFinalizing",), S.FINALIZING),
     Row("18 archived", (*RUNNING, say(CANCEL), say(exited(reason="canceled", code=None))), say(archived()), ("RunCanceled",), S.CANCELED),
     Row("18 never stopped", (*RUNNING, say(CANCEL)), after(90), ("RunFinalizing",), S.FINALIZING),
@@ -324,6 +330,33 @@ def test_every_state_but_the_queue_ends_by_time_alone() -> None:
         run = ledger.run()
         assert run.terminal, run.state
         ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [(exited(), S.COMPLETED), (exited(code=3), S.FAILED), (CANCEL, S.CANCELED)],
+    ids=["completed", "failed", "canceled"],
+)
+def test_what_a_script_drove_ends_with_it(end: Event, state: RunStatus) -> None:
+    ledger = Ledger(None)
+    for step in RUNNING:
+        step(ledger)
+    child = submitted("r2", **CLIENT_DRIVES).model_copy(update={"parent_run_id": "r1"})
+    ledger.hear(child, submitted("r3", **CLIENT_DRIVES))
+    ledger.hear(end, exited(reason="canceled", code=None) if end is CANCEL else end, archived())
+    assert ledger.run().state == state
+    assert ledger.run("r2").state == S.FINALIZING
+    ledger.hear(archived("r2"))
+    assert [ledger.run(run).state for run in ("r2", "r3")] == [state, S.RUNNING]
+    ledger.check()
+
+
+def test_what_a_notebook_drives_is_its_own_business() -> None:
+    ledger = Ledger(None)
+    child = submitted("r2", **CLIENT_DRIVES).model_copy(update={"parent_run_id": "r1"})
+    for step in (*BEGUN, say(child), ENDED, say(archived())):
+        step(ledger)
+    assert [ledger.run(run).state for run in ("r1", "r2")] == [S.COMPLETED, S.RUNNING]
 
 
 def test_time_to_start_grows_with_the_inputs() -> None:

@@ -177,17 +177,21 @@ def test_times(tmp_path: Path) -> None:
     assert timed.timestamp_columns == ("when", None)
     assert timed.keep_columns(["v"]).timestamp_columns == (None, None)
     assert timed.drop_columns(["w"]).timestamp_columns == ("when", None)
-    assert data.with_timestamp_columns(coarse_grain_timestamp="when").timestamp_columns == (
-        None,
-        "when",
-    )
+    both = data.with_timestamp_columns(fine_grain_timestamp="when", coarse_grain_timestamp="w")
+    assert both.timestamp_columns == ("when", "w")
+    assert both.drop_columns("w").timestamp_columns == ("when", None)
+    assert both.drop_columns(["when"]).timestamp_columns == (None, None)
+    assert both.with_timestamp_columns(None, None).timestamp_columns == (None, None)
+    with pytest.raises(UserError, match="name both or none"):
+        both.with_timestamp_columns(timestamp=None, partition_timestamp="w")
     with pytest.raises(UserError, match="unknown argument 'nope'"):
         data.with_timestamp_columns(nope="x")
 
 
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     data = plan()
-    for wrong in (data.keep_columns(["x"]), data.drop_columns("x"), data.filter(data["x"] > 1)):
+    assert list(read(tmp_path, data.drop_columns(["x", "w"])).columns) == ["when", "v"]
+    for wrong in (data.keep_columns(["x"]), data.filter(data["x"] > 1)):
         with pytest.raises(UserError, match="no column 'x'; columns are when, v, w"):
             read(tmp_path, wrong)
     with pytest.raises(UserError, match="filter: "):
@@ -209,7 +213,7 @@ def test_what_is_missing_is_named(
 
     def without(name: str, *rest: Any) -> Any:
         if name.partition(".")[0] == module:
-            raise ImportError(name)
+            raise ModuleNotFoundError(name)
         return real(name, *rest)
 
     monkeypatch.delitem(__import__("sys").modules, module)

@@ -72,5 +72,5 @@ run.download_files(prefix="b", output_directory="got", append_prefix=True)
 run.download_file("files/pixel.png")
 assert open("pixel.png", "rb").read() == png == open("got/b/c.txt", "rb").read()
 # %%
-assert [r.id for r in exp.get_runs(properties={"author": "azureml-user"}, tags={"quality": "fantastic run"})] == [run.id]
+assert next(exp.get_runs(properties={"author": "azureml-user"}, tags={"quality": "fantastic run"})).id == run.id
 assert [r.id for r in exp.get_runs(tags="worst run")] == []

@@ -41,7 +41,7 @@ local_script_run.tag("quality", "fantastic run")
 local_script_run.tag("worth another look")
 assert local_script_run.get_tags() == {"quality": "fantastic run", "worth another look": None}
 # %%
-assert [r.id for r in exp.get_runs(properties={"author": "azureml-user"}, tags={"quality": "fantastic run"})] == [local_script_run.id]
+assert next(exp.get_runs(properties={"author": "azureml-user"}, tags={"quality": "fantastic run"})).id == local_script_run.id
 assert local_script_run.id in {r.id for r in exp.get_runs(tags="worth another look")}
 # %%
 run_config = ScriptRunConfig(source_directory="scripts", script="hello_with_delay.py")

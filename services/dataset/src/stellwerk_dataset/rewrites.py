@@ -1,6 +1,6 @@
 """Data hosts that are gone: where the bytes of a web address are read instead.
 
-``rewrites.json`` beside this module is built in; an operator's file of the same form
+``rewrites.json`` of the package ``stellwerk`` is built in; an operator's file of the same form
 (``STELLWERK_URL_REWRITES``) is looked at first. A rule takes a prefix off the address and puts what
 is left behind each candidate, in order: a mirror, which is a folder of this machine that the
 operator names (``STELLWERK_URL_MIRRORS`` or ``mirrors`` in the file), or another web address, which
@@ -10,6 +10,7 @@ local file.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import unquote
@@ -27,7 +28,7 @@ from stellwerk.errors import UserError
 from stellwerk.manifest import safe_path
 
 HERE = Path(__file__).parent
-BUILT_IN = HERE / "rewrites.json"
+BUILT_IN = Path(str(resources.files("stellwerk"))) / "rewrites.json"
 BUILT_IN_MIRRORS = {"diabetes": HERE / "mirrors" / "diabetes"}
 
 Prefix = Annotated[str, StringConstraints(pattern=r"^https?://[^/?#]+/([^?#]*/)?$")]

@@ -1,11 +1,12 @@
 """Interactive runs: a client drives them, and says here when they are over."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from stellwerk import subjects
 from stellwerk.api import RunView
 from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError
-from stellwerk.events import Envelope, RunEndReported
+from stellwerk.events import Envelope, RunCancelRequested, RunEndReported
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.run_records import RunEndRequest
 from stellwerk.runstate import TERMINAL, RunStatus
@@ -14,12 +15,14 @@ from stellwerk_gateway.platform import BEST_EFFORT_S, Platform
 from stellwerk_gateway.problems import HttpError
 from stellwerk_gateway.records import all_seen
 from stellwerk_gateway.replies import EventsReply
-from stellwerk_gateway.submission import find_run
+from stellwerk_gateway.submission import cancel, find_run
 
 BEGIN_WAIT_S = 3.0
 SEEN_WAIT_S = 15.0
 END_WAIT_S = 15.0
+STOP_WAIT_S = 5.0
 WAITS = 20
+MAX_REASON = 1000
 
 
 async def until_begun(platform: Platform, run: RunView) -> RunView:
@@ -39,19 +42,37 @@ async def end(platform: Platform, run: RunView, request: RunEndRequest, who: str
     end than the one it has, ServiceUnavailableError while its records are not all stored.
     """
     if run.kind != "interactive":
-        raise ConflictError(
-            "This run is a script's: it ends when the script does. Cancel it to end it earlier.",
-            code="run.not_interactive",
-            field="run_id",
-        )
+        return await _end_script(platform, run, request, who)
     run = await until_begun(platform, run)
     if run.status in TERMINAL:
-        return _same(run, request)
+        return await _checked(platform, run, request)
     if run.status == RunStatus.NOT_STARTED or not await all_seen(platform, run, SEEN_WAIT_S):
         raise ServiceUnavailableError("The run's records are still being stored.", code="run.busy")
     await _report(platform, run, request, who)
     ended = await _until(platform, run, END_WAIT_S, lambda view: view.status in TERMINAL)
-    return _same(ended, request) if ended.status in TERMINAL else ended
+    return await _checked(platform, ended, request)
+
+
+async def _end_script(
+    platform: Platform, run: RunView, request: RunEndRequest, who: str
+) -> RunView:
+    """A script's run can only be stopped."""
+    if request.status == "Completed":
+        raise ConflictError(
+            "This run is a script's: it completes when the script does. It may be ended as Failed "
+            "or Canceled.",
+            code="run.not_interactive",
+            field="run_id",
+        )
+    fact = RunCancelRequested(
+        run_id=run.run_id,
+        requested_by=who,
+        reason=request.message[:MAX_REASON],
+        outcome=request.status,
+        code=request.code,
+    )
+    asked = await cancel(platform, fact)
+    return await _until(platform, asked, STOP_WAIT_S, lambda view: view.status in TERMINAL)
 
 
 async def _report(platform: Platform, run: RunView, request: RunEndRequest, who: str) -> None:
@@ -75,15 +96,8 @@ async def _report(platform: Platform, run: RunView, request: RunEndRequest, who:
     )
     source = f"/stellwerk/gateway/{platform.settings.instance}"
     envelope = Envelope.wrap(fact, source=source, time=platform.clock.now())
-    try:
+    with suppress(ConflictError):  # somebody was first: see who
         await platform.bus.publish(envelope, expect_first=True)
-    except ConflictError:
-        first = await platform.bus.last_event(
-            subjects.event("submission", run.run_id, RunEndReported.verb)
-        )
-        said = first.event if first is not None else None
-        if isinstance(said, RunEndReported) and said.outcome != request.status:
-            raise _already(said.outcome) from None
 
 
 async def _until(
@@ -100,12 +114,14 @@ async def _until(
     return run
 
 
-def _same(run: RunView, request: RunEndRequest) -> RunView:
-    """The run, if it ended as asked for."""
-    if run.status not in {request.status, RunStatus.FAILED}:
-        raise _already(run.status)
-    if run.status == RunStatus.FAILED and request.status == "Canceled":
-        raise _already(run.status)
+async def _checked(platform: Platform, run: RunView, request: RunEndRequest) -> RunView:
+    """The run, unless it was ended otherwise."""
+    subject = subjects.event("submission", run.run_id, RunEndReported.verb)
+    first = await platform.bus.last_event(subject)
+    said = first.event if first is not None else None
+    ended_as = said.outcome if isinstance(said, RunEndReported) else run.status
+    if ended_as != request.status:
+        raise _already(ended_as)
     return run
 
 

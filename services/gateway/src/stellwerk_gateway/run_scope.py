@@ -17,25 +17,24 @@ from stellwerk_gateway.problems import HttpError
 from stellwerk_gateway.replies import AncestorsReply
 from stellwerk_gateway.submission import RUN_NOT_FOUND
 
-V1 = "/api/v1"
 OF_ITS_OWN = frozenset(
     {
-        ("PATCH", f"{V1}/runs/{{run_id}}"),
-        ("POST", f"{V1}/runs/{{run_id}}/records"),
-        ("POST", f"{V1}/runs/{{run_id}}/end"),
-        ("POST", f"{V1}/runs/{{run_id}}/cancel"),
+        ("PATCH", "/runs/{run_id}"),
+        ("POST", "/runs/{run_id}/records"),
+        ("POST", "/runs/{run_id}/end"),
+        ("POST", "/runs/{run_id}/cancel"),
     }
 )
 """Routes on one run, which must be the caller or below it."""
 OPEN = frozenset(
     {
-        ("POST", f"{V1}/runs"),
-        ("POST", f"{V1}/blobs"),
-        ("POST", f"{V1}/snapshots"),
-        ("POST", f"{V1}/datasets"),
-        ("POST", f"{V1}/datasets/{{dataset_id}}/register"),
-        ("POST", f"{V1}/datastores/{{datastore}}/files"),
-        ("POST", f"{V1}/models"),
+        ("POST", "/runs"),
+        ("POST", "/blobs"),
+        ("POST", "/snapshots"),
+        ("POST", "/datasets"),
+        ("POST", "/datasets/{dataset_id}/register"),
+        ("POST", "/datastores/{datastore}/files"),
+        ("POST", "/models"),
     }
 )
 """Routes whose handlers look at the body, or that only add things without a run."""
@@ -84,7 +83,8 @@ async def scope_of(request: Request, platform: Here) -> Scope:
     scope = Scope(platform, caller if isinstance(caller, RunCaller) else None)
     if scope.caller is None or request.method in SAFE_METHODS:
         return scope
-    route = (request.method, getattr(request.scope.get("route"), "path", ""))
+    path = str(getattr(request.scope.get("route"), "path", "")).removeprefix("/api/v1")
+    route = (request.method, path)
     if route in OF_ITS_OWN:
         await scope.family(request.path_params["run_id"])
     elif route not in OPEN:

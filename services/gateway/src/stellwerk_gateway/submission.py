@@ -6,8 +6,6 @@ any number of repeats is one run, for as long as the event stream reaches back.
 
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from stellwerk import ids, subjects
 from stellwerk.api import RunRequest, RunView
 from stellwerk.errors import NotFoundError, ServiceUnavailableError, UserError
@@ -94,19 +92,15 @@ async def find_run(
     raise away or NotFoundError(f"There is no run {run_id}.", code=RUN_NOT_FOUND, field="run_id")
 
 
-async def cancel(platform: Platform, run_id: str, requested_by: str, reason: str) -> RunView:
+async def cancel(platform: Platform, fact: RunCancelRequested) -> RunView:
     """Ask the scheduler to cancel. Raises NotFoundError, HttpError 409 for a run that is over."""
-    run = await find_run(platform, run_id, timeout_s=BEST_EFFORT_S, stale=True)
+    run = await find_run(platform, fact.run_id, timeout_s=BEST_EFFORT_S, stale=True)
     if run.status in TERMINAL:
         raise HttpError(
             409,
             "run.already_terminal",
             f"The run is {run.status} already; only a run that is not over can be canceled.",
         )
-    try:
-        fact = RunCancelRequested(run_id=run_id, requested_by=requested_by, reason=reason)
-    except ValidationError as error:
-        raise UserError("reason: at most 1000 characters.", field="reason") from error
     await platform.bus.publish(_wrap(platform, fact))
     return run.model_copy(update={"status": str(RunStatus.CANCEL_REQUESTED)})
 

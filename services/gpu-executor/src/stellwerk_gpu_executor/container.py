@@ -109,7 +109,8 @@ def _mount(profile: Profile, path: Path, *, writable: bool) -> dict[str, Any]:
         "Source": str(on_host(path, profile.host)),
         "Target": str(path),
         "ReadOnly": not writable,
-        "BindOptions": {"Propagation": "rprivate"},
+        # Below the engine's own folder (volumes) it allows nothing narrower.
+        "BindOptions": {"Propagation": "rslave"},
     }
 
 

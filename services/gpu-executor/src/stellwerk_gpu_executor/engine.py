@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class EngineError(Exception):
-    """The engine is away, or refuses what no repetition mends; the text is for people."""
+    """The engine is away, or refuses what no repetition mends; the text is for users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,10 @@ class Engine:
                 return work(self._connect())
             except APIError as error:
                 if not error.is_server_error() or "shutting down" not in str(error).lower():
-                    raise EngineError(f"the Docker engine refuses: {error.explanation}") from error
+                    log.error("engine refuses", action="engine_refused", error=str(error))
+                    raise EngineError(
+                        "the Docker engine refuses the run's container; the executor's log says why"
+                    ) from error
                 reason: Exception = error
             except (DockerException, requests.RequestException) as error:
                 self._client, reason = None, error

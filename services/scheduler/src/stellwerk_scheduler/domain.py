@@ -6,7 +6,7 @@ the row moved on and yields no decision.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stellwerk.api import QueueView
@@ -30,7 +30,7 @@ from stellwerk.events import (
 )
 from stellwerk.runstate import BEFORE_ATTEMPT, RunStatus
 from stellwerk_scheduler import endings, interactive, ticks
-from stellwerk_scheduler.facts import Drained, Fact, LeaseExpired, Tick
+from stellwerk_scheduler.facts import Drained, DriverEnded, Fact, LeaseExpired, Tick
 from stellwerk_scheduler.model import Decision, Failure, Limits, Need, Run
 from stellwerk_scheduler.retries import LOST, RULES, failure_of
 
@@ -87,6 +87,12 @@ def preparing_event(run: Run) -> RunPreparing:
     )
 
 
+def _driver_ended(run: Run, fact: DriverEnded, at: Situation) -> Decisions:
+    if not run.spec.interactive or run.state != RunStatus.RUNNING:
+        return []
+    return [interactive.left(run, fact.outcome, at.now, at.limits)]
+
+
 def _image_ready(run: Run, fact: ImageReady, at: Situation) -> Decisions:
     return _met(run, "image", {"image": fact.image}, at)
 
@@ -136,15 +142,24 @@ def _unprepared(run: Run, need: Need, failure: Failure) -> Decisions:
 def _cancel(run: Run, fact: RunCancelRequested, at: Situation) -> Decisions:
     if run.cancel_requested:
         return []
-    wanted = Decision(None, {"cancel_requested": True})
+    failure = _blamed(fact) if run.state != RunStatus.FINALIZING else run.failure
+    wanted = Decision(None, {"cancel_requested": True, "failure": failure})
     if run.state in BEFORE_ATTEMPT:
-        return [wanted, endings.canceled(run, fact.reason)]
+        ended = endings.failed(run, failure) if failure else endings.canceled(run, fact.reason)
+        return [wanted, ended]
     if run.placed:
         deadline = at.now + run.spec.grace_s + at.limits.cancel_s
         return [wanted, endings.stop(run, "canceled", at.now, at.limits, deadline)]
     if run.state == RunStatus.RUNNING:
-        return [wanted, endings.finalizing(run, "Canceled", at.now, at.limits)]
+        after = replace(run, failure=failure)
+        return [wanted, endings.stopped(after, at.now, at.limits)]
     return [wanted]
+
+
+def _blamed(fact: RunCancelRequested) -> Failure | None:
+    if fact.outcome != "Failed":
+        return None
+    return Failure(fact.code or "run.failed", fact.reason or "it was ended as failed from outside")
 
 
 def _end_reported(run: Run, fact: RunEndReported, at: Situation) -> Decisions:
@@ -182,7 +197,7 @@ def _exited(run: Run, fact: AttemptExited, at: Situation) -> Decisions:
         return []
     summary = fact.exit
     if run.cancel_requested:
-        return [endings.finalizing(run, "Canceled", at.now, at.limits, summary)]
+        return [endings.stopped(run, at.now, at.limits, summary)]
     if summary.succeeded:
         return [endings.finalizing(run, "Completed", at.now, at.limits, summary)]
     failure, budget = failure_of(summary), RULES[summary.reason].budget
@@ -202,7 +217,7 @@ def _lease_expired(run: Run, fact: LeaseExpired, at: Situation) -> Decisions:
     node = run.node_id or ""
     lost = Decision(AttemptLost(run_id=run.run_id, attempt=run.attempt, node_id=node))
     if run.cancel_requested:
-        return [lost, endings.finalizing(run, "Canceled", at.now, at.limits)]
+        return [lost, endings.stopped(run, at.now, at.limits)]
     failure = Failure(LOST.code, LOST.text.format(attempt=run.attempt, node=node))
     retry = endings.retrying(run, LOST.budget, failure, at.now, at.limits)
     if retry is None:
@@ -254,5 +269,6 @@ _DECIDERS: dict[type[Any], Callable[[Run, Any, Situation], Decisions]] = {
     ArchiveFailed: _archive_failed,
     LeaseExpired: _lease_expired,
     Drained: _drained,
+    DriverEnded: _driver_ended,
     Tick: _tick,
 }

@@ -76,6 +76,12 @@ def finalizing(
     return Decision(event, changes)
 
 
+def stopped(run: Run, now: float, limits: Limits, summary: ExitSummary | None = None) -> Decision:
+    """RunFinalizing of a run that somebody ended: canceled, or failed where they said so."""
+    outcome: Outcome = "Failed" if run.failure else "Canceled"
+    return finalizing(run, outcome, now, limits, summary, run.failure)
+
+
 def retrying(
     run: Run, budget: Budget, failure: Failure, now: float, limits: Limits
 ) -> Decision | None:

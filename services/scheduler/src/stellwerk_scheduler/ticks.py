@@ -47,7 +47,7 @@ def overdue(run: Run, now: float, limits: Limits) -> list[Decision]:
     if not run.placed:
         return [Decision(None, {"deadline": None})]
     if run.cancel_requested:
-        return [endings.finalizing(run, "Canceled", now, limits)]
+        return [endings.stopped(run, now, limits)]
     if run.state == RunStatus.STARTING:
         return _not_started(run, now, limits)
     if run.stopping == "timeout":

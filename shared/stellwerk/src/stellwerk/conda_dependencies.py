@@ -1,8 +1,9 @@
 """The packages of an environment, changeable, with the v1 SDK's names."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -13,6 +14,8 @@ from stellwerk.environment_spec import (
     from_dict,
 )
 from stellwerk.errors import UserError
+
+_PYTHON = re.compile(r"^\s*(\S+::)?python(?![\w.-])\s*(=(?=\d))?(?P<version>.*)$")
 
 
 class CondaDependencies:
@@ -35,7 +38,7 @@ class CondaDependencies:
         conda_packages: Sequence[str] | None = None,
         python_version: str | None = None,
         pin_sdk_version: bool = True,
-    ) -> "CondaDependencies":
+    ) -> Self:
         """Dependencies from lists. ``pin_sdk_version`` has no meaning here."""
         del pin_sdk_version
         if pip_indexurl:
@@ -54,7 +57,7 @@ class CondaDependencies:
         return created
 
     @classmethod
-    def of(cls, definition: EnvironmentDefinition) -> "CondaDependencies":
+    def of(cls, definition: EnvironmentDefinition) -> Self:
         """The changeable form of a definition."""
         created = cls()
         created._take(definition)
@@ -67,6 +70,9 @@ class CondaDependencies:
 
     def add_conda_package(self, conda_package: str) -> None:
         """Add a conda package such as ``numpy=2.0``; ``python=3.11`` sets the version."""
+        if python := _PYTHON.match(conda_package):
+            self.python_version = python["version"].strip() or None
+            return
         if conda_package not in self._conda:
             self._conda.append(conda_package)
 

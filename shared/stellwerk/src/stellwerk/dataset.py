@@ -69,9 +69,18 @@ class FileDatasetFactory:
         return FileDatasetFactory.from_files(uploaded)
 
 
+class Scenario:
+    """What a dataset was used for, in a model's lineage."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    INFERENCE = "inference"
+
+
 class Dataset:
     """Ways to get a dataset. What is found is a FileDataset or a TabularDataset."""
 
+    Scenario = Scenario
     File = FileDatasetFactory
     Tabular = TabularDatasetFactory
 

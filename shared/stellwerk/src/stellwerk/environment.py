@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView
 from stellwerk.client import Client, segment
@@ -42,7 +42,9 @@ class Environment:
     __slots__ = (
         "_registered",
         "created",
+        "dockerfile",
         "environment_variables",
+        "image",
         "name",
         "python",
         "state",
@@ -56,6 +58,8 @@ class Environment:
         self.python = PythonSection()
         self.environment_variables: dict[str, str] = {}
         self.strict = False
+        self.image: str | None = None
+        self.dockerfile: str | None = None
         self.created = True
         self.state = "not-built"
         self._registered: EnvironmentDefinition | None = None
@@ -64,12 +68,12 @@ class Environment:
         return f"Environment(Name: {self.name}, Version: {self.version})"
 
     @classmethod
-    def from_conda_specification(cls, name: str, file_path: str) -> "Environment":
+    def from_conda_specification(cls, name: str, file_path: str) -> Self:
         """From a conda environment file. Raises UserError."""
         return cls._of(name, definition_from(read_text(file_path)))
 
     @classmethod
-    def from_pip_requirements(cls, name: str, file_path: str) -> "Environment":
+    def from_pip_requirements(cls, name: str, file_path: str) -> Self:
         """From a requirements.txt. Raises UserError."""
         try:
             return cls._of(name, from_requirements(read_text(file_path)))
@@ -77,22 +81,30 @@ class Environment:
             raise invalid(error) from error
 
     @classmethod
-    def get(
-        cls, workspace: "Workspace", name: str, version: str | int | None = None
-    ) -> "Environment":
+    def get(cls, workspace: "Workspace", name: str, version: str | int | None = None) -> Self:
         """A registered environment; None is the latest version. Raises NotFoundError."""
         params = {"version": None if version is None else str(version)}
         view = workspace.client.get(f"/environments/{segment(name)}", EnvironmentView, params)
         return cls.of_view(view)
 
     @classmethod
-    def list(cls, workspace: "Workspace") -> "dict[str, Environment]":
+    def list(cls, workspace: "Workspace") -> dict[str, Self]:
         """The latest version of every environment, by name."""
-        views = workspace.client.pages("/environments", EnvironmentView)
-        return {view.name: cls.of_view(view) for view in views}
+        latest: dict[str, EnvironmentView] = {}
+        for view in workspace.client.pages("/environments", EnvironmentView):
+            latest.setdefault(view.name, view)  # newest first
+        return {name: cls.of_view(view) for name, view in latest.items()}
 
     @classmethod
-    def of_view(cls, view: EnvironmentView) -> "Environment":
+    def of(cls, other: "Environment") -> Self:
+        """The same environment, registered or not, as an object of this class."""
+        environment = cls._of(other.name, other.definition())
+        environment.version, environment.state = other.version, other.state
+        environment._registered = environment.definition() if other.version else None  # noqa: SLF001 - same class
+        return environment
+
+    @classmethod
+    def of_view(cls, view: EnvironmentView) -> Self:
         """The platform's answer as an object."""
         environment = cls._of(view.name, view.definition)
         environment._registered = environment.definition()  # noqa: SLF001 - same class
@@ -101,9 +113,9 @@ class Environment:
         environment.state = view.state
         return environment
 
-    def clone(self, new_name: str) -> "Environment":
+    def clone(self, new_name: str) -> Self:
         """The same definition under another name, not registered."""
-        return Environment._of(new_name, self.definition())
+        return self._of(new_name, self.definition())
 
     def definition(self) -> EnvironmentDefinition:
         """The definition as it is now. Raises UserError naming what cannot be used."""
@@ -113,11 +125,13 @@ class Environment:
             user_managed=user_managed,
             interpreter=self.python.interpreter_path if user_managed else None,
             strict=self.strict,
+            image=self.image,
+            dockerfile=self.dockerfile,
         )
 
-    def register(self, workspace: "Workspace") -> "Environment":
+    def register(self, workspace: "Workspace") -> Self:
         """Store the definition; the same one again gives the same version (``created`` False)."""
-        return Environment.of_view(self.saved(workspace))
+        return self.of_view(self.saved(workspace))
 
     def saved(self, workspace: "Workspace") -> EnvironmentView:
         """Store the definition; the platform's view of it, warnings included."""
@@ -143,13 +157,15 @@ class Environment:
         return EnvironmentReference(name=self.name, version=int(self.version))
 
     @classmethod
-    def _of(cls, name: str, definition: EnvironmentDefinition) -> "Environment":
+    def _of(cls, name: str, definition: EnvironmentDefinition) -> Self:
         environment = cls(name)
         environment.python.conda_dependencies = CondaDependencies.of(definition)
         environment.python.user_managed_dependencies = definition.user_managed
         environment.python.interpreter_path = definition.interpreter
         environment.environment_variables = dict(definition.environment_variables)
         environment.strict = definition.strict
+        environment.image = definition.image
+        environment.dockerfile = definition.dockerfile
         return environment
 
 

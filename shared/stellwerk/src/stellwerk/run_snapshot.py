@@ -53,7 +53,7 @@ class Snapshots(RunBase):
         if isinstance(spec.environment, EnvironmentReference):
             version = image.version if image is not None else spec.environment.version
             return Environment.get(self._workspace, spec.environment.name, version)
-        name = (image and image.name) or "default-environment"
+        name = spec.environment_name or "default-environment"
         return Environment._of(name, spec.environment)  # noqa: SLF001 - a definition without a home
 
     def _fetch(self, digest: str, folder: Path) -> list[str]:

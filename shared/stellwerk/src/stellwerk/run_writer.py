@@ -6,6 +6,7 @@ the process had not sent when it was killed is lost, at most half a second of re
 """
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -127,4 +128,7 @@ _writers: weakref.WeakSet[RecordWriter] = weakref.WeakSet()
 @atexit.register
 def _flush_all() -> None:
     for writer in tuple(_writers):
-        writer.flush()
+        try:
+            writer.flush()
+        except Exception as error:  # noqa: BLE001 - the process ends whatever happens
+            sys.stderr.write(f"stellwerk: logged records could not be stored: {error}\n")

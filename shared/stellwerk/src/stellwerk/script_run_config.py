@@ -72,7 +72,7 @@ class ScriptRunConfig:
         )
         self.source_directory = source_directory
         self.script = script
-        self.arguments: list[Any] = _as_list(arguments)
+        self.arguments: list[Any] = as_list(arguments)
         self.command = command
         self.compute_target = compute_target
         self.environment = environment
@@ -165,7 +165,8 @@ class ScriptRunConfig:
         return tuple(str(each) for each in parts[:split]), [*parts[split:], *self.arguments]
 
 
-def _as_list(arguments: Sequence[Any] | str | None) -> list[Any]:
+def as_list(arguments: Sequence[Any] | str | None) -> list[Any]:
+    """Arguments one by one; a text is split as a shell would."""
     if isinstance(arguments, str):
         return list(shlex.split(arguments))
     return list(arguments or ())

@@ -4,19 +4,22 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
+from stellwerk import labels
 from stellwerk.client import segment
 from stellwerk.errors import NotFoundError
 from stellwerk.model import Model
 from stellwerk.run import Run
+from stellwerk.run_inputs import RunInputs
 from stellwerk_agent import Run as RunInside
+from stellwerk_agent.inputs import direct_names
 from stellwerk_agent.reports import Reports
 
 SEEN_S, SEEN_PAUSE_S = 20.0, 0.1
 """How long a file takes at most from this process to the platform's readers, and between looks."""
 
-_around: dict[str, "SubmittedRun"] = {}
+_around: dict[str, Any] = {}
 _making = threading.Lock()
 
 
@@ -24,18 +27,22 @@ class SubmittedRun(Run):
     """The run around this process. The platform is asked only when something else is wanted."""
 
     _inside: RunInside
+    _own_tags: dict[str, str | None]
+    _own_properties: dict[str, str | None]
 
     @classmethod
-    def around(cls, inside: RunInside) -> "SubmittedRun":
+    def around(cls, inside: RunInside) -> Self:
         """The one object of this process's run."""
         with _making:
             if inside.id not in _around:
                 run = object.__new__(cls)
                 run._inside = inside
+                run._own_tags, run._own_properties = {}, {}
                 run._path = f"/runs/{segment(inside.id)}"
                 run._prepare()
                 _around[inside.id] = run
-            return _around[inside.id]
+            known: Self = _around[inside.id]
+            return known
 
     def __getattr__(self, name: str) -> Any:
         """What is asked for when it is used first: the workspace, the platform's view."""
@@ -57,9 +64,9 @@ class SubmittedRun(Run):
         return self._inside.id
 
     @property
-    def input_datasets(self) -> dict[str, str]:
-        """Path (mount, download) or id (direct) of every input, by its name."""
-        return self._inside.input_datasets
+    def input_datasets(self) -> RunInputs:
+        """Path (mount, download) of every input, or the dataset itself (direct), by its name."""
+        return RunInputs(self._inside.input_datasets, direct_names(), lambda: self._workspace)
 
     @property
     def output_datasets(self) -> dict[str, str]:
@@ -86,15 +93,36 @@ class SubmittedRun(Run):
 
     def tag(self, key: str, value: object = None) -> None:
         """Set a tag; the value is stored as text."""
-        self._inside.tag(key, value)
+        self.set_tags({key: value})
 
     def set_tags(self, tags: dict[str, Any]) -> None:
         """Set several tags."""
         self._inside.set_tags(tags)
+        self._own_tags |= labels.texts(tags)
+
+    def get_tags(self) -> dict[str, str | None]:
+        """The run's tags now, with those that are on their way from here."""
+        return super().get_tags() | self._own_tags
+
+    @property
+    def tags(self) -> dict[str, str | None]:
+        """The run's tags as last seen, with those set here."""
+        return super().tags | self._own_tags
+
+    def remove_tags(self, tags: list[str]) -> None:
+        """Remove tags."""
+        super().remove_tags(tags)
+        for each in tags:
+            self._own_tags.pop(each, None)
 
     def add_properties(self, properties: dict[str, Any]) -> None:
         """Add properties, which never change once they are set."""
         self._inside.add_properties(properties)
+        self._own_properties |= labels.texts(properties)
+
+    def get_properties(self) -> dict[str, str | None]:
+        """The run's properties now, with those that are on their way from here."""
+        return super().get_properties() | self._own_properties
 
     # --- its model --------------------------------------------------------------------------------
 

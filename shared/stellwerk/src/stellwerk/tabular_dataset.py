@@ -128,7 +128,7 @@ class TabularDataset(AbstractDataset):
         return _checked(made) if validate else made
 
     def drop_columns(self, columns: Sequence[str] | str) -> "TabularDataset":
-        """All columns but these."""
+        """All columns but these; one that is not there is no error."""
         dropped = _names(columns)
         return self._then(_step(Drop, columns=dropped), gone=lambda name: name in dropped)
 
@@ -149,11 +149,21 @@ class TabularDataset(AbstractDataset):
         validate: bool = False,
         **kwargs: str | None,
     ) -> "TabularDataset":
-        """Say which columns tell when a row happened. Both None take it back."""
+        """Say which columns tell when a row happened. Both None take it back.
+
+        Raises UserError for a partition's time without the rows' own.
+        """
         timestamp = timestamp or kwargs.pop("fine_grain_timestamp", None)
         partition_timestamp = partition_timestamp or kwargs.pop("coarse_grain_timestamp", None)
         if kwargs:
             raise UserError(f"unknown argument {min(kwargs)!r}", code="unsupported")
+        if partition_timestamp is not None and timestamp is None:
+            raise UserError(
+                f"timestamp: None, but partition_timestamp is {partition_timestamp!r}; a "
+                "partition's time only adds to that of its rows, so name both or none",
+                code="dataset.timestamp",
+                field="timestamp",
+            )
         update = {"timestamp": timestamp, "partition_timestamp": partition_timestamp}
         made = self._with(self.definition.model_copy(update=update))
         return _checked(made) if validate else made
@@ -194,7 +204,7 @@ class TabularDataset(AbstractDataset):
     def _in_time(
         self, caller: str, start: datetime | None, end: datetime | None, *, inclusive: bool
     ) -> "TabularDataset":
-        name = self.definition.timestamp or self.definition.partition_timestamp
+        name = self.definition.timestamp
         if name is None:
             raise DatasetTimestampMissingError(
                 f"{caller}: the dataset has no timestamp column; name one with "
@@ -207,9 +217,11 @@ class TabularDataset(AbstractDataset):
         """The dataset after one more step; ``gone`` tells whether a column is lost by it."""
         definition = self.definition
         update: dict[str, Any] = {"steps": (*definition.steps, step)}
-        for field in ("timestamp", "partition_timestamp") if gone else ():
-            name = getattr(definition, field)
-            update[field] = None if name is not None and gone(name) else name
+        timestamp, partition = definition.timestamp, definition.partition_timestamp
+        if gone and timestamp is not None and gone(timestamp):
+            update |= {"timestamp": None, "partition_timestamp": None}
+        elif gone and partition is not None and gone(partition):
+            update["partition_timestamp"] = None
         return self._with(definition.model_copy(update=update))
 
     def _with(self, definition: TabularDefinition) -> "TabularDataset":

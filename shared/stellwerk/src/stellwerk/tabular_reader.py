@@ -40,11 +40,16 @@ def needed(module: str, what_for: str) -> Any:
     """The module, or UserError saying what to install."""
     try:
         return import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             f"{what_for} needs {module}, which this environment does not have. Install it with "
             f"`pip install {module}`, or name it in the run's environment.",
             code="dependency.missing",
+        ) from error
+    except ImportError as error:
+        raise UserError(
+            f"{what_for} needs {module}, which this environment has but cannot load: {error}",
+            code="dependency.broken",
         ) from error
 
 
@@ -142,7 +147,7 @@ def _apply(pandas: Any, table: Any, step: Step) -> Any:
         case Keep():
             return table[_present(table, step.columns)]
         case Drop():
-            return table.drop(columns=_present(table, step.columns))
+            return table.drop(columns=list(step.columns), errors="ignore")
         case Take():
             return table.head(step.count)
         case Skip():

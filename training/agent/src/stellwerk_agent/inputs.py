@@ -4,14 +4,21 @@ import os
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds in every run
 if TYPE_CHECKING:
-    from typing import Dict, Iterable
+    from typing import Dict, FrozenSet, Iterable
 
 
 def named_paths() -> "Dict[str, str]":
     """Return input name -> path or dataset id, from AZUREML_DATASET_ENVIRONMENT_VARS."""
     listed = os.environ.get("AZUREML_DATASET_ENVIRONMENT_VARS", "")
     names = [entry.split(":")[0].strip() for entry in listed.split(",")]
-    return _found(names, ["%s", "AZURE_ML_INPUT_%s", "AZUREML_DATAREFERENCE_%s"])
+    return _found(names, ["AZURE_ML_INPUT_%s", "%s", "AZUREML_DATAREFERENCE_%s"])
+
+
+def direct_names() -> "FrozenSet[str]":
+    """Return the names of inputs whose value is a dataset's id and not a path."""
+    listed = os.environ.get("AZUREML_DATASET_ENVIRONMENT_VARS", "")
+    pairs = [entry.strip().split(":") for entry in listed.split(",")]
+    return frozenset([pair[0] for pair in pairs if pair[1:] == ["Direct"]])
 
 
 def output_paths() -> "Dict[str, str]":

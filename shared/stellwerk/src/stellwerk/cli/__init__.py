@@ -32,6 +32,7 @@ _COMMANDS = {
     "compute": ("stellwerk.cli.compute:compute", "Create, list, change, delete clusters."),
     "model": ("stellwerk.cli.model:model", "Register, list, download, delete models."),
     "secret": ("stellwerk.cli.secret:secret", "Set, list, delete secrets of the workspace."),
+    "azureml": ("stellwerk.cli.azureml:azureml", "Check code written for the Azure ML SDK v1."),
     "version": (
         "stellwerk.cli.version:version",
         "Show the version of this client and the platform.",

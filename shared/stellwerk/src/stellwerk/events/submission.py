@@ -28,11 +28,16 @@ class RunSubmitted(Event):
 
 @event(aggregate="submission", verb="cancel-requested", owner="gateway", key="run_id")
 class RunCancelRequested(Event):
-    """Somebody asked to cancel a run; the scheduler decides what becomes of it."""
+    """Somebody asked to end a run; the scheduler decides what becomes of it.
+
+    ``outcome`` Failed: it shall count as failed, with ``code``, for the ``reason``.
+    """
 
     run_id: Id
     requested_by: str | None = None
     reason: Annotated[str, StringConstraints(max_length=1000)] = Field(default="")
+    outcome: Literal["Canceled", "Failed"] = "Canceled"
+    code: Annotated[str, StringConstraints(max_length=100)] = ""
 
 
 @event(aggregate="submission", verb="end-reported", owner="gateway", key="run_id")

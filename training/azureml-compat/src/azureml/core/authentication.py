@@ -12,6 +12,8 @@ class Audience(Enum):
     ARM = "ARM"
     AZUREML = "AzureML"
     AZURE_ML = AZUREML
+    arm = ARM
+    aml = AZUREML  # noqa: PIE796 - both spellings are in use
 
 
 class AbstractAuthentication:

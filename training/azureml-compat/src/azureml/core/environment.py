@@ -1,5 +1,288 @@
-"""The v1 SDK's Environment."""
+"""The v1 SDK's Environment: Stellwerk's, with v1's sections, defaults and files."""
 
-from stellwerk.environment import Environment
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Self
 
-__all__ = ["Environment"]
+from azureml.core._environment_sections import (
+    DEFAULT_CPU_IMAGE,
+    DEFAULT_GPU_IMAGE,
+    DatabricksSection,
+    DockerSection,
+    PythonSection,
+    SparkSection,
+)
+from azureml.core._section import Section
+from azureml.core.conda_dependencies import DEFAULT_PYTHON, CondaDependencies
+from azureml.core.container_registry import ContainerRegistry
+from azureml.exceptions import UserErrorException
+from stellwerk import environment as native
+from stellwerk.environment_spec import EnvironmentDefinition, from_packages
+from stellwerk.errors import NotFoundError
+from stellwerk.override_table import builtin
+from stellwerk.workspace import Workspace
+
+__all__ = [
+    "DEFAULT_CPU_IMAGE",
+    "DEFAULT_GPU_IMAGE",
+    "CondaDependencies",
+    "ContainerRegistry",
+    "DatabricksSection",
+    "DockerSection",
+    "Environment",
+    "PythonSection",
+    "SparkSection",
+]
+
+DEFAULT_NAME = "default-environment"
+_FILE, _CONDA_FILE = "azureml_environment.json", "conda_dependencies.yml"
+
+
+class Environment(Section, native.Environment):
+    """What a script needs to run; changeable until it is registered."""
+
+    __slots__ = ("databricks", "docker", "inferencing_stack_version", "r", "spark")
+
+    def __init__(self, name: str) -> None:
+        self.docker = DockerSection()  # first: image and dockerfile are its
+        super().__init__(name)
+        self.python: PythonSection = PythonSection()
+        self.environment_variables = {"EXAMPLE_ENV_VAR": "EXAMPLE_VALUE"}
+        self.spark = SparkSection()
+        self.databricks = DatabricksSection()
+        self.r: object = None
+        self.inferencing_stack_version: str | None = None
+
+    def __repr__(self) -> str:
+        return json.dumps(self.as_json(), indent=4)
+
+    @classmethod
+    def get(
+        cls,
+        workspace: Workspace,
+        name: str,
+        version: str | int | None = None,
+        label: str | None = None,
+    ) -> Self:
+        """A registered or curated environment; None is the latest version.
+
+        Raises Exception where there is none.
+        """
+        del label
+        try:
+            return super().get(workspace, name, version)
+        except NotFoundError as error:
+            raise Exception(  # noqa: TRY002 - v1 raises nothing narrower
+                f"Error retrieving the environment definition. Code: 404\n: {error.message}"
+            ) from error
+
+    @classmethod
+    def list(cls, workspace: Workspace) -> dict[str, Self]:
+        """The latest version of every environment, curated ones included, by name."""
+        found = {name: cls._curated(name) for name in builtin().curated_names}
+        return found | super().list(workspace)
+
+    @classmethod
+    def from_conda_specification(cls, name: str, file_path: str) -> Self:
+        """From a conda environment file; one without a Python gets the platform's."""
+        made = super().from_conda_specification(name, file_path)
+        conda = made.python.conda_dependencies
+        conda.python_version = conda.python_version or DEFAULT_PYTHON
+        return made
+
+    @classmethod
+    def from_pip_requirements(
+        cls, name: str, file_path: str, pip_version: str | None = None
+    ) -> Self:
+        """From a requirements.txt."""
+        del pip_version
+        made = super().from_pip_requirements(name, file_path)
+        made.python.conda_dependencies.python_version = DEFAULT_PYTHON
+        return made
+
+    @classmethod
+    def from_docker_image(
+        cls,
+        name: str,
+        image: str,
+        container_registry: ContainerRegistry | None = None,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Self:
+        """The packages of a file; the image is recorded. Without a file: the node's own Python."""
+        made = cls._around(name, conda_specification, pip_requirements)
+        made.docker.base_image = image
+        made.docker.base_image_registry = container_registry or ContainerRegistry()
+        return made
+
+    @classmethod
+    def from_dockerfile(
+        cls,
+        name: str,
+        dockerfile: str,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Self:
+        """As ``from_docker_image``; ``dockerfile`` is a path or the text itself."""
+        made = cls._around(name, conda_specification, pip_requirements)
+        made.docker.base_image = None
+        is_path = "\n" not in dockerfile and Path(dockerfile).is_file()
+        made.docker.base_dockerfile = Path(dockerfile).read_text() if is_path else dockerfile
+        return made
+
+    @classmethod
+    def from_existing_conda_environment(cls, name: str, conda_environment_name: str) -> Self:
+        """Refused: there is no conda here."""
+        raise UserErrorException(
+            f"conda_environment_name: got {conda_environment_name!r} for {name!r}; there is no "
+            "conda here. Write its packages to a file (conda env export) and give that to "
+            "from_conda_specification"
+        )
+
+    @classmethod
+    def load_from_directory(cls, path: str) -> Self:
+        """What ``save_to_directory`` wrote."""
+        file = Path(path, _FILE)
+        try:
+            content = json.loads(file.read_text())
+            made = cls(str(content["name"]))
+            made._restore(content, Path(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserErrorException(
+                f"path: {path} holds no environment that save_to_directory wrote: {error}"
+            ) from error
+        return made
+
+    def save_to_directory(self, path: str, overwrite: bool = False) -> None:
+        """Write the definition as files into a new folder, or over an old one."""
+        folder = Path(path)
+        if folder.exists():
+            if not overwrite:
+                raise UserErrorException(f"path: {path} exists already; give overwrite=True")
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / _FILE).write_text(json.dumps(self.as_json(), indent=4))
+        self.python.conda_dependencies.save_to_file(str(folder), _CONDA_FILE)
+
+    def build(  # type: ignore[override]  # v1's signature
+        self, workspace: Workspace, image_build_compute: str | None = None
+    ) -> native.ImageBuildDetails:
+        """Prepare it now, anew if it is there already."""
+        del image_build_compute
+        return super().build(workspace, rebuild=True)
+
+    def build_local(self, workspace: Workspace, platform: object = None, **_kwargs: object) -> None:
+        """Prepare it and wait; it is the same builder."""
+        del platform
+        self.build(workspace).wait_for_completion(show_output=True)
+
+    @property
+    def image(self) -> str | None:
+        """The container image, if it is not the default one."""
+        image = self.docker.base_image
+        return None if image == DEFAULT_CPU_IMAGE else image
+
+    @image.setter
+    def image(self, image: str | None) -> None:
+        self.docker.base_image = image or DEFAULT_CPU_IMAGE
+
+    @property
+    def dockerfile(self) -> str | None:
+        """Text of the Dockerfile."""
+        return self.docker.base_dockerfile
+
+    @dockerfile.setter
+    def dockerfile(self, text: str | None) -> None:
+        self.docker.base_dockerfile = text
+
+    def definition(self) -> EnvironmentDefinition:
+        """The definition as it is now. Raises UserErrorException naming what cannot be used."""
+        if self.image is not None and self.dockerfile is not None:
+            raise UserErrorException(
+                "docker: base_image and base_dockerfile are both given; set one of them to None"
+            )
+        return super().definition()
+
+    def as_json(self) -> dict[str, Any]:
+        """The definition with v1's keys."""
+        docker, python = self.docker, self.python
+        conda = python.conda_dependencies
+        return {
+            "name": self.name,
+            "version": self.version,
+            "environmentVariables": dict(self.environment_variables),
+            "python": {
+                "userManagedDependencies": python.user_managed_dependencies,
+                "interpreterPath": python.interpreter_path,
+                "condaDependenciesFile": python.conda_dependencies_file,
+                "baseCondaEnvironment": python.base_conda_environment,
+                "condaDependencies": {
+                    "channels": conda.conda_channels,
+                    "dependencies": [
+                        *_python(conda.python_version),
+                        *conda.conda_packages,
+                        {"pip": conda.pip_packages},
+                    ],
+                },
+            },
+            "docker": {
+                "enabled": docker.enabled,
+                "baseImage": docker.base_image,
+                "baseDockerfile": docker.base_dockerfile,
+                "sharedVolumes": docker.shared_volumes,
+                "shmSize": docker.shm_size,
+                "arguments": list(docker.arguments),
+                "baseImageRegistry": {"address": docker.base_image_registry.address},
+            },
+            "spark": {
+                "repositories": list(self.spark.repositories),
+                "packages": list(self.spark.packages),
+                "precachePackages": self.spark.precache_packages,
+            },
+            "inferencingStackVersion": self.inferencing_stack_version,
+        }
+
+    @classmethod
+    def _of(cls, name: str, definition: EnvironmentDefinition) -> Self:
+        made = super()._of(name, definition)
+        made.python.conda_dependencies = CondaDependencies.of(definition)
+        return made
+
+    @classmethod
+    def _curated(cls, name: str) -> Self:
+        return cls._of(name, from_packages(builtin().curated_packages(name) or ()))
+
+    @classmethod
+    def _around(cls, name: str, conda: str | None, pip: str | None) -> Self:
+        """The packages of one of two files; neither: nothing is installed."""
+        if conda is not None and pip is not None:
+            raise UserErrorException(
+                "conda_specification, pip_requirements: give one of them, not both"
+            )
+        if conda is not None:
+            return cls.from_conda_specification(name, conda)
+        if pip is not None:
+            return cls.from_pip_requirements(name, pip)
+        made = cls(name)
+        made.python.user_managed_dependencies = True
+        return made
+
+    def _restore(self, content: dict[str, Any], folder: Path) -> None:
+        python, docker = content["python"], content["docker"]
+        self.environment_variables = dict(content["environmentVariables"])
+        self.python.conda_dependencies = CondaDependencies(str(folder / _CONDA_FILE))
+        self.python.user_managed_dependencies = bool(python["userManagedDependencies"])
+        self.python.interpreter_path = python["interpreterPath"]
+        self.docker.enabled = bool(docker["enabled"])
+        self.docker.base_image = docker["baseImage"]
+        self.docker.base_dockerfile = docker["baseDockerfile"]
+        self.docker.shm_size = docker["shmSize"]
+        self.docker.arguments = list(docker["arguments"])
+        self.inferencing_stack_version = content["inferencingStackVersion"]
+
+
+def _python(version: str | None) -> list[str]:
+    if not version:
+        return []
+    return [f"python{version}" if version[0] in "=<>!~" else f"python={version}"]

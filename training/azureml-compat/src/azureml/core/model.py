@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from azureml.core.run import Run
     from azureml.core.workspace import Workspace
 
-_RESOURCES = "azureml.resourceConfiguration"
+RESOURCES = "azureml.resourceConfiguration"
 _NOT_SERVED = (
     "Stellwerk does not deploy models yet. Fetch the model with download() and serve it with a "
     "server of your own."
@@ -90,7 +90,7 @@ class Model(native.Model):
         samples = {"sample_input": sample_input_dataset, "sample_output": sample_output_dataset}
         roles = [*(datasets or ()), *((role, each) for role, each in samples.items() if each)]
         resources = (
-            {_RESOURCES: json.dumps(resource_configuration.serialize())}
+            {RESOURCES: json.dumps(resource_configuration.serialize())}
             if (resource_configuration)
             else {}
         )
@@ -184,7 +184,7 @@ class Model(native.Model):
     @property
     def resource_configuration(self) -> ResourceConfiguration | None:
         """What it needs when it is served, as given at registration."""
-        text = self.properties.get(_RESOURCES)
+        text = self.properties.get(RESOURCES)
         if text is None:
             return None
         given = json.loads(text)

@@ -1,15 +1,23 @@
-"""The v1 SDK's Run, from outside and inside; inside it needs none of the SDK's dependencies."""
+"""The v1 SDK's Run, from outside and inside.
 
+Inside a run whose environment lacks the SDK's dependencies, or has an older Python, it is the
+in-run library alone: values, files and tags are reported, and what needs the platform says what to
+add to the environment.
+"""
+
+import sys
 from typing import TYPE_CHECKING
 
-from stellwerk_agent import _OfflineRun
+from azureml.core._offline_run import _OfflineRun
 
 if TYPE_CHECKING:
-    from stellwerk.run import Run
+    from azureml.core._run import Run, _SubmittedRun
+elif sys.version_info < (3, 11):  # noqa: UP036 - a run may have an older Python
+    from azureml.core._run_inside import Run, _SubmittedRun
 else:
     try:
-        from stellwerk.run import Run
+        from azureml.core._run import Run, _SubmittedRun
     except ImportError:
-        from stellwerk_agent import Run
+        from azureml.core._run_inside import Run, _SubmittedRun
 
-__all__ = ["Run", "_OfflineRun"]
+__all__ = ["Run", "_OfflineRun", "_SubmittedRun"]

@@ -14,7 +14,6 @@ from stellwerk.config import DEFAULT_WORKSPACE, Connection, discover, from_file
 
 if TYPE_CHECKING:
     from azureml.core.datastore import Datastore
-    from azureml.core.environment import Environment
     from azureml.core.experiment import Experiment
     from azureml.core.run import Run
 
@@ -259,13 +258,13 @@ class Workspace(native.Workspace):
         return found
 
     @property
-    def environments(self) -> "dict[str, Environment]":
+    def environments(self) -> dict[str, Any]:
         """The latest version of every environment by name."""
-        found: dict[str, Environment] = _core("Environment").list(self)
+        found: dict[str, Any] = _core("Environment").list(self)
         return found
 
     @property
-    def experiments(self) -> "dict[str, Experiment]":
+    def experiments(self) -> dict[str, Any]:
         """All experiments that have runs, by name."""
         return {name: self.experiment(name) for name in super().experiments}
 

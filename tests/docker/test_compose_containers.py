@@ -1,0 +1,72 @@
+"""The same platform with runs in containers of their own (``deploy/docker/containers.yml``)."""
+
+from collections.abc import Iterator
+
+import pytest
+from composed import Composed, body, demo, lines, until_running
+from stack import log_text, submit, wait_terminal
+
+from stellwerk_kit.testing.waiting import wait_until
+
+WALLS = """
+import os, socket
+print(os.getuid() != 0, sorted(os.listdir("/sys/class/net")), os.path.exists("/var/run/docker.sock"))
+print(os.path.exists("/credentials/s3.json"), len([p for p in os.listdir("/proc") if p.isdigit()]) < 6)
+"""
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Composed]:
+    composed = Composed(containers=True)
+    try:
+        composed.up()
+        yield composed
+    finally:
+        composed.down()
+    assert composed.left() == []
+    assert composed.runs() == []
+
+
+def test_a_run_is_walled_in(platform: Composed) -> None:
+    with platform.http() as http:
+        run = submit(http, body(WALLS))
+        assert wait_terminal(http, run)["status"] == "Completed", platform.logs()
+        assert log_text(http, run) == b"True ['lo'] False\nFalse True\n"
+
+
+def test_main_job_in_containers(platform: Composed) -> None:
+    demo(platform)
+
+
+def test_a_run_outlives_its_executor(platform: Composed) -> None:
+    """kill -9 of both executors: the run goes on, its first attempt counts, no line is lost."""
+    with platform.http() as http:
+        run = submit(http, body(lines(120)))
+        until_running(platform, run)
+        for executor in ("executor-1", "executor-2"):
+            platform.kill(executor)
+        view = wait_terminal(http, run, 120)
+        assert view["status"] == "Completed", view
+        assert log_text(http, run).decode().splitlines() == [f"line {n}" for n in range(120)]
+        files = {each["path"] for each in http.get(f"/api/v1/runs/{run}/files").json()["files"]}
+        assert not [path for path in files if "attempt_" in path], files
+    platform.wait_healthy()
+
+
+async def test_a_canceled_run_leaves_no_container(platform: Composed) -> None:
+    with platform.http() as http:
+        run = submit(http, body(lines(600)))
+        until_running(platform, run)
+        assert http.post(f"/api/v1/runs/{run}/cancel").status_code == 202
+        assert wait_terminal(http, run)["status"] == "Canceled"
+    await wait_until(lambda: platform.runs() == [], 30)
+
+
+def test_a_killed_container_costs_an_attempt_not_the_run(platform: Composed) -> None:
+    with platform.http() as http:
+        run = submit(http, body(lines(60)))
+        until_running(platform, run)
+        (container,) = platform.runs()
+        container.kill()
+        assert wait_terminal(http, run, 120)["status"] == "Completed"
+        assert log_text(http, run).decode().splitlines() == [f"line {n}" for n in range(60)]
