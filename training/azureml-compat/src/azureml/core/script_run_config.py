@@ -1,6 +1,7 @@
 """The v1 SDK's ScriptRunConfig: Stellwerk's, seen through a RunConfiguration."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from azureml.core.runconfig import (
 from azureml.exceptions import RunConfigurationException, UserErrorException
 from stellwerk import script_run_config as native
 from stellwerk.client import Client
+from stellwerk.config import on_this_machine
 from stellwerk.datapath import DataPath, DataReference
 from stellwerk.dataset_consumption import DatasetConsumptionConfig
 from stellwerk.environment_spec import EnvironmentDefinition
@@ -132,6 +134,8 @@ class ScriptRunConfig(native.ScriptRunConfig):
         self.distributed = config.distributed()
         self.data_references = dict(config.data_references)
         spec = super().spec(client, snapshot, tags)
+        if spec.target == "local" and on_this_machine(client.connection):
+            spec = spec.model_copy(update={"environment": _own_python(spec.environment)})
         if idle := config.docker.idle():
             _LOG.warning("docker: %s: recorded, without effect on a run", ", ".join(idle))
         if config.docker.use_docker or config.docker.idle():
@@ -177,6 +181,17 @@ def _configure(
     if docker_runtime_config is not None:
         _check_type("docker_runtime_config", docker_runtime_config, DockerConfiguration)
         config.docker = docker_runtime_config
+
+
+def _own_python(
+    environment: EnvironmentReference | EnvironmentDefinition,
+) -> EnvironmentReference | EnvironmentDefinition:
+    """On one's own machine ``python`` is the one the notebook runs in, with all its packages."""
+    if isinstance(environment, EnvironmentReference) or not environment.user_managed:
+        return environment
+    if environment.interpreter not in {None, "python"}:
+        return environment
+    return environment.model_copy(update={"interpreter": sys.executable})
 
 
 def _variable(value: object) -> str | None:
