@@ -348,9 +348,11 @@ import os, sys
 folder, text, places = sys.argv[1:4]
 assert folder == os.environ["AZURE_ML_OUTPUT_table"] == os.environ["table"], folder
 assert text == f"{folder}/x $HOME $AZUREML_DATAREFERENCE_none", text
-assert os.environ["AZUREML_DATASET_FILE_OUTPUTS"].split(";") == ["table", "here"]
+assert os.environ["AZUREML_DATASET_FILE_OUTPUTS"].split(";") == ["table", "here", "PATH"]
+assert os.environ["AZURE_ML_OUTPUT_PATH"].endswith("/PATH") and "/bin" in os.environ["PATH"]
 from stellwerk_agent import Run
-assert Run.get_context().output_datasets == {"table": folder, "here": places}
+told = Run.get_context().output_datasets
+assert (told["table"], told["here"]) == (folder, places)
 os.makedirs(folder + "/sub")
 open(folder + "/sub/a.csv", "w").write("a,b\\n1,2\\n")
 os.symlink("/etc/hostname", folder + "/link")
@@ -371,7 +373,11 @@ async def test_outputs_of_a_successful_attempt_are_stored(
     text = "${AZUREML_DATAREFERENCE_table}/x $HOME $AZUREML_DATAREFERENCE_none"
     spec = {
         "arguments": [{"output": "table"}, text, {"output": "here"}, status],
-        "outputs": {"table": {}, "here": {"path_on_compute": "./made", "mode": "upload"}},
+        "outputs": {
+            "table": {},
+            "here": {"path_on_compute": "./made", "mode": "upload"},
+            "PATH": {},
+        },
     }
     await publish(bus, assigned("run1", PRODUCER, spec=spec), 1)
     (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)

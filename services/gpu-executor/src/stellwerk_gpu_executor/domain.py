@@ -149,7 +149,8 @@ def environment(
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
-    Later entries win: platform, environment definition, the run's own variables.
+    Later entries win: data, platform, environment definition, the run's own variables. An input
+    called ``path`` must not take the place of PATH.
     """
     bin_dir = str(Path(python).parent)
     system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -168,13 +169,12 @@ def environment(
         **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
         **_azureml(assigned, access),
         **_platform(access),
-        **_inputs(assigned, places.inputs),
-        **_outputs(places.outputs),
     }
     own = dict(assigned.spec.environment_variables)
     if "PYTHONPATH" in own:
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
-    return {**platform, **assigned.image.environment_variables, **own}
+    data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
+    return {**data, **platform, **assigned.image.environment_variables, **own}
 
 
 def _platform(access: Access) -> dict[str, str]:

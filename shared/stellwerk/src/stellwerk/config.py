@@ -68,12 +68,6 @@ def from_file(path: Path) -> Connection:
     )
 
 
-def on_this_machine(connection: Connection) -> bool:
-    """Whether it leads to the embedded stack of this user on this machine."""
-    content = _read(home() / "client.json") or {}
-    return content.get("url", "").rstrip("/") == connection.url
-
-
 def write(path: Path, connection: Connection) -> Path:
     """Write address and workspace, never the token, to ``<path>/.stellwerk/config.json``."""
     target = path / ".stellwerk" / "config.json"

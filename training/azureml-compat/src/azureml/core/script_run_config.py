@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from azureml.core._section import unknown
 from azureml.core._table_readers import with_readers
@@ -17,7 +18,6 @@ from azureml.core.runconfig import (
 from azureml.exceptions import RunConfigurationException, UserErrorException
 from stellwerk import script_run_config as native
 from stellwerk.client import Client
-from stellwerk.config import on_this_machine
 from stellwerk.datapath import DataPath, DataReference
 from stellwerk.dataset_consumption import DatasetConsumptionConfig
 from stellwerk.environment_spec import EnvironmentDefinition
@@ -26,6 +26,7 @@ from stellwerk.runspec import EnvironmentReference, RunSpec
 
 _LOG = logging.getLogger("azureml.core")
 RESUME_NAME = "MODEL_LOCATION"
+LOCAL = "local"
 
 
 class ScriptRunConfig(native.ScriptRunConfig):
@@ -134,8 +135,14 @@ class ScriptRunConfig(native.ScriptRunConfig):
         self.distributed = config.distributed()
         self.data_references = dict(config.data_references)
         spec = super().spec(client, snapshot, tags)
-        if spec.target == "local" and on_this_machine(client.connection):
-            spec = spec.model_copy(update={"environment": _own_python(spec.environment)})
+        python = config.environment.python
+        plain = python.user_managed_dependencies and python.interpreter_path == "python"
+        if plain and spec.target == LOCAL and _is_here(client):
+            # On the local target v1's "python" is the one that submits, with its packages.
+            here = config.environment.definition().model_copy(
+                update={"interpreter": sys.executable}
+            )
+            spec = spec.model_copy(update={"environment": here})
         if idle := config.docker.idle():
             _LOG.warning("docker: %s: recorded, without effect on a run", ", ".join(idle))
         if config.docker.use_docker or config.docker.idle():
@@ -183,17 +190,6 @@ def _configure(
         config.docker = docker_runtime_config
 
 
-def _own_python(
-    environment: EnvironmentReference | EnvironmentDefinition,
-) -> EnvironmentReference | EnvironmentDefinition:
-    """On one's own machine ``python`` is the one the notebook runs in, with all its packages."""
-    if isinstance(environment, EnvironmentReference) or not environment.user_managed:
-        return environment
-    if environment.interpreter not in {None, "python"}:
-        return environment
-    return environment.model_copy(update={"interpreter": sys.executable})
-
-
 def _variable(value: object) -> str | None:
     """The variable that holds the path of some data in a run; None: it is no data."""
     match value:
@@ -209,6 +205,11 @@ def _variable(value: object) -> str | None:
 def _word(value: object) -> str:
     variable = _variable(value)
     return str(value) if variable is None else f'"${variable}"'
+
+
+def _is_here(client: Client) -> bool:
+    """Whether the platform runs on this machine."""
+    return urlsplit(client.address("/")).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 def _check_type(field: str, value: object, wanted: type) -> None:
