@@ -12,7 +12,7 @@ from azureml.core import Dataset, Datastore, Environment, Experiment, ScriptRunC
 from azureml.core.run import Run
 from azureml.data import OutputFileDatasetConfig
 from azureml.data.data_reference import DataReference
-from azureml.data.datapath import DataPath
+from azureml.data.datapath import DataPath, DataPathComputeBinding
 from azureml.data.dataset_consumption_config import DatasetConsumptionConfig
 from azureml.data.dataset_type_definitions import PromoteHeadersBehavior
 from azureml.data.file_dataset import FileDataset
@@ -417,3 +417,30 @@ def test_inputs_inside_a_run(ws: Workspace, here: Environment) -> None:
     assert Path("log.txt").read_text().splitlines() == [
         "TabularDataset [1]", "['/a.csv'] True", "v", "1", "2", f"True {table.version}", "KeyError 'nope'",
     ]  # fmt: skip
+
+
+def test_outputs_of_a_run_for_the_next(ws: Workspace, here: Environment) -> None:
+    """What the notebook on resumed training does."""
+    save = "import os; os.makedirs('outputs/deep'); open('outputs/deep/w', 'w').write('weights')"
+    run = run_script(ws, here, save)
+    run.wait_for_completion()
+    place = run._get_outputs_datapath()
+    reference = place.create_data_reference(
+        datapath_compute_binding=DataPathComputeBinding(mode="mount")
+    )
+    show = "import os, sys; print(open(os.path.join(sys.argv[2], 'deep/w')).read())"
+    Path("source/train.py").write_text(show)
+    config = ScriptRunConfig(
+        "source", "train.py", ["--resume-from", str(reference)], environment=here
+    )
+    config.run_config.data_references = {reference.data_reference_name: reference.to_config()}
+    resumed = Experiment(ws, "data").submit(config)
+    resumed.wait_for_completion()
+    resumed.download_file("user_logs/std_log.txt", "log.txt")
+    assert Path("log.txt").read_text() == "weights\n"
+    store = Datastore.get(ws, "workspaceartifactstore")
+    files = Dataset.File.from_files((store, f"ExperimentRun/dcid.{run.id}/outputs/deep/w"))
+    assert files.to_path() == ["/w"]
+    for path in ("nope", f"ExperimentRun/dcid.{run.id}/nope", "ExperimentRun/dcid.none/outputs"):
+        with pytest.raises(UserErrorException):
+            Dataset.File.from_files((store, path)).to_path()

@@ -25,11 +25,11 @@ RunId: (?P<run>[\w-]+)
 Web View: (?P<url>http://\S+)
 
 Streaming azureml-logs/20_image_build_log\.txt
-==============================================
+={45}
 
 (?P<build>(?:.*\n)+?)
 Streaming user_logs/std_log\.txt
-===============================
+={31}
 
 (?P<log>(?:.*\n)+?)
 Execution Summary

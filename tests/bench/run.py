@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
+from logging_figures import metrics
 from many import queue, throughput
 from measure import Report, SkippedError, timed
 from output import logs
@@ -25,6 +26,7 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "rest": rest,
     "hello": hello,
     "metric_cost": metric_cost,
+    "metrics": metrics,
     "environment_reuse": environment_reuse,
     "command_line": command_line,
     "run_list": run_list,

@@ -21,8 +21,8 @@ from stellwerk import (
 )
 
 INSIDE = """
-import json
-from azureml.core import Dataset, Experiment, Model, Run
+import json, sys
+from azureml.core import Dataset, Environment, Experiment, Model, Run, ScriptRunConfig
 from azureml.core.run import _OfflineRun, _SubmittedRun
 
 run = Run.get_context()
@@ -45,13 +45,29 @@ try:
     other = "a child"
 except Exception as error:
     other = str(error)
+run.log_accuracy_table("table", {"schema_type": "accuracy_table", "data": {}})
+Dataset.File.upload_directory("outputs", (ws.get_default_datastore(), "made-inside")).register(
+    ws, "made-inside"
+)
+here = Environment("here")
+here.python.user_managed_dependencies, here.python.interpreter_path = True, sys.executable
+leaf = run.submit_child(ScriptRunConfig(".", "leaf.py", environment=here))
+leaf.wait_for_completion()
+left = run.child_run("left open")
+left.log("half", 1)
 found = {
     "experiment": run.experiment.name, "workspace": ws.name, "model": [model.name, model.version],
-    "secret": run.get_secret("in-run"), "text": open(path).read(), "files": len(ws.datasets),
+    "secret": run.get_secret("in-run"), "text": open(path).read(), "data": sorted(Dataset.get_by_name(ws, "made-inside").to_path()), "leaf": leaf.get_metrics(),
     "parent": parent and parent.id, "children": [each.id for each in run.get_children()],
     "other": other,
 }
 json.dump(found, open("outputs/found.json", "w"))
+"""
+
+LEAF = """
+from azureml.core import Run
+run = Run.get_context()
+run.log("parent", run.parent is not None)
 """
 
 
@@ -168,6 +184,7 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
 ) -> None:
     workspace.get_default_keyvault().set_secret("in-run", "open sesame")
     (script_folder / "train.py").write_text(INSIDE)
+    (script_folder / "leaf.py").write_text(LEAF)
     config = ScriptRunConfig(str(script_folder), "train.py", environment=on_this_python())
     outer = Experiment(workspace, "inside").start_logging(snapshot_directory=None, outputs=False)
     run = outer.submit_child(config)
@@ -177,13 +194,16 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
     run.download_file("outputs/found.json", "found.json")
     found: dict[str, Any] = json.loads(Path("found.json").read_text())
     children = [child.id for child in run.get_children()]
-    assert len(children) == 4
+    assert len(children) == 6
     assert found == {
-        "experiment": "inside", "workspace": "default", "model": ["inside", 1], "files": found["files"],
+        "experiment": "inside", "workspace": "default", "model": ["inside", 1],
+        "data": ["/model.txt"], "leaf": {"parent": outer.id != run.id},
         "secret": "open sesame", "text": "weights", "parent": outer.id, "children": children,
         "other": "a child",
     }  # fmt: skip
     metrics = run.get_metrics(recursive=True)
+    table = metrics[run.id].pop("table")
+    assert table.rpartition("/")[2] in run.get_file_names()
     assert metrics[run.id] == {"loss": 0.5}
     assert sorted(m["alpha"] for m in metrics.values() if "alpha" in m) == [0.1, 0.2]
     assert run.get_tags()["stage"] == "1"
@@ -192,7 +212,39 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
         text = path.read_text(errors="replace")
         assert "swr1." not in text, path
         assert token not in text, path
+    left = next(child for child in run.get_children() if child.name == "left open")
+    assert left.wait_for_completion()["status"] == "Completed"
+    assert left.get_metrics() == {"half": 1}
     outer.complete()
+
+
+def test_a_submitted_run_is_failed_from_outside(workspace: Workspace, script_folder: Path) -> None:
+    (script_folder / "wait.py").write_text(
+        "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+    )
+    config = ScriptRunConfig(str(script_folder), "wait.py", environment=on_this_python())
+    run = Experiment(workspace, "failed").submit(config)
+    run.fail("bad data", error_code="mine")
+    details = run.wait_for_completion(raise_on_error=False)
+    assert details["status"] == "Failed"
+    assert details["error"]["error"] == {"code": "mine", "message": "bad data"}
+
+
+def test_nothing_logged_is_lost_doubled_or_out_of_order_whatever_is_killed(
+    stack: Stack, workspace: Workspace, here: Path
+) -> None:
+    run = Experiment(workspace, "killed").start_logging(snapshot_directory=None, outputs=False)
+    victims = iter(("gateway", "history", "scheduler"))
+    for number in range(6000):
+        run.log("n", number)
+        if number % 2000 == 1000:
+            stack.kill(next(victims))
+            run.flush()
+    run.complete()
+    assert run.status == "Completed"
+    assert run.get_metrics()["n"] == list(range(6000))
+    ends = [event.type for event in run.events() if event.type == "RunCompleted"]
+    assert ends == ["RunCompleted"]
 
 
 def test_records_by_rest_are_checked_and_idempotent(stack: Stack) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from stack import TERMINAL, Stack, log_text, request, run_body, submit, wait_terminal
 
+from stellwerk import ids
+
 EXAMPLES = Path(__file__).parents[2] / "training/examples/three-ways"
 pytestmark = pytest.mark.slow
 
@@ -86,6 +88,33 @@ def test_idempotency_key_makes_one_run(stack: Stack) -> None:
             headers={"Idempotency-Key": "same-key"},
         )
         assert (other.status_code, other.json()["code"]) == (409, "idempotency.conflict")
+
+
+def test_a_cancel_that_comes_before_its_submission_ends_the_run(stack: Stack) -> None:
+    run_id = ids.run_id("default", "canceled-early")
+
+    async def cancel() -> None:
+        async with stack.bus() as bus:
+            await bus.jetstream().publish(
+                f"sw.evt.submission.{run_id}.cancel-requested",
+                json.dumps({"run_id": run_id, "reason": "too early"}).encode(),
+                headers={
+                    "ce-id": f"submission/{run_id}/cancel-requested",
+                    "ce-type": "stellwerk.submission.cancel-requested.v1",
+                    "ce-source": "/test",
+                    "ce-specversion": "1.0",
+                    "ce-time": "2026-11-25T10:00:00Z",
+                },
+            )
+
+    asyncio.run(cancel())
+    with stack.http() as http:
+        assert http.get(f"/api/v1/runs/{run_id}").status_code == 404
+        assert submit(http, run_body("print('never')\n"), "canceled-early") == run_id
+        view = wait_terminal(http, run_id)
+        assert (view["status"], view["attempt"]) == ("Canceled", 0)
+        assert log_text(http, run_id).find(b"never") == -1
+        assert [item["status"] for item in sse(stack, run_id, None)] == ["NotStarted", "Canceled"]
 
 
 def test_bad_events_on_the_bus_stop_nobody(stack: Stack) -> None:

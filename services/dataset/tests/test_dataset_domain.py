@@ -170,3 +170,15 @@ def test_tags_are_bounded() -> None:
         with pytest.raises(UserError) as caught:
             check_tags(tags)
         assert caught.value.code == "tags.limit"
+
+
+def test_uploaded_files_keep_their_places_below_a_base() -> None:
+    entries = tuple(
+        ManifestEntry(path=path, size=1, sha256="0" * 64) for path in ("out/a/x", "out/a/y")
+    )
+    dataset, manifest = from_files(DatasetFiles(entries=entries))
+    assert [entry.path for entry in manifest.entries] == ["x", "y"]
+    dataset, manifest = from_files(DatasetFiles(entries=entries[:1], base="out"))
+    assert ([entry.path for entry in manifest.entries], dataset.single_file) == (["a/x"], False)
+    with pytest.raises(UserError, match="'out/a/x' is not below 'other'"):
+        from_files(DatasetFiles(entries=entries, base="other"))

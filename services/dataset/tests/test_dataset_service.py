@@ -90,7 +90,11 @@ async def test_versions(service: Any, client: Client) -> None:
         {"k": "v"},
     )
     same = await client.register(one.dataset_id, "iris data")
-    assert (same.version, same.created) == (1, False)
+    assert (same.version, same.created, same.tags, same.description) == (1, False, {"k": "v"}, "d")
+    said = {"tags": {"k": "w", "new": None}, "description": "e"}
+    again = await client.register(one.dataset_id, "iris data", **said)
+    assert (again.version, again.tags) == (1, {"k": "w", "new": None})
+    assert again.description == "e"
     with pytest.raises(ConflictError) as caught:
         await client.register(two.dataset_id, "iris data")
     assert caught.value.code == "dataset.exists"

@@ -39,7 +39,7 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
      {"run_id": "abc", "name": "loss", "after": 7, "limit": 9}, {"points": [], "next": None}),
     ("POST", "/datasets", {"source": {"kind": "urls", "urls": ["https://example.org/a"]}}, 201,
      "dataset/dataset-create",
-     {"source": {"kind": "urls", "urls": ["https://example.org/a"]}}, DATASET),
+     {"source": {"kind": "urls", "urls": ["https://example.org/a"]}, "tabular": None}, DATASET),
     ("POST", "/datasets/d1/register", {"name": "mnist"}, 201, "dataset/dataset-register",
      {"dataset_id": "d1", "request": {"name": "mnist", "description": None, "tags": {},
       "create_new_version": False}}, DATASET),
@@ -84,7 +84,7 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
     ("POST", "/models", {"name": "m", "manifest": {"entries": []}}, 201,
      "model-registry/model-register", {"name": "m", "run_id": None, "path": None,
       "manifest": {"entries": []}, "description": None, "tags": {}, "properties": {}, "framework": None,
-      "framework_version": None, "datasets": {}}, MODEL),
+      "framework_version": None, "datasets": {}, "key": None}, MODEL),
     ("GET", "/models/m?version=2", None, 200, "model-registry/model-get",
      {"name": "m", "version": 2}, MODEL),
     ("PATCH", "/models/m/versions/2", {"tags": {"a": None}}, 200, "model-registry/model-patch",
@@ -168,7 +168,7 @@ async def test_openapi_describes_every_route(gateway: Gateway, subtests: pytest.
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == len({name for name, _ in operations}) == 52
+    assert len(operations) == len({name for name, _ in operations}) == 53
     for name, operation in operations:
         with subtests.test(operation=name):
             assert operation["summary"]
@@ -205,6 +205,7 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     |POST /datasets|POST /datasets/{}/register|GET /datasets|GET /datasets/{}
     |GET /datasets/by-name/{}|GET /datasets/{}/files|GET /datasets/{}/files/{}
     |DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
+        |GET /datastores/{}/files/{}
     |POST /environments|GET /environments|GET /environments/{}|POST /environments/{}/builds
     |GET /builds/{}|GET /builds/{}/log|POST /compute|GET /compute|GET /compute/{}
     |PATCH /compute/{}|DELETE /compute/{}|POST /models|GET /models|GET /models/{}

@@ -25,6 +25,7 @@ from stellwerk.events import (
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.runspec import RunSpec
 from stellwerk_gpu_executor.app import build
+from stellwerk_gpu_executor.prepare import reason_of
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
@@ -287,7 +288,9 @@ async def test_what_cannot_start_is_said(
     for run_id, name in (("run8", "main.py/x"), ("run9", "../x"), ("run10", "a\0b")):
         source = {"inline": {"main.py": "", name: ""}}
         await publish(bus, assigned(run_id, "", spec={"source": source}), 1)
-    await wait_until(lambda: len(watch.of(AttemptExited)) == 6, 20)
+    await publish(bus, assigned("run11", "", spec={"arguments": ["a\0b"]}), 1)
+    await publish(bus, assigned("run12", "", spec={"environment_variables": {"A": "b\0"}}), 1)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 8, 20)
     ends = {event.run_id: event.exit for event in watch.of(AttemptExited)}
     assert ends["run5"].reason == "environment-missing"
     assert ends["run6"].reason == "input-failed"
@@ -296,6 +299,23 @@ async def test_what_cannot_start_is_said(
         assert ends[run_id].reason == "launch-failed"
         assert str(ends[run_id].message).startswith("source: ")
         assert str(tmp_path) not in str(ends[run_id].message)
+    for run_id, what in (
+        ("run11", "argument 2 holds the character U+0000"),
+        ("run12", "variable 'A' holds the character U+0000"),
+    ):
+        assert ends[run_id].reason == "launch-failed"
+        assert what in str(ends[run_id].message)
+        assert sys.executable not in str(ends[run_id].message)
+
+
+def test_a_full_disk_is_the_node_s_fault() -> None:
+    with pytest.raises(OSError) as full, Path("/dev/full").open("w", buffering=1) as device:
+        device.write("x\n")
+    assert reason_of(full.value) == reason_of(full.value, "input-failed") == "disk-full"
+    with pytest.raises(OSError) as absent:
+        Path("/dev/null/x").read_bytes()
+    assert reason_of(absent.value) == "launch-failed"
+    assert reason_of(absent.value, "input-failed") == "input-failed"
 
 
 async def test_an_attempt_that_breaks_the_executor_ends_alone(
@@ -328,9 +348,11 @@ import os, sys
 folder, text, places = sys.argv[1:4]
 assert folder == os.environ["AZURE_ML_OUTPUT_table"] == os.environ["table"], folder
 assert text == f"{folder}/x $HOME $AZUREML_DATAREFERENCE_none", text
-assert os.environ["AZUREML_DATASET_FILE_OUTPUTS"].split(";") == ["table", "here"]
+assert os.environ["AZUREML_DATASET_FILE_OUTPUTS"].split(";") == ["table", "here", "PATH"]
+assert os.environ["AZURE_ML_OUTPUT_PATH"].endswith("/PATH") and "/bin" in os.environ["PATH"]
 from stellwerk_agent import Run
-assert Run.get_context().output_datasets == {"table": folder, "here": places}
+told = Run.get_context().output_datasets
+assert (told["table"], told["here"]) == (folder, places)
 os.makedirs(folder + "/sub")
 open(folder + "/sub/a.csv", "w").write("a,b\\n1,2\\n")
 os.symlink("/etc/hostname", folder + "/link")
@@ -351,7 +373,11 @@ async def test_outputs_of_a_successful_attempt_are_stored(
     text = "${AZUREML_DATAREFERENCE_table}/x $HOME $AZUREML_DATAREFERENCE_none"
     spec = {
         "arguments": [{"output": "table"}, text, {"output": "here"}, status],
-        "outputs": {"table": {}, "here": {"path_on_compute": "./made", "mode": "upload"}},
+        "outputs": {
+            "table": {},
+            "here": {"path_on_compute": "./made", "mode": "upload"},
+            "PATH": {},
+        },
     }
     await publish(bus, assigned("run1", PRODUCER, spec=spec), 1)
     (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)

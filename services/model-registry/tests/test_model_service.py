@@ -388,3 +388,31 @@ async def test_unsuccessful_runs_are_forgotten(service: Any, client: Client) -> 
     await reconcile.sweep(store, Later(), 1)
     assert await store.ended_run("bad") is None
     assert await store.ended_run("good") is not None
+
+
+async def test_a_repeated_registration_is_one_version(service: Any, client: Client) -> None:
+    await client.completed("r1", "outputs/m")
+    asked = {"name": "m", "run_id": "r1", "path": "outputs/m", "key": "k1"}
+    both = await asyncio.gather(*(client.call("model-register", **asked) for _ in range(4)))
+    assert {view.version for view in both} == {1}
+    assert (await client.call("model-register", **asked)) == both[0]
+    given = {"request": {k: v for k, v in asked.items() if k != "key"}, "key": "k1"}
+    entry = (await client.entry("outputs/m")).model_dump()
+    more = {"files": {"entries": [entry]}, "lineage": {}}
+    assert (await client.call("model-register-given", **given, **more)) == both[0]
+    with pytest.raises(ConflictError) as caught:
+        await client.call("model-register", **{**asked, "tags": {"other": "1"}})
+    assert caught.value.code == "idempotency.conflict"
+    assert (await client.call("model-register", **{**asked, "key": "k2"})).version == 2
+    assert (await client.registered("r1")).version == 3
+
+
+async def test_keys_are_forgotten_after_a_week(service: Any, client: Client) -> None:
+    await client.completed("r1", "outputs/m")
+    asked = {"name": "m", "run_id": "r1", "path": "outputs/m", "key": "k1"}
+    assert (await client.call("model-register", **asked)).version == 1
+    store = ModelStore(service._databases[0][0])
+    await store.forget_registrations(SystemClock().now() - timedelta(days=1))
+    assert (await client.call("model-register", **asked)).version == 1
+    await store.forget_registrations(SystemClock().now() + timedelta(seconds=1))
+    assert (await client.call("model-register", **asked)).version == 2

@@ -84,6 +84,8 @@ def test_unsatisfiable_names_the_maximum() -> None:
         (PoolState("p", 4, nodes=1, growing_to=3, executors=1), 1, "scaling", "from 1 to 3 nodes"),
         (PoolState("p", 2, nodes=2, executors=1, running=("r",)), 0, "pool-full", "maximum of 2"),
         (PoolState("p", 4, nodes=2, executors=1), 0, "executors-full", "has 2 of 4 nodes"),
+        (PoolState("p", 4, nodes=2, executors=1, room=1), 0, "scaling", "is about to grow"),
+        (PoolState("p", 4, nodes=4, executors=1, room=1), 0, "pool-full", "maximum of 4"),
     ],
 )
 def test_every_wait_has_its_reason(state: PoolState, before: int, reason: str, text: str) -> None:

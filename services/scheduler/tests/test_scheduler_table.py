@@ -332,6 +332,33 @@ def test_every_state_but_the_queue_ends_by_time_alone() -> None:
         ledger.check()
 
 
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [(exited(), S.COMPLETED), (exited(code=3), S.FAILED), (CANCEL, S.CANCELED)],
+    ids=["completed", "failed", "canceled"],
+)
+def test_what_a_script_drove_ends_with_it(end: Event, state: RunStatus) -> None:
+    ledger = Ledger(None)
+    for step in RUNNING:
+        step(ledger)
+    child = submitted("r2", **CLIENT_DRIVES).model_copy(update={"parent_run_id": "r1"})
+    ledger.hear(child, submitted("r3", **CLIENT_DRIVES))
+    ledger.hear(end, exited(reason="canceled", code=None) if end is CANCEL else end, archived())
+    assert ledger.run().state == state
+    assert ledger.run("r2").state == S.FINALIZING
+    ledger.hear(archived("r2"))
+    assert [ledger.run(run).state for run in ("r2", "r3")] == [state, S.RUNNING]
+    ledger.check()
+
+
+def test_what_a_notebook_drives_is_its_own_business() -> None:
+    ledger = Ledger(None)
+    child = submitted("r2", **CLIENT_DRIVES).model_copy(update={"parent_run_id": "r1"})
+    for step in (*BEGUN, say(child), ENDED, say(archived())):
+        step(ledger)
+    assert [ledger.run(run).state for run in ("r1", "r2")] == [S.COMPLETED, S.RUNNING]
+
+
 def test_time_to_start_grows_with_the_inputs() -> None:
     deadlines = []
     for size in (0, 5_000_000_000):

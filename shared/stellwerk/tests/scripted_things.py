@@ -247,8 +247,13 @@ def _delete_compute(p: "Platform") -> Any:
 
 
 def _make_model(p: "Platform") -> Any:
+    answered: dict[str, api.ModelView] = {}
+
     async def make(request: Request) -> Response:
         asked = api.ModelRequest.model_validate_json(await request.body())
+        key = request.headers["idempotency-key"]
+        if key in answered:
+            return answer(answered[key])
         if asked.run_id is not None:
             parent = (asked.path or "").rpartition("/")[0]
             files = {
@@ -269,6 +274,7 @@ def _make_model(p: "Platform") -> Any:
             lineage=api.ModelLineage(run_id=asked.run_id),
         )  # fmt: skip
         p.models.append((view, files))
+        answered[key] = view
         return answer(view)
 
     return make

@@ -176,8 +176,9 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
     code, out, err = cli(
         "run", "submit", "-d", "--source", script.parent, "--experiment", "e", "--compute", "gpu",
         "--package", "keras>=3", "--input", "d=mnist:1:download", "--env", "A=b=c", "--tag", "k=v",
-        "--tag", "flag", "--priority", 70, "--max-retries", 2, "--name", "first", "train.py",
-        "--data", "{d}", "{other}",
+        "--tag", "flag", "--priority", 70, "--max-retries", 2, "--name", "first",
+        "--output-data", "made=cleaned data", "--output-data", "loose", "train.py",
+        "--data", "{d}", "{other}", "{made}",
     )  # fmt: skip
     assert code == 0
     (run_id,) = platform.runs
@@ -186,7 +187,9 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
     spec = platform.runs[run_id].view.spec
     assert spec is not None
     content = spec.model_dump(mode="json")
-    assert content["arguments"] == ["--data", {"input": "d"}, "{other}"]
+    assert content["arguments"] == ["--data", {"input": "d"}, "{other}", {"output": "made"}]
+    assert content["outputs"]["made"]["register_as"]["name"] == "cleaned data"
+    assert content["outputs"]["loose"]["register_as"] is None
     assert content["inputs"]["d"] == {
         "dataset": "mnist", "version": 1, "mode": "download", "path": None,
     }  # fmt: skip
@@ -211,6 +214,7 @@ def test_submit_refuses(cli: Cli, script: Path) -> None:
     assert cli("run", "submit", "--input", "d=absent", script)[0] == 6
     assert cli("run", "submit", "--package", "a", "--conda", "b", script)[0] == 2
     assert cli("run", "submit", "--env", "A", script)[0] == 1
+    assert cli("run", "submit", "--output-data", "a-b", script)[0] == 1
 
 
 def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
@@ -241,6 +245,16 @@ def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
 # --- the other commands -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("run", "list", "--experiment"), ("run", "show"), ("model", "show"), ("compute", "show")],
+)
+def test_a_name_that_is_no_text_is_refused_in_words(cli: Cli, command: tuple[str, ...]) -> None:
+    code, _, err = cli(*command, os.fsdecode(b"caf\xe9"))
+    assert code == 1
+    assert "no text" in err
+
+
 def test_runs_by_prefix(platform: Platform, cli: Cli) -> None:
     first = platform.add_run(run_id="abc" + "0" * 29)
     second = platform.add_run(run_id="abd" + "0" * 29)
@@ -248,6 +262,12 @@ def test_runs_by_prefix(platform: Platform, cli: Cli) -> None:
     assert [run["run_id"] for run in cli.json("run", "list")] == [second, first]
     assert cli("run", "list", "--limit", 1)[1].splitlines()[1].startswith("abd0000")
     assert cli.json("run", "show", "ABC")["run_id"] == first
+    platform.event(first, "Running", phases={"preparing": 1.5, "running": 0.25})
+    shown = cli("run", "show", "ABC")[1]
+    assert [line.split() for line in shown.splitlines() if line.startswith("phases")] == [
+        ["phases.preparing", "1.5"], ["phases.running", "0.25"],
+    ]  # fmt: skip
+    assert not {"{", "["} & set(shown)
     code, _, err = cli("run", "show", "ab")
     assert code == 5
     assert "abd000000000, abc000000000" in err

@@ -75,12 +75,15 @@ def test_retry_after_is_honoured(platform: Platform, workspace: Workspace) -> No
     assert len(platform.calls("GET", "/info")) == 1  # asking sooner would be no use
 
 
-def test_a_model_is_not_registered_twice(platform: Platform, workspace: Workspace) -> None:
+def test_a_model_whose_answer_was_lost_is_asked_for_again_and_registered_once(
+    platform: Platform, workspace: Workspace
+) -> None:
     run = platform.add_run()
     platform.runs[run].files = {"outputs/m": platform.blob(b"m")}
     platform.faults.append(Fault("/models", after_bytes=1))
-    with pytest.raises(ServiceUnavailableError):
-        Run.get(workspace, run).register_model("m", "outputs/m")
+    assert Run.get(workspace, run).register_model("m", "outputs/m").version == 1
+    first, second = (call["idempotency-key"] for call in platform.calls("POST", "/models"))
+    assert first == second
     assert [view.version for view, _ in platform.models] == [1]
 
 

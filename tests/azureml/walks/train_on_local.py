@@ -27,6 +27,10 @@ details = run.get_details()
 assert details["runId"] == run.id and details["status"] == "Completed"
 assert details["runDefinition"]["script"] == "train.py"
 assert details["target"] == "local"
+environment = details["runDefinition"]["environment"]
+assert environment["name"] == "conda-env" and environment["version"].startswith("Autosave_"), environment
+assert environment["environmentVariables"]["MESSAGE"] == "from the environment"
+assert "six" in environment["python"]["condaDependencies"]["dependencies"][-1]["pip"]
 run.get_details_with_logs()
 # %%
 metrics = run.get_metrics()
@@ -39,9 +43,11 @@ print("When alpha is {0:.2f}, mse is lowest".format(best_alpha))
 model = run.register_model(model_name="local_best_model", model_path="./outputs/ridge_{0:.2f}.pkl".format(best_alpha), description="ridge", tags={"area": "diabetes"})
 print(model.name, model.version, model.id, sep="\t")
 # %%
-run.restore_snapshot("snapshot.zip")
 import zipfile
-print(zipfile.ZipFile("snapshot.zip").namelist()[:3]) if zipfile.is_zipfile("snapshot.zip") else None
+
+local_code_snapshot = run.restore_snapshot(path="snapshots")
+print(local_code_snapshot)
+assert "train.py" in zipfile.ZipFile(local_code_snapshot).namelist()
 # %%
 env_used = run.get_environment()
 assert env_used.name == "conda-env", env_used

@@ -55,3 +55,6 @@ src = ScriptRunConfig(source_directory="scripts", script="train.py", environment
 run = Experiment(ws, "using-environments").submit(src)
 run.wait_for_completion(show_output=True)
 assert run.get_environment().version == "2"
+used = run.get_details()["runDefinition"]["environment"]
+assert (used["name"], used["version"]) == ("walk-env", "2"), used
+assert "idna" in used["python"]["condaDependencies"]["dependencies"][-1]["pip"], used

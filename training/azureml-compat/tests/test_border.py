@@ -1,8 +1,9 @@
 """Native errors are v1 exceptions once azureml.core is imported."""
 
-import importlib
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,35 @@ def test_import_is_cheap() -> None:
         assert loaded == "False"
         seconds[name] = float(cpu)
     assert seconds["with"] - seconds["without"] <= 0.4, seconds
+
+
+PLACES = (
+    "/usr/bin/python3.*[0-9]",
+    "/usr/local/bin/python3.*[0-9]",
+    "~/.pyenv/versions/3.*/bin/python3",
+)
+OTHERS = sorted(str(f) for p in PLACES for f in Path("/").glob(str(Path(p).expanduser())[1:]))
+IN_RUN = """
+from azureml.core import Run
+from azureml.core.run import _OfflineRun
+from azureml.exceptions import UserErrorException
+run = Run.get_context()
+assert type(run) is not _OfflineRun, run
+try:
+    run.log("loss", [1])
+except UserErrorException as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize("python", [sys.executable, *OTHERS])
+def test_a_script_logs_in_every_python_and_without_any_package(python: str, tmp_path: Path) -> None:
+    for name in ("stellwerk_agent", "stellwerk", "azureml"):
+        spec = importlib.util.find_spec(name)
+        (tmp_path / name).symlink_to(Path(str(spec and spec.origin)).parent)
+    run = {"STELLWERK_RUN_ID": "r", "STELLWERK_RUN_SOCKET": str(tmp_path / "run.sock")}
+    done = subprocess.run(
+        [python, "-S", "-c", IN_RUN], env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", **run},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "metric 'loss': one value, not a list; use log_list\n", done.stderr

@@ -25,6 +25,7 @@ from stellwerk_dataset.addresses import Target, parse_url
 
 MAX_TAGS = 200
 MAX_TAG_LENGTH = 4096
+MAX_SENTENCES = 5
 DEFAULT_DATASTORE = "workspaceblobstore"
 BUILT_IN_DATASTORES = frozenset({DEFAULT_DATASTORE, "workspacefilestore"})
 """Those that are there before a file is; v1 workspaces have both."""
@@ -135,9 +136,18 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 def from_files(source: DatasetFiles) -> tuple[Dataset, Manifest]:
     """Dataset of uploaded files."""
-    base = common_folder(_folder(entry.path) for entry in source.entries)
+    base = source.base
+    if base is None:
+        base = common_folder(_folder(entry.path) for entry in source.entries)
+    elif outside := [each.path for each in source.entries if not _is_inside(each.path, base)]:
+        raise UserError(
+            f"source.base: {outside[0]!r} is not below {base!r}",
+            code="dataset.path",
+            field="source.base",
+        )
     manifest = make_manifest(_moved(entry, base, "") for entry in source.entries)
-    return _pinned("files", "files", manifest, single_file=len(manifest.entries) == 1)
+    single = len(manifest.entries) == 1 and source.base is None
+    return _pinned("files", "files", manifest, single_file=single)
 
 
 def from_paths(
@@ -220,10 +230,12 @@ def web_manifest(files: Iterable[WebFile]) -> Manifest | None:
 def elsewhere(files: Iterable[WebFile]) -> list[str]:
     """Sentences on files that were not read from their own addresses, one for each place."""
     moved = Counter((_folder(file.url), file.instead) for file in files if file.instead)
-    return [
+    told = [
         f"{folder}/ ({count} file{'s' if count > 1 else ''}) was read from {instead}"
         for (folder, instead), count in moved.items()
     ]
+    rest = len(told) - MAX_SENTENCES
+    return told if rest <= 0 else [*told[:MAX_SENTENCES], f"and so were {rest} more folders"]
 
 
 def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:

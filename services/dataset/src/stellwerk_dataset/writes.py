@@ -44,12 +44,16 @@ def keep_dataset(tx: Tx, dataset: Dataset, web: Sequence[WebFile] = ()) -> Datas
 
 
 def register_version(tx: Tx, dataset: Dataset, request: DatasetRegisterRequest) -> DatasetView:
-    """Give a dataset a name and the next version, unless its latest has the same content."""
+    """Give a dataset a name and the next version, unless its latest has the same content.
+
+    That one then takes the tags and the description that are given.
+    """
     latest = latest_version(tx.conn, request.name)
     if latest is not None:
         current = get_dataset(tx.conn, latest.dataset_id)
         if dataset.same_content(current):
-            kept = view(tx.conn, current.id, latest)
+            _relabel(tx, latest, request)
+            kept = view(tx.conn, current.id, get_version(tx.conn, request.name, latest.version))
             return kept.model_copy(update={"created": False})
         if not request.create_new_version:
             raise ConflictError(
@@ -80,6 +84,17 @@ def register_version(tx: Tx, dataset: Dataset, request: DatasetRegisterRequest) 
         )
     )
     return view(tx.conn, dataset.id, get_version(tx.conn, request.name, version))
+
+
+def _relabel(tx: Tx, version: Any, request: DatasetRegisterRequest) -> None:
+    changed: dict[str, Any] = {}
+    if request.tags:
+        changed["tags"] = {**version.tags, **request.tags}
+    if request.description is not None:
+        changed["description"] = request.description
+    if changed:
+        here = (versions.c.name == request.name) & (versions.c.version == version.version)
+        tx.conn.execute(update(versions).where(here).values(**changed))
 
 
 def put_files(

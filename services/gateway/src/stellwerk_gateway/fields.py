@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stellwerk.errors import UserError
@@ -21,6 +21,10 @@ ComputeId = Annotated[
 ]
 ModelId = Annotated[
     str, Path(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$", description="Name of a model.")
+]
+Key = Annotated[
+    Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")] | None,
+    Header(description="Repeats with the same key and body are one."),
 ]
 SecretId = Annotated[str, Path(description="Name of a secret: 1 to 127 letters, digits and -.")]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31, description="Version, from 1.")]

@@ -20,6 +20,7 @@ from stellwerk_gateway.submission import cancel, find_run
 BEGIN_WAIT_S = 3.0
 SEEN_WAIT_S = 15.0
 END_WAIT_S = 15.0
+STOP_WAIT_S = 5.0
 WAITS = 20
 MAX_REASON = 1000
 
@@ -63,16 +64,15 @@ async def _end_script(
             code="run.not_interactive",
             field="run_id",
         )
-    return await cancel(
-        platform,
-        RunCancelRequested(
-            run_id=run.run_id,
-            requested_by=who,
-            reason=request.message[:MAX_REASON],
-            outcome=request.status,
-            code=request.code,
-        ),
+    fact = RunCancelRequested(
+        run_id=run.run_id,
+        requested_by=who,
+        reason=request.message[:MAX_REASON],
+        outcome=request.status,
+        code=request.code,
     )
+    asked = await cancel(platform, fact)
+    return await _until(platform, asked, STOP_WAIT_S, lambda view: view.status in TERMINAL)
 
 
 async def _report(platform: Platform, run: RunView, request: RunEndRequest, who: str) -> None:

@@ -17,6 +17,12 @@ class Registration(Spec):
     request: DatasetRegisterRequest
 
 
+class KeyedModel(ModelRequest):
+    """Request of ``model-register``; repeats with the same ``key`` are one version."""
+
+    key: str | None = None
+
+
 class GivenModel(Spec):
     """Request of ``model-register-given``: files of a run that goes on, or that were added to it.
 
@@ -24,6 +30,7 @@ class GivenModel(Spec):
     """
 
     request: ModelRequest
+    key: str | None = None
     files: Manifest
     lineage: ModelLineage
 

@@ -176,13 +176,16 @@ class Attempts:
             )
         attempt.timings["prepare"] = time.perf_counter() - started
         env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
+        argv = domain.command_line(assigned, python, places)
+        if why := domain.impassable(argv, env):
+            raise PrepareError("launch-failed", why)
         resources = assigned.spec.resources
         memory = resources.memory_mb
         request = LaunchRequest(
             folder=folder.path,
             run_id=assigned.run_id,
             attempt=assigned.attempt,
-            argv=domain.command_line(assigned, python, places),
+            argv=argv,
             cwd=places.work,
             env=env,
             grace_s=assigned.spec.grace_s,

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -125,6 +125,21 @@ def command_line(assigned: RunAssigned, python: str, places: Places) -> list[str
     ]
 
 
+def impassable(line: Sequence[str], env: Mapping[str, str]) -> str:
+    """Why a program cannot be given this command line or environment; empty where it can.
+
+    The gateway refuses such runs (``text.nul``); what comes by the bus is looked at here only.
+    """
+    named = [(f"argument {index}", text) for index, text in enumerate(line)]
+    named += [(f"environment variable {name!r}", name + text) for name, text in env.items()]
+    for what, text in named:
+        if "\0" in text:
+            return (
+                f"{what} holds the character U+0000, which no program can be passed; leave it out"
+            )
+    return ""
+
+
 def environment(
     assigned: RunAssigned,
     python: str,
@@ -134,7 +149,8 @@ def environment(
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
-    Later entries win: platform, environment definition, the run's own variables.
+    Later entries win: data, platform, environment definition, the run's own variables. An input
+    called ``path`` must not take the place of PATH.
     """
     bin_dir = str(Path(python).parent)
     system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -153,13 +169,12 @@ def environment(
         **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
         **_azureml(assigned, access),
         **_platform(access),
-        **_inputs(assigned, places.inputs),
-        **_outputs(places.outputs),
     }
     own = dict(assigned.spec.environment_variables)
     if "PYTHONPATH" in own:
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
-    return {**platform, **assigned.image.environment_variables, **own}
+    data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
+    return {**data, **platform, **assigned.image.environment_variables, **own}
 
 
 def _platform(access: Access) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Makes an attempt's folders: source, inputs, home; and checks that its environment is there."""
 
 import asyncio
+import errno
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,12 +107,12 @@ class Preparer:
         """Make the working folder and the inputs of an attempt, from scratch.
 
         What a run asks for may be impossible (a file inside a file, a path out of the folder):
-        that ends this run, never the executor.
+        that ends this run, never the executor. A full disk is the node's fault, not the run's.
         """
         try:
             return await self._lay_out(assigned, folder)
         except (OSError, ValueError) as error:
-            raise PrepareError("launch-failed", f"source: {_words(error)}") from error
+            raise PrepareError(reason_of(error), f"source: {_words(error)}") from error
 
     async def _lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         work, home, temporary = folder / "work", folder / "home", folder / "tmp"
@@ -162,8 +163,11 @@ class Preparer:
                 continue
             try:
                 paths[name] = await self._input(resolved, folder / name, work)
-            except (NotFoundError, ProtocolError, OSError) as error:
+            except (NotFoundError, ProtocolError) as error:
                 raise PrepareError("input-failed", f"input {name!r}: {error}") from error
+            except OSError as error:
+                reason = reason_of(error, "input-failed")
+                raise PrepareError(reason, f"input {name!r}: {_words(error)}") from error
         return paths
 
     async def _input(self, resolved: ResolvedInput, folder: Path, work: Path) -> str:
@@ -211,10 +215,17 @@ def _outputs(assigned: RunAssigned, folder: Path, work: Path) -> dict[str, str]:
     return paths
 
 
+def reason_of(error: Exception, otherwise: ExitReason = "launch-failed") -> ExitReason:
+    """Whose fault it is that a file could not be written."""
+    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return "disk-full" if full else otherwise
+
+
 def _words(error: OSError | ValueError) -> str:
     """What went wrong, without the folders of this machine."""
     if isinstance(error, OSError):
-        return f"{Path(str(error.filename)).name!r} cannot be written: {error.strerror}"
+        what = repr(Path(str(error.filename)).name) if error.filename else "a file"
+        return f"{what} cannot be written: {error.strerror}"
     return str(error)
 
 

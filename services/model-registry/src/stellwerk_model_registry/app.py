@@ -1,6 +1,5 @@
 """Composition root of the model registry."""
 
-from stellwerk.api import ModelRequest
 from stellwerk.events import RunCanceled, RunCompleted, RunFailed
 from stellwerk_kit.service import Runtime
 from stellwerk_model_registry import reconcile
@@ -14,6 +13,7 @@ from stellwerk_model_registry.verbs import (
     ModelGet,
     ModelList,
     ModelPatchRequest,
+    ModelRegister,
     Verbs,
 )
 
@@ -33,7 +33,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.every("forget-runs", reconcile.INTERVAL_S, sweep)
 
     verbs = Verbs(store, book, objects, settings.run_wait_s)
-    runtime.rpc("model-register", ModelRequest, verbs.register)
+    runtime.rpc("model-register", ModelRegister, verbs.register)
     runtime.rpc("model-register-given", GivenModel, verbs.register_given)
     runtime.rpc("model-get", ModelGet, verbs.get)
     runtime.rpc("model-list", ModelList, verbs.list_models)

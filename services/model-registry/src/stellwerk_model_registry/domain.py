@@ -6,6 +6,8 @@ Files are only listed and addressed by digest, never opened.
 """
 
 import difflib
+import hashlib
+import json
 from collections.abc import Iterable
 
 from stellwerk.api import ModelPatch, ModelRequest
@@ -32,6 +34,12 @@ def check_request(request: ModelRequest) -> None:
         raise UserError("manifest: a model needs at least one file", field="manifest")
     check_labels("tags", request.tags)
     check_labels("properties", request.properties)
+
+
+def fingerprint(request: ModelRequest) -> str:
+    """What tells two requests apart: equal for a repeat."""
+    content = request.model_dump(mode="json", include=set(ModelRequest.model_fields))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def normal_path(path: str) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Row, and_, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from stellwerk.api import ModelLineage, ModelPatch, ModelRequest, ModelView, Page
-from stellwerk.errors import NotFoundError
+from stellwerk.errors import ConflictError, NotFoundError
 from stellwerk.events import (
     Envelope,
     ModelDeleted,
@@ -23,8 +23,8 @@ from stellwerk.events import (
 from stellwerk.ids import derived_id
 from stellwerk.manifest import Manifest
 from stellwerk_kit.db import Database, Tx
-from stellwerk_model_registry.domain import Labels, near_names, patched_labels
-from stellwerk_model_registry.tables import aware, models, names, runs, tags
+from stellwerk_model_registry.domain import Labels, fingerprint, near_names, patched_labels
+from stellwerk_model_registry.tables import aware, models, names, registrations, runs, tags
 
 CONSUMER = "model-registry-runs"
 MAX_NAMES_COMPARED = 10_000
@@ -90,16 +90,33 @@ class ModelStore:
         stale = (runs.c.state != RunCompleted.verb) & (runs.c.ended_at < before)
         return await self._db.write(lambda tx: tx.conn.execute(delete(runs).where(stale)).rowcount)
 
+    async def repeated(self, key: str | None, request: ModelRequest) -> ModelView | None:
+        """The answer to an earlier request of this key.
+
+        Raises ConflictError where that one asked for something else.
+        """
+        if key is None:
+            return None
+        return await self._db.read(lambda conn: _repeated(conn, key, request))
+
+    async def forget_registrations(self, before: datetime) -> None:
+        """Drop the keys of requests that were answered before a time."""
+        old = registrations.c.made_at < before
+        await self._db.write(lambda tx: tx.conn.execute(delete(registrations).where(old)))
+
     async def register(
         self,
         request: ModelRequest,
         path: str | None,
         manifest: Manifest,
         lineage: ModelLineage,
+        key: str | None = None,
     ) -> ModelView:
-        """Keep a model as the next version of its name."""
+        """Keep a model as the next version of its name, once for a ``key``."""
 
         def work(tx: Tx) -> ModelView:
+            if key is not None and (known := _repeated(tx.conn, key, request)) is not None:
+                return known
             version = _next_version(tx.conn, request.name)
             tx.conn.execute(
                 insert(models).values(
@@ -119,6 +136,16 @@ class ModelStore:
                 )
             )
             _write_tags(tx.conn, request.name, version, request.tags)
+            if key is not None:
+                tx.conn.execute(
+                    insert(registrations).values(
+                        key=key,
+                        fingerprint=fingerprint(request),
+                        name=request.name,
+                        version=version,
+                        made_at=tx.now,
+                    )
+                )
             view = _view(tx.conn, _model(tx.conn, request.name, version))
             tx.emit(
                 ModelRegistered(
@@ -185,6 +212,18 @@ class ModelStore:
             return view
 
         return await self._db.write(work)
+
+
+def _repeated(conn: Connection, key: str, request: ModelRequest) -> ModelView | None:
+    row = conn.execute(select(registrations).where(registrations.c.key == key)).first()
+    if row is None:
+        return None
+    if row.fingerprint != fingerprint(request):
+        raise ConflictError(
+            "this Idempotency-Key was used before with another content; use a new one",
+            code="idempotency.conflict",
+        )
+    return _view(conn, _model(conn, row.name, row.version))
 
 
 def _ended_run(conn: Connection, run_id: str) -> EndedRun | None:

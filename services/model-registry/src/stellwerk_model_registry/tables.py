@@ -42,6 +42,17 @@ names = Table(
     Column("last_version", Integer, nullable=False),
 )
 
+# Answered requests by their Idempotency-Key: a repeat is the same version.
+registrations = Table(
+    "registrations",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("name", _NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("made_at", _TIME, nullable=False, index=True),
+)
+
 models = Table(
     "models",
     metadata,

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from stellwerk.api import (
     ModelLineage,
@@ -22,6 +22,7 @@ from stellwerk_model_registry.domain import check_request, chosen_files, normal_
 from stellwerk_model_registry.handlers import RunBook
 from stellwerk_model_registry.store import EndedRun, ListFilter, ModelStore
 
+Key = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -57,10 +58,17 @@ class ModelDelete(Spec):
     version: Version
 
 
+class ModelRegister(ModelRequest):
+    """``model-register``; repeats with the same ``key`` are one version."""
+
+    key: Key | None = None
+
+
 class GivenModel(Spec):
     """``model-register-given``: ``files`` is everything the run has."""
 
     request: ModelRequest
+    key: Key | None = None
     files: Manifest
     lineage: ModelLineage
 
@@ -80,9 +88,11 @@ class Verbs:
         self._store, self._book, self._objects = store, book, objects
         self._run_wait_s = run_wait_s
 
-    async def register(self, request: ModelRequest) -> ModelView:
+    async def register(self, request: ModelRegister) -> ModelView:
         """Register the next version of a model."""
         check_request(request)
+        if known := await self._store.repeated(request.key, request):
+            return known
         path = request.path
         if request.manifest is not None:
             manifest, lineage = request.manifest, ModelLineage()
@@ -97,17 +107,19 @@ class Verbs:
             manifest, lineage = chosen_files(outputs, path, run_id), run.lineage
         await self._objects.put_manifest(manifest)
         lineage = lineage.model_copy(update={"datasets": request.datasets})
-        return await self._store.register(request, path, manifest, lineage)
+        return await self._store.register(request, path, manifest, lineage, request.key)
 
     async def register_given(self, request: GivenModel) -> ModelView:
         """Register files that a run has while it goes on, or that a client gave to it."""
         asked = request.request
+        if known := await self._store.repeated(request.key, asked):
+            return known
         path = normal_path(asked.path or asked.name)
         manifest = chosen_files(request.files, path, asked.run_id or "")
         await self._check_blobs(manifest)
         await self._objects.put_manifest(manifest)
         lineage = request.lineage.model_copy(update={"datasets": asked.datasets})
-        return await self._store.register(asked, path, manifest, lineage)
+        return await self._store.register(asked, path, manifest, lineage, request.key)
 
     async def get(self, request: ModelGet) -> ModelView:
         """One model."""

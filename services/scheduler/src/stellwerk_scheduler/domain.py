@@ -30,7 +30,7 @@ from stellwerk.events import (
 )
 from stellwerk.runstate import BEFORE_ATTEMPT, RunStatus
 from stellwerk_scheduler import endings, interactive, ticks
-from stellwerk_scheduler.facts import Drained, Fact, LeaseExpired, Tick
+from stellwerk_scheduler.facts import Drained, DriverEnded, Fact, LeaseExpired, Tick
 from stellwerk_scheduler.model import Decision, Failure, Limits, Need, Run
 from stellwerk_scheduler.retries import LOST, RULES, failure_of
 
@@ -85,6 +85,12 @@ def preparing_event(run: Run) -> RunPreparing:
         environment=run.spec.environment,
         inputs=run.spec.inputs,
     )
+
+
+def _driver_ended(run: Run, fact: DriverEnded, at: Situation) -> Decisions:
+    if not run.spec.interactive or run.state != RunStatus.RUNNING:
+        return []
+    return [interactive.left(run, fact.outcome, at.now, at.limits)]
 
 
 def _image_ready(run: Run, fact: ImageReady, at: Situation) -> Decisions:
@@ -261,5 +267,6 @@ _DECIDERS: dict[type[Any], Callable[[Run, Any, Situation], Decisions]] = {
     ArchiveFailed: _archive_failed,
     LeaseExpired: _lease_expired,
     Drained: _drained,
+    DriverEnded: _driver_ended,
     Tick: _tick,
 }

@@ -1,6 +1,7 @@
 """Facts that the scheduler states to itself, beside the events of others."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stellwerk.events import (
     ArchiveFailed,
@@ -30,6 +31,13 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True)
+class DriverEnded:
+    """The run whose script drove this one has ended."""
+
+    outcome: Literal["Completed", "Failed", "Canceled"]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: look at deadlines, delays and what to say again."""
 
@@ -48,5 +56,6 @@ Fact = (
     | ArchiveFailed
     | LeaseExpired
     | Drained
+    | DriverEnded
     | Tick
 )

@@ -2,7 +2,7 @@
 
 from stellwerk.events import ExitSummary, RunEndReported, RunStarted
 from stellwerk_scheduler import endings
-from stellwerk_scheduler.model import Decision, Failure, Limits, Run
+from stellwerk_scheduler.model import Decision, Failure, Limits, Outcome, Run
 
 ATTEMPT = 1
 """Nothing of it is ever tried again by the platform."""
@@ -21,6 +21,14 @@ def reported(run: Run, fact: RunEndReported, now: float, limits: Limits) -> Deci
     if fact.outcome == "Failed":
         failure = Failure(fact.code or "run.failed", fact.message or "the client says so")
     return endings.finalizing(run, fact.outcome, now, limits, summary, failure)
+
+
+def left(run: Run, outcome: Outcome, now: float, limits: Limits) -> Decision:
+    """The script that drove it is over: nobody else can end it, so it ends the same way."""
+    failure = None
+    if outcome == "Failed":
+        failure = Failure("run.parent_failed", "the run whose script drove this one failed")
+    return endings.finalizing(run, outcome, now, limits, None, failure)
 
 
 def overdue(run: Run, now: float, limits: Limits) -> Decision:

@@ -172,6 +172,14 @@ def targets_of(conn: Connection, *, pool_name: str = "", executor_id: str = "") 
     return [Target(*row) for row in conn.execute(query, {"key": key})]
 
 
+def room(conn: Connection, executor: Executor, pool_name: str, now: float) -> int:
+    """How many more nodes of a pool an executor could be asked for now."""
+    rows = targets_of(conn, executor_id=executor.executor_id)
+    if any(row.pool == pool_name and row.grow_after > now for row in rows):
+        return 0
+    return max(0, executor.max_nodes - sum(row.size for row in rows))
+
+
 def unanswered(conn: Connection, now: float) -> list[Target]:
     """Targets that should have been answered by now."""
     return [Target(*row) for row in conn.execute(select(targets).where(targets.c.ask_at <= now))]

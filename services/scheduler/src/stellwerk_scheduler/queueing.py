@@ -7,13 +7,17 @@ from stellwerk.api import QueueView
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """What the answer depends on. ``growing_to`` is set while executors owe nodes."""
+    """What the answer depends on.
+
+    ``growing_to`` is set while executors owe nodes; ``room``: nodes they could still be asked for.
+    """
 
     pool: str
     max_nodes: int
     nodes: int = 0
     free_slots: int = 0
     growing_to: int | None = None
+    room: int = 0
     executors: int = 0
     silent: int = 0
     running: tuple[str, ...] = ()
@@ -63,5 +67,8 @@ def _why(state: PoolState, before: int, lacks: str) -> tuple[str, str, str]:
     if state.nodes >= state.max_nodes:
         message = f"all slots of {pool} are taken; it is at its maximum of {state.max_nodes} nodes"
         return "pool-full", message, f"the end of a run{who}, or a larger max_nodes"
+    if state.room > 0:
+        message = f"{pool} has {state.nodes} of {state.max_nodes} nodes; it is about to grow"
+        return "scaling", message, "nothing to do: nodes are asked for"
     message = f"{pool} has {state.nodes} of {state.max_nodes} nodes; its executors have no more"
     return "executors-full", message, f"the end of a run{who}, or another executor"

@@ -28,6 +28,7 @@ RULES: dict[ExitReason, Rule] = {
     "canceled": Rule("infrastructure", "run.stopped", "the attempt was stopped on its node"),
     "superseded": Rule("infrastructure", "run.superseded", "the attempt was given up"),
     "lease-expired": Rule("infrastructure", "run.lost", "the node lost touch with the scheduler"),
+    "disk-full": Rule("infrastructure", "node.disk_full", "the node's disk is full"),
     "environment-missing": Rule(
         "infrastructure", "env.missing", "the environment is not on the node"
     ),

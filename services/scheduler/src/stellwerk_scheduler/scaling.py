@@ -39,8 +39,11 @@ class Scaler:
         if needed <= total or not have:
             return 0
         providers = [
-            pools.Provider(e.executor_id, have[e.executor_id].size, self._room(tx.conn, e, now, t))
-            for e, t in self._providers(tx.conn, pool.name, have)
+            pools.Provider(
+                e.executor_id, have[e.executor_id].size, pool_rows.room(tx.conn, e, pool.name, now)
+            )
+            for e in pool_rows.executors_of(tx.conn, pool.name)
+            if e.executor_id in have
         ]
         sizes = pools.grow(needed, providers)
         reason = f"{demand} waiting, {nodes.busy} busy, at least {bounds.min_nodes}"
@@ -223,20 +226,6 @@ class Scaler:
             for e in pool_rows.executors_of(conn, pool_name)
             if e.usable
         }
-
-    def _providers(
-        self, conn: Connection, pool_name: str, have: dict[str, Target]
-    ) -> list[tuple[pool_rows.Executor, Target]]:
-        found = pool_rows.executors_of(conn, pool_name)
-        return [(e, have[e.executor_id]) for e in found if e.executor_id in have]
-
-    def _room(
-        self, conn: Connection, executor: pool_rows.Executor, now: float, target: Target
-    ) -> int:
-        if target.grow_after > now:
-            return 0
-        rows = pool_rows.targets_of(conn, executor_id=executor.executor_id)
-        return max(0, executor.max_nodes - sum(row.size for row in rows))
 
     def _all_pools(self, conn: Connection, executor_id: str) -> set[str]:
         names: Sequence[str] = pool_rows.pool_names(conn)

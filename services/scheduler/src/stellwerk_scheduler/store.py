@@ -16,10 +16,10 @@ from stellwerk.events import (
 )
 from stellwerk.runstate import RunStatus
 from stellwerk_kit.db import Tx
-from stellwerk_scheduler import placement, pool_rows, run_rows, waiting
+from stellwerk_scheduler import driven_rows, placement, pool_rows, run_rows, waiting
 from stellwerk_scheduler.domain import Situation, decide, queued
 from stellwerk_scheduler.endings import failed
-from stellwerk_scheduler.facts import Fact
+from stellwerk_scheduler.facts import DriverEnded, Fact
 from stellwerk_scheduler.model import Decision, Failure, Limits, Run, apply
 from stellwerk_scheduler.scaling import Scaler
 
@@ -50,6 +50,7 @@ class RunStore:
         if run_rows.known(conn, run.run_id):
             return
         run_rows.insert_run(conn, run)
+        driven_rows.add(conn, run)
         reason = run_rows.take_cancel(work.tx, run.run_id)
         if reason is not None:
             self.advance(work, run, RunCancelRequested(run_id=run.run_id, reason=reason))
@@ -92,9 +93,18 @@ class RunStore:
         if after.placed and not run.placed:
             run_rows.hold_slot(work.tx.conn, after)
             pool_rows.occupy(work.tx.conn, after.node_id or "")
+        if after.terminal and not run.terminal:
+            self._ended(work, after)
         if run.placed != after.placed or run.placeable != after.placeable:
             work.pools.add(run.spec.target)
         return after
+
+    def _ended(self, work: Work, run: Run) -> None:
+        """What a run's script drove ends with it."""
+        driven_rows.forget(work.tx.conn, run)
+        if not run.spec.interactive:
+            for child in driven_rows.of(work.tx.conn, run.run_id):
+                self.hear(work, child, DriverEnded(run.outcome or "Completed"))
 
     def settle(self, work: Work) -> bool:
         """Place what can be placed, grow where it cannot; whether there may be more to place."""

@@ -78,6 +78,14 @@ early_cancels = Table(
 )
 """Cancellations that came before their submission."""
 
+driven = Table(
+    "driven",
+    metadata,
+    Column("run_id", String(40), primary_key=True),
+    Column("parent_run_id", String(40), nullable=False, index=True),
+)
+"""Interactive runs that were begun below another run and have not ended."""
+
 attempts = Table(
     "attempts",
     metadata,

@@ -15,7 +15,7 @@ SHOWN_RUNS = 5
 
 def view(conn: Connection, run: Run, now: float) -> QueueView:
     """Why a run waits, or would wait if it were queued now."""
-    state = pool_state(conn, run.spec.target)
+    state = pool_state(conn, run.spec.target, now)
     if run.not_before is not None:
         return queueing.delayed(state, run.attempt + 1, run.not_before - now)
     ahead = run_rows.before(conn, run.run_id)
@@ -23,7 +23,7 @@ def view(conn: Connection, run: Run, now: float) -> QueueView:
     return queueing.explain(state, ahead, capped=capped, lacks=_lacks(conn, run))
 
 
-def pool_state(conn: Connection, name: str) -> queueing.PoolState:
+def pool_state(conn: Connection, name: str, now: float) -> queueing.PoolState:
     """The figures of a pool."""
     pool = pool_rows.pool(conn, name)
     nodes = pool_rows.figures(conn, name)
@@ -39,6 +39,7 @@ def pool_state(conn: Connection, name: str) -> queueing.PoolState:
         nodes=have,
         free_slots=nodes.idle * slots + nodes.free_on_busy,
         growing_to=size if owed else None,
+        room=sum(pool_rows.room(conn, e, name, now) for e in executors if e.usable),
         executors=len(usable),
         silent=len(executors) - len(usable),
         running=() if nodes.idle else _running(conn, name),

@@ -212,10 +212,14 @@ class SnapshotView(View):
 
 
 class DatasetFiles(Spec):
-    """Files whose blobs are uploaded."""
+    """Files whose blobs are uploaded.
+
+    ``base`` is the folder taken off their paths; None: the one that all of them share.
+    """
 
     kind: Literal["files"] = "files"
     entries: Annotated[tuple[ManifestEntry, ...], Field(min_length=1, max_length=100_000)]
+    base: RelativePath | None = None
 
 
 class DatasetUrls(Spec):

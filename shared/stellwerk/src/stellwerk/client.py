@@ -1,8 +1,8 @@
 """The REST API as typed calls: one connection pool, retries, errors of ``stellwerk.errors``.
 
-A call that may be repeated without harm is repeated while the platform restarts: after 502, 503,
-504, 429 (honouring Retry-After) and after a lost connection, for at most ``patience_s``. A call
-that may not be repeated is tried again only where it surely was not carried out.
+Every call may be repeated without harm (a POST has its Idempotency-Key), and is while the platform
+restarts: after 502, 503, 504, 429 (honouring Retry-After) and after a lost connection, for at most
+``patience_s``.
 """
 
 import threading
@@ -32,12 +32,12 @@ _LONGEST_PAUSE_S = 2.0
 
 def segment(text: str) -> str:
     """``text`` as one path segment of an address."""
-    return quote(text, safe="")
+    return quote(_text(text), safe="")
 
 
 def file_path(text: str) -> str:
     """A file's path as several path segments of an address."""
-    return quote(text, safe="/")
+    return quote(_text(text), safe="/")
 
 
 class Client:
@@ -81,7 +81,6 @@ class Client:
         content: bytes | None = None,
         params: Params | None = None,
         key: str | None = None,
-        repeatable: bool = True,
     ) -> M:
         """One request. ``key`` is its Idempotency-Key, the same in every repetition.
 
@@ -94,7 +93,7 @@ class Client:
         request = self._http.build_request(
             method, self.address(path), params=_clean(params), headers=headers, content=content
         )
-        response = self._send(request, repeatable=repeatable)
+        response = self._send(request)
         try:
             return model.model_validate_json(response.content or b"{}")
         except ValidationError as error:
@@ -147,16 +146,15 @@ class Client:
         for each in (self._http, *self._stores.values()):
             each.close()
 
-    def _send(self, request: httpx2.Request, *, repeatable: bool) -> httpx2.Response:
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
         began, attempt = time.monotonic(), 0
         while True:
             try:
                 response = self._http.send(request)
             except httpx2.TransportError as error:
                 patience = self.patience_s if self._reached else _FIRST_CONTACT_S
-                never_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
                 pause = pause_before(attempt)
-                if not (repeatable or never_sent) or _over(began, pause, patience):
+                if _over(began, pause, patience):
                     raise self.unreachable(error) from error
             else:
                 self._reached = True
@@ -187,11 +185,24 @@ def _encoded(body: BaseModel) -> bytes:
     try:
         return body.model_dump_json().encode()
     except PydanticSerializationError as error:  # such as an argument that is no text but bytes
-        raise UserError(
-            "The request holds bytes that are no text (not valid Unicode), in an argument, a name "
-            "or a tag; write them in UTF-8.",
-            code="text.encoding",
-        ) from error
+        raise _not_text() from error
+
+
+def _text(value: str) -> str:
+    """``value``, which goes into an address. Raises UserError for bytes that are no text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _not_text() from error
+    return value
+
+
+def _not_text() -> UserError:
+    return UserError(
+        "The request holds bytes that are no text (not valid Unicode), in an argument, a name or "
+        "a tag; write them in UTF-8.",
+        code="text.encoding",
+    )
 
 
 def pause_before(attempt: int) -> float:
@@ -215,7 +226,11 @@ def _http_client(url: str, headers: Mapping[str, str]) -> httpx2.Client:
 
 
 def _clean(params: Params | None) -> dict[str, str | int | float | list[str]] | None:
-    return {k: v for k, v in params.items() if v is not None} if params else None
+    given = {k: v for k, v in (params or {}).items() if v is not None}
+    for value in given.values():
+        for each in value if isinstance(value, list) else [value]:
+            _text(str(each))
+    return given or None
 
 
 _connected: dict[Connection, Client] = {}

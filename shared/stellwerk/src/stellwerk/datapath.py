@@ -12,6 +12,21 @@ ReferenceMode = Literal["mount", "download", "upload"]
 EVERYTHING = "**"
 
 
+class DataPathComputeBinding:
+    """How a run gets a data path: mode, place in the run's folder, whether to overwrite."""
+
+    def __init__(
+        self,
+        mode: ReferenceMode = "mount",
+        path_on_compute: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        _check_mode(mode)
+        self.mode = mode
+        self.path_on_compute = path_on_compute
+        self.overwrite = overwrite
+
+
 class DataPath:
     """A file, folder or glob of a datastore; ``path_on_datastore`` None means all of it."""
 
@@ -43,9 +58,21 @@ class DataPath:
         """A place below this one."""
         return DataPath(self.datastore, f"{self.path_on_datastore}/{path.lstrip('/')}")
 
-    def create_data_reference(self, data_reference_name: str | None = None) -> "DataReference":
+    def create_data_reference(
+        self,
+        data_reference_name: str | None = None,
+        datapath_compute_binding: DataPathComputeBinding | None = None,
+    ) -> "DataReference":
         """The same place as a reference that a run can be given."""
-        return DataReference(self.datastore, data_reference_name, self.path_on_datastore)
+        how = datapath_compute_binding or DataPathComputeBinding()
+        return DataReference(
+            self.datastore,
+            data_reference_name,
+            self.path_on_datastore,
+            how.mode,
+            how.path_on_compute,
+            how.overwrite,
+        )
 
     def _place(self) -> tuple[str, str]:
         return self.datastore.name, self.path_on_datastore
@@ -149,21 +176,6 @@ class DataReference(DataPath):
             path_on_compute,
             overwrite,
         )
-
-
-class DataPathComputeBinding:
-    """How a run gets a data path: mode, place in the run's folder, whether to overwrite."""
-
-    def __init__(
-        self,
-        mode: ReferenceMode = "mount",
-        path_on_compute: str | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        _check_mode(mode)
-        self.mode = mode
-        self.path_on_compute = path_on_compute
-        self.overwrite = overwrite
 
 
 def _check_mode(mode: str) -> None:

@@ -11,6 +11,7 @@ from stellwerk.datapath import DataPath, DataReference
 from stellwerk.downloads import RemoteFile, download, inside
 from stellwerk.errors import UserError
 from stellwerk.localfiles import LocalFile, hashed, local_file, manifest_of, tree
+from stellwerk.run_artifacts import ARTIFACT_STORE
 from stellwerk.uploads import upload
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Datastore:
     @classmethod
     def get(cls, workspace: "Workspace", datastore_name: str) -> "Datastore":
         """The datastore of this name. Raises NotFoundError where nothing was uploaded to it."""
+        if datastore_name == ARTIFACT_STORE:
+            return cls(workspace, datastore_name)
         path = f"/datastores/{segment(datastore_name)}/files"
         workspace.client.get(path, Page[DatasetFileView], {"limit": 1})
         return cls(workspace, datastore_name)

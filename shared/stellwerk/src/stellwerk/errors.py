@@ -11,12 +11,17 @@ StellwerkError
 ├── RunFailedError            a run ended as Failed and the caller asked for an exception
 ├── StreamingInterruptedError the caller stopped watching a run; the run itself goes on
 └── ProtocolError             an answer or a message that breaks the contract
+
+Annotations are texts: a run may have a Python that is older than the SDK.
 """
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-spoken_as: Callable[[type[Exception], str | None], type[Exception]] | None = None
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+spoken_as: "Callable[[type[Exception], str | None], type[Exception]] | None" = None
 """Set by a compatibility layer: the subclass to raise for a class of this tree and a code."""
 
 
@@ -28,13 +33,15 @@ class StellwerkError(Exception):
 
     code = "error"
 
-    def __new__(cls, *args: object, **kwargs: Any) -> Self:
+    def __new__(cls, *args: object, **kwargs: Any) -> "Self":
         """Make an object of the class, or of the subclass that ``spoken_as`` chooses."""
         chosen: Any = spoken_as(cls, kwargs.get("code") or cls.code) if spoken_as else cls
         error: Self = super().__new__(chosen, *args)
         return error
 
-    def __init__(self, message: str, *, code: str | None = None, field: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: "str | None" = None, field: "str | None" = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or type(self).code
@@ -77,7 +84,7 @@ class ServiceUnavailableError(StellwerkError):
     code = "unavailable"
 
     def __init__(
-        self, message: str, *, code: str | None = None, retry_after_s: float = 1.0
+        self, message: str, *, code: "str | None" = None, retry_after_s: float = 1.0
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
@@ -94,7 +101,7 @@ class RunFailedError(StellwerkError):
 
     code = "run.failed"
 
-    def __init__(self, message: str, details: dict[str, Any]) -> None:
+    def __init__(self, message: str, details: "dict[str, Any]") -> None:
         super().__init__(message)
         self.details = details
 

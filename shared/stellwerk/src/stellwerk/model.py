@@ -81,7 +81,7 @@ class Model:
                 framework_version=model_framework_version,
                 datasets={role: dataset.id for role, dataset in datasets or ()},
             )
-        view = workspace.client.call("POST", "/models", ModelView, body=request, repeatable=False)
+        view = workspace.client.call("POST", "/models", ModelView, body=request)
         return cls.of_view(workspace, view)
 
     @classmethod

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from stellwerk import labels
 from stellwerk.answers import LogList, Series, SeriesPage
 from stellwerk.api import (
+    EnvironmentView,
     ModelRequest,
     ModelView,
     RunEventView,
@@ -20,7 +22,13 @@ from stellwerk.api import (
 from stellwerk.client import file_path, segment
 from stellwerk.dataset import FileDataset, TabularDataset
 from stellwerk.downloads import RemoteFile, download, inside
-from stellwerk.errors import ConflictError, RunFailedError, StreamingInterruptedError
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.errors import (
+    ConflictError,
+    NotFoundError,
+    RunFailedError,
+    StreamingInterruptedError,
+)
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
 from stellwerk.refusals import naming_the_field
@@ -31,6 +39,7 @@ from stellwerk.run_files import below, single
 from stellwerk.run_output import RunPrinter
 from stellwerk.run_outputs import output_dataset, settled
 from stellwerk.run_snapshot import Snapshots
+from stellwerk.runspec import EnvironmentReference
 from stellwerk.runstate import TERMINAL
 from stellwerk.streams import follow, log_address, run_events
 from stellwerk.watch import STD_LOG, log_finished, watch
@@ -133,7 +142,18 @@ class Run(Ending, Children, Snapshots):
         addresses = {
             each.path: self._client.address(log_address(self.id, each.path)) for each in answer.logs
         }
-        return details(view, addresses)
+        return details(view, addresses, self._registered_definition(view))
+
+    def _registered_definition(self, view: RunView) -> EnvironmentDefinition | None:
+        """That of the environment which the run names, unless it is gone."""
+        named = view.spec.environment if view.spec else None
+        if not isinstance(named, EnvironmentReference):
+            return None
+        version = view.image.version if view.image and view.image.version else named.version
+        with suppress(NotFoundError):
+            path = f"/environments/{segment(named.name)}"
+            return self._client.get(path, EnvironmentView, {"version": version}).definition
+        return None
 
     def get_details_with_logs(self) -> dict[str, Any]:
         """``get_details()`` with the text of each log in place of its address."""
@@ -408,7 +428,7 @@ class Run(Ending, Children, Snapshots):
                 framework_version=model_framework_version,
                 datasets={role: dataset.id for role, dataset in datasets or ()},
             )
-        view = self._client.call("POST", "/models", ModelView, body=request, repeatable=False)
+        view = self._client.call("POST", "/models", ModelView, body=request)
         return self._model(view)
 
     def _model(self, view: ModelView) -> Model:

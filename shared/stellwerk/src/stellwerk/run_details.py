@@ -5,6 +5,7 @@ from typing import Any
 
 from stellwerk.api import RunView
 from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.ids import derived_id
 from stellwerk.runspec import (
     Distributed,
     EnvironmentReference,
@@ -15,8 +16,13 @@ from stellwerk.runspec import (
 )
 
 
-def details(view: RunView, logs: dict[str, str]) -> dict[str, Any]:
-    """The v1 keys; ``logs`` maps the path of each log to its address."""
+def details(
+    view: RunView, logs: dict[str, str], registered: EnvironmentDefinition | None = None
+) -> dict[str, Any]:
+    """The v1 keys; ``logs`` maps the path of each log to its address.
+
+    ``registered`` is the definition of the environment that the run names, if it names one.
+    """
     content: dict[str, Any] = {
         "runId": view.run_id,
         "target": view.target,
@@ -51,7 +57,7 @@ def details(view: RunView, logs: dict[str, str]) -> dict[str, Any]:
             }
             for name, each in view.outputs.items()
         ],
-        "runDefinition": run_definition(view) if view.spec else {},
+        "runDefinition": run_definition(view, registered) if view.spec else {},
         "logFiles": logs,
         "submittedBy": view.submitted_by,
     }
@@ -60,7 +66,9 @@ def details(view: RunView, logs: dict[str, str]) -> dict[str, Any]:
     return content
 
 
-def run_definition(view: RunView) -> dict[str, Any]:
+def run_definition(
+    view: RunView, registered: EnvironmentDefinition | None = None
+) -> dict[str, Any]:
     """What the run was asked to do."""
     spec = view.spec
     if spec is None:
@@ -80,7 +88,7 @@ def run_definition(view: RunView) -> dict[str, Any]:
         "data": {name: each.model_dump(mode="json") for name, each in spec.inputs.items()},
         "outputData": {name: each.model_dump(mode="json") for name, each in spec.outputs.items()},
         "dataReferences": {},
-        "environment": _environment(view, spec),
+        "environment": _environment(view, spec, registered),
         "environmentVariables": dict(spec.environment_variables),
         "history": {
             "outputCollection": True,
@@ -125,14 +133,21 @@ def _properties(view: RunView) -> dict[str, str | None]:
     return properties
 
 
-def _environment(view: RunView, spec: RunSpec) -> dict[str, Any]:
-    given = spec.environment
-    definition = given if isinstance(given, EnvironmentDefinition) else EnvironmentDefinition()
-    reference = given if isinstance(given, EnvironmentReference) else None
-    image = view.image
+def _environment(
+    view: RunView, spec: RunSpec, registered: EnvironmentDefinition | None
+) -> dict[str, Any]:
+    given, image = spec.environment, view.image
+    if isinstance(given, EnvironmentReference):
+        definition = registered or EnvironmentDefinition()
+        name: str | None = given.name
+        number = image.version if image and image.version else given.version
+        version = None if number is None else str(number)
+    else:
+        definition, name = given, spec.environment_name
+        version = f"Autosave_{_utc(view.submitted_at)}_{derived_id(given.model_dump_json())[:8]}"
     return {
-        "name": reference.name if reference else spec.environment_name,
-        "version": image.version if image and image.version else (reference and reference.version),
+        "name": name,
+        "version": version,
         "python": {
             "interpreterPath": (image and image.interpreter) or "python",
             "userManagedDependencies": definition.user_managed,
@@ -152,6 +167,7 @@ def _environment(view: RunView, spec: RunSpec) -> dict[str, Any]:
             "baseDockerfile": definition.dockerfile,
             "arguments": [],
         },
+        "spark": {"repositories": [], "packages": [], "precachePackages": True},
         "inferencingStackVersion": None,
     }
 

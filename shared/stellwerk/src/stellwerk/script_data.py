@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from stellwerk.abstract_dataset import AbstractDataset
-from stellwerk.api import DatasetPaths, DatasetRequest, DatastorePath
+from stellwerk.api import DatasetRequest
 from stellwerk.client import Client
 from stellwerk.datapath import EVERYTHING, DataPath, DataReference, DataReferenceConfiguration
 from stellwerk.dataset_consumption import DatasetConsumptionConfig
+from stellwerk.dataset_paths import place_source
 from stellwerk.datastore import DEFAULT_DATASTORE
 from stellwerk.errors import UserError
 from stellwerk.file_dataset import FileDataset
@@ -112,7 +113,7 @@ def _put_reference(
             )  # fmt: skip
             _put(outputs, name, output)
             return
-        source = DatasetPaths(paths=(DatastorePath(datastore=datastore, path=path or EVERYTHING),))
+        source = place_source(client, datastore, path or EVERYTHING)
         dataset = FileDataset(client=client, request=DatasetRequest(source=source))
         view = dataset.saved(client)
         wanted = DatasetInput(dataset=view.dataset_id, mode=config.mode, path=place)

@@ -68,7 +68,7 @@ history = model.fit(
     X_train,
     y_train,
     batch_size=args.batch_size,
-    epochs=3,
+    epochs=2,
     verbose=2,
     validation_data=(X_test, y_test),
     callbacks=[LogRunMetrics()],

@@ -11,7 +11,7 @@ def named_paths() -> "Dict[str, str]":
     """Return input name -> path or dataset id, from AZUREML_DATASET_ENVIRONMENT_VARS."""
     listed = os.environ.get("AZUREML_DATASET_ENVIRONMENT_VARS", "")
     names = [entry.split(":")[0].strip() for entry in listed.split(",")]
-    return _found(names, ["%s", "AZURE_ML_INPUT_%s", "AZUREML_DATAREFERENCE_%s"])
+    return _found(names, ["AZURE_ML_INPUT_%s", "%s", "AZUREML_DATAREFERENCE_%s"])
 
 
 def direct_names() -> "FrozenSet[str]":

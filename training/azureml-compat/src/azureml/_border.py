@@ -3,14 +3,14 @@
 Once a module of ``azureml.core`` is imported, every error of the SDK is raised as an object of
 two classes: the native one, which Stellwerk's own code catches, and the v1 exception of the same
 meaning, which the user's code catches. Nothing is wrapped, so tracebacks stay short and the
-message, ``code`` and ``field`` stay as they are.
+message, ``code`` and ``field`` stay as they are. Works in every Python that a run may have.
 """
 
 from azureml import exceptions as v1
 from stellwerk import errors as native
 from stellwerk_agent import errors as inside
 
-BY_CLASS: dict[type[Exception], type[v1.AzureMLException]] = {
+BY_CLASS: "dict[type[Exception], type[v1.AzureMLException]]" = {
     native.StellwerkError: v1.AzureMLException,
     native.UserError: v1.UserErrorException,
     native.NotFoundError: v1.UserErrorException,
@@ -27,7 +27,7 @@ BY_CLASS: dict[type[Exception], type[v1.AzureMLException]] = {
 }
 """The v1 exception of each native class; a class that is not here has that of its base."""
 
-BY_CODE: dict[str, type[v1.AzureMLException]] = {
+BY_CODE: "dict[str, type[v1.AzureMLException]]" = {
     "compute.builtin": v1.ComputeTargetException,
     "compute.exists": v1.ComputeTargetException,
     "compute.in_use": v1.ComputeTargetException,
@@ -39,7 +39,7 @@ BY_CODE: dict[str, type[v1.AzureMLException]] = {
 """Where the code of a native error says more than its class."""
 
 
-_joined: dict[tuple[type, type], type[Exception]] = {}
+_joined: "dict[tuple[type, type], type[Exception]]" = {}
 
 
 def speak_v1() -> None:
@@ -48,7 +48,7 @@ def speak_v1() -> None:
     inside.spoken_as = _both
 
 
-def _both(raised: type[Exception], code: str | None) -> type[Exception]:
+def _both(raised: "type[Exception]", code: "str | None") -> "type[Exception]":
     """The class to raise instead of ``raised``: itself and its v1 exception in one."""
     if issubclass(raised, v1.AzureMLException):
         return raised

@@ -7,7 +7,7 @@ class Refused(type):
     """Class of refused classes: calling one, or asking it for anything, says why and what to do."""
 
     reason: str
-    exception: type[AzureMLException] = UserErrorException
+    exception: "type[AzureMLException]" = UserErrorException
 
     def __call__(cls, *_args: object, **_kwargs: object) -> object:
         raise cls.exception(f"{cls.__name__}: {cls.reason}")

@@ -11,6 +11,7 @@ from stellwerk_gateway import examples
 from stellwerk_gateway.downloads import no_file, to_blob
 from stellwerk_gateway.fields import (
     FilePath,
+    Key,
     ModelId,
     OneLabel,
     PageQuery,
@@ -45,10 +46,14 @@ async def register_model(
     body: Annotated[ModelRequest, Body(openapi_examples=examples.MODEL)],
     platform: Here,
     scope: Within,
+    idempotency_key: Key = None,
 ) -> ModelView:
-    """The next version of a name, from a run's files or from uploaded blobs."""
+    """The next version of a name, from a run's files or from uploaded blobs.
+
+    Repeat a request whose answer was lost with the same `Idempotency-Key`.
+    """
     await scope.model(body)
-    return await register(platform, body)
+    return await register(platform, body, idempotency_key)
 
 
 @router.get("/models", summary="List models")

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Response
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from stellwerk import ids
@@ -13,7 +13,7 @@ from stellwerk.errors import NotFoundError, ServiceUnavailableError
 from stellwerk.events import RunCancelRequested
 from stellwerk.runstate import RunStatus
 from stellwerk_gateway import examples
-from stellwerk_gateway.fields import OneLabel, PageQuery, RunId, one_label
+from stellwerk_gateway.fields import Key, OneLabel, PageQuery, RunId, one_label
 from stellwerk_gateway.interactive import until_begun
 from stellwerk_gateway.names import checked_name
 from stellwerk_gateway.platform import BEST_EFFORT_S, Here, Platform, Who
@@ -26,7 +26,6 @@ from stellwerk_gateway.submission import accept, cancel, find_run, submission
 
 router = APIRouter(tags=["runs"])
 
-Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
 RUNS_AT_ONCE = 200
 WAITING = frozenset({RunStatus.QUEUED, RunStatus.PROVISIONING})
 
@@ -66,9 +65,7 @@ async def submit_run(
     who: Who,
     scope: Within,
     response: Response,
-    idempotency_key: Annotated[
-        Key | None, Header(description="Repeats with the same key and body are one run.")
-    ] = None,
+    idempotency_key: Key = None,
 ) -> RunView:
     """Answers 202 once the run is stored for good; it is prepared and started from then on.
 

@@ -63,6 +63,7 @@ def list_datasets(output: str) -> None:
         {
             "name": lambda view: view.name,
             "version": lambda view: view.version,
+            "type": lambda view: "tabular" if view.tabular else "files",
             "files": lambda view: view.files,
             "bytes": lambda view: view.bytes,
             "source": lambda view: view.source,

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from stellwerk.text import harmless
 
 M = TypeVar("M", bound=BaseModel)
+LONGEST_CELL = 300
 Columns = dict[str, Callable[[M], object]]
 
 
@@ -31,10 +32,25 @@ def print_one(item: BaseModel, output: str) -> None:
     if output == "json":
         print_json(content)
         return
-    width = max(len(name) for name in content)
-    for name, value in content.items():
-        if value not in (None, {}, [], ""):
-            click.echo(f"{name:<{width}}  {cell(value)}")
+    rows = dict(_lines("", content))
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        click.echo(f"{harmless(name):<{width}}  {text}")
+
+
+def _lines(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """A nested value as lines with dotted names; what is empty is left out."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _lines(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
+        for index, inner in enumerate(value):
+            yield from _lines(f"{name}[{index}]", inner)
+    elif isinstance(value, list) and value:
+        yield name, " ".join(map(cell, value))
+    elif value not in (None, [], ""):
+        text = cell(value)
+        yield name, text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]} …"
 
 
 def print_json(content: Any) -> None:

@@ -12,6 +12,7 @@ from stellwerk.cli.options import name_and_version, output_option, pairs
 if TYPE_CHECKING:
     from stellwerk.dataset import DatasetConsumptionConfig
     from stellwerk.environment import Environment
+    from stellwerk.output_dataset import OutputFileDatasetConfig
     from stellwerk.run import Run
     from stellwerk.workspace import Workspace
 
@@ -41,6 +42,14 @@ _INPUT = re.compile(
     metavar="NAME=DATASET[:VERSION][:mount|download]",
     help="A dataset for the run; {NAME} among ARGS becomes its path. Repeatable.",
 )
+@click.option(
+    "--output-data",
+    "outputs",
+    multiple=True,
+    metavar="NAME[=DATASET]",
+    help="A folder the run fills, registered as DATASET when it completes; {NAME} among ARGS "
+    "becomes its path. Repeatable.",
+)
 @click.option("--env", multiple=True, metavar="K=V", help="An environment variable. Repeatable.")
 @click.option("--priority", type=click.IntRange(0, 100), default=50, show_default=True)
 @click.option("--max-retries", type=click.IntRange(0, 10), default=0, show_default=True)
@@ -62,6 +71,8 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
     source, name = _place(script, options["source"])
     workspace = Workspace.from_config()
     inputs = {each.name: each for each in (_input(workspace, t) for t in options["inputs"])}
+    outputs = {each.name: each for each in map(_output, options["outputs"])}
+    data = {**inputs, **outputs}
     variables = pairs(options["env"], "--env")
     if missing := [key for key, value in variables.items() if value is None]:
         raise UserError(f"--env: {missing[0]} has no value; write {missing[0]}=...", field="--env")
@@ -69,12 +80,13 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
         str(source),
         script=name,
         arguments=[
-            inputs.get(each[1:-1], each) if each[:1] + each[-1:] == "{}" else each
+            data.get(each[1:-1], each) if each[:1] + each[-1:] == "{}" else each
             for each in arguments
         ],
         compute_target=options["compute"],
         environment=_environment(workspace, options),
         inputs=list(inputs.values()),
+        outputs=list(outputs.values()),
         environment_variables={key: value or "" for key, value in variables.items()},
         priority=options["priority"],
         max_retries=options["max_retries"],
@@ -129,7 +141,7 @@ def _place(script: str, source: str | None) -> tuple[Path, str]:
 
 
 def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
-    from stellwerk.dataset import Dataset
+    from stellwerk.dataset import Dataset, TabularDataset
 
     match = _INPUT.fullmatch(text)
     if match is None:
@@ -141,7 +153,17 @@ def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
     version = int(match["version"] or 0)
     dataset = Dataset.get_by_name(workspace, match["dataset"], version or "latest")
     named = dataset.as_named_input(match["name"])
+    if match["mode"] is None and isinstance(dataset, TabularDataset):
+        return named
     return named.as_download() if match["mode"] == "download" else named.as_mount()
+
+
+def _output(text: str) -> "OutputFileDatasetConfig":
+    from stellwerk.output_dataset import OutputFileDatasetConfig
+
+    name, equal, dataset = text.partition("=")
+    output = OutputFileDatasetConfig(name)
+    return output.register_on_complete(dataset) if equal else output
 
 
 def _environment(workspace: "Workspace", options: dict[str, Any]) -> "Environment | None":

@@ -15,6 +15,7 @@ ExitReason = Literal[
     "superseded",
     "lease-expired",
     "launch-failed",
+    "disk-full",
     "environment-missing",
     "input-failed",
     "outputs-failed",

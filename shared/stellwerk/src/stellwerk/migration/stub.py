@@ -75,13 +75,17 @@ class Table:
         found = (mark for name, mark in self.packages.items() if f"{path}.".startswith(f"{name}."))
         return next(found, None)
 
-    def member(self, name: str, attribute: str) -> Member | None:
-        """An attribute of a class, or of one of its bases."""
+    def member(self, name: str, attribute: str) -> tuple[str, Member | None]:
+        """An attribute of a class or of one of its bases, with the name of the class that has it.
+
+        None with the name that a class without it goes by: of a private one its base's.
+        """
         entry = self.entries[name]
         if attribute in entry.members:
-            return entry.members[attribute]
-        found = (self.member(base, attribute) for base in entry.bases)
-        return next((each for each in found if each is not None), None)
+            return name, entry.members[attribute]
+        found = [self.member(base, attribute) for base in entry.bases]
+        has = next((each for each in found if each[1] is not None), None)
+        return has or (found[0] if found and name.startswith("_") else (name, None))
 
 
 @cache
@@ -151,7 +155,7 @@ def _method(node: ast.FunctionDef) -> Member:
 
 def _shape(annotation: ast.expr | None) -> Shape | None:
     match annotation:
-        case ast.Name(id=name) if name[0].isupper():
+        case ast.Name(id=name) if name.strip("_")[:1].isupper():
             return Shape(name)
         case ast.Subscript(value=ast.Name(id="list"), slice=ast.Name(id=name)):
             return Shape(name, "list")

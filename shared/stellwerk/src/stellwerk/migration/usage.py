@@ -239,12 +239,13 @@ class _Walker:
         return None
 
     def _member(self, name: str, node: ast.Attribute) -> _Value:
-        entry, symbol = self._table.entries[name], f"{name}.{node.attr}"
-        if entry.mark.status == "not supported" or node.attr.startswith("__"):
+        mark = self._table.entries[name].mark
+        if mark.status == "not supported" or node.attr.startswith("__"):
             return None  # said already, where the class is named
-        member = self._table.member(name, node.attr)
+        owner, member = self._table.member(name, node.attr)
+        symbol = f"{owner}.{node.attr}"
         if member is None:
-            note = f"Stellwerk's {name} has none of that name"
+            note = f"Stellwerk's {owner} has none of that name"
             self._use(symbol, Mark("not supported", note), node)
             return None
         self._use(symbol, member.mark, node)

@@ -1,5 +1,6 @@
 """The v1 SDK's core objects. Everything is imported on first use."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -66,5 +67,9 @@ def __getattr__(name: str) -> object:
     return value
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":
     return sorted({*globals(), *__all__})
+
+
+if sys.version_info < (3, 7):  # noqa: UP036 - which does not know a module's __getattr__
+    from azureml.core.run import Run

@@ -12,7 +12,10 @@ from azureml.core.workspace import Workspace
 from stellwerk import run as native
 from stellwerk.api import ModelView
 from stellwerk.config import discover
+from stellwerk.datapath import DataPath
 from stellwerk.dataset import FileDataset
+from stellwerk.datastore import Datastore
+from stellwerk.run_artifacts import ARTIFACT_STORE, artifact_path
 from stellwerk.submitted_run import SubmittedRun
 from stellwerk_agent import Run as _Inside
 from stellwerk_agent import RunEnvironmentError
@@ -85,6 +88,11 @@ class Run(native.Run):
 
     def _model(self, view: ModelView) -> Model:
         return Model.of_view(self._workspace, view)
+
+    def _get_outputs_datapath(self) -> DataPath:
+        """Where the run's ``outputs`` lie; private in v1, and used by its notebooks."""
+        store = Datastore(self._workspace, ARTIFACT_STORE)
+        return DataPath(store, artifact_path(self.id, "outputs"))
 
 
 class _SubmittedRun(SubmittedRun, Run):  # type: ignore[misc]  # register_model is Run's at last

@@ -12,7 +12,7 @@ class AzureMLException(Exception):
     def __init__(
         self,
         exception_message: object = "",
-        inner_exception: BaseException | None = None,
+        inner_exception: "BaseException | None" = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(exception_message)
@@ -69,8 +69,8 @@ class WebserviceException(AzureMLException):
     def __init__(
         self,
         exception_message: object = "",
-        status_code: int | None = None,
-        inner_exception: BaseException | None = None,
+        status_code: "int | None" = None,
+        inner_exception: "BaseException | None" = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(exception_message, inner_exception, **kwargs)
