@@ -87,6 +87,11 @@ class AttemptDir:
         """Return what `write_launch` wrote."""
         return self._read_object("launch.json")
 
+    def forget_start(self) -> None:
+        """Remove what a supervisor left that ended before the run's program was loaded."""
+        for name in ("run.sock", "std.log", "records.jsonl", "exit.json.tmp", "shim.json.tmp"):
+            (self.path / name).unlink(missing_ok=True)
+
     def write_stop(self, reason: str, grace_s: float | None, message: str | None) -> None:
         """Say why the run is about to be stopped; `grace_s` None means the launch's own.
 
