@@ -37,6 +37,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         settings.executor_dir,
         settings.environments_dir,
         host_interpreters=settings.host_interpreters,
+        containers=settings.launcher == "docker",
     )
     preparer.install_agent()
     store = Store(db, settings.executor_id, boot_id, settings.max_nodes)

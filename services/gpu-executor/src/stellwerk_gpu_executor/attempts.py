@@ -202,6 +202,7 @@ class Attempts:
             log_limit_bytes=self.settings.run_log_bytes,
             cpus=resources.cpus,
             gpus=resources.gpus,
+            image=assigned.image.image,
             readable=self.preparer.readable(assigned, places, folder.path),
             writable=(places.matplotlib,),
         )

@@ -61,6 +61,7 @@ class LaunchRequest:
     umask: int = 0o022
     cpus: float | None = None
     gpus: int = 0
+    image: str | None = None
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     warm: ForkServer | None = None
@@ -76,7 +77,7 @@ class LaunchRequest:
             "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
         }
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("folder", "lease", "cpus", "gpus", "readable", "writable"):
+        for name in ("folder", "lease", "cpus", "gpus", "image", "readable", "writable"):
             del fields[name]
         return {
             **fields,
