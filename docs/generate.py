@@ -240,6 +240,58 @@ def symbols_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def overrides_page() -> str:
+    """What old requirements become."""
+    from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - only this page
+
+    from stellwerk.override_table import MENDS, builtin  # noqa: PLC0415
+    from stellwerk.version_ranges import minor_of  # noqa: PLC0415
+
+    def listed(companions: dict[str, str]) -> str:
+        return ", ".join(f"{name} {versions}" for name, versions in companions.items())
+
+    table = builtin()
+    lines = [
+        "# Override table\n",
+        "From `shared/stellwerk/src/stellwerk/overrides.yaml`; how it is used and extended: "  # noqa: ISC004
+        "[environments](howto/environments.md).\n",
+        "## Packages\n",
+        "A requirement that allows a release from *begins at* on stays; any other becomes *use*.\n",
+        "| package | Python | begins at | use | comes along | has to agree | mends |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, package in table.packages.items():
+        names = ", ".join([name, *package.called])
+        for python, row in package.pythons.items():
+            use = str(SpecifierSet(row.use or minor_of(row.oldest)))
+            mends = ", ".join(f"{mend} (pins below {below})" for mend, below in row.mends.items())
+            lines.append(
+                f"| {names} | {python} | {row.oldest} | {use} | {listed(row.needs)} "
+                f"| {listed(row.fits)} | {mends} |"
+            )
+            names = ""
+    lines += ["\n## Mends\n", *(f"- `{name}`: {text}" for name, text in MENDS.items())]
+    lines += [
+        "\n## Provided by the platform\n",
+        f"Exchanged for {', '.join(table.sdk.requires)} (Python {table.sdk.python}) and:\n",
+        "| distribution | also |",
+        "|---|---|",
+    ]
+    for name, entry in table.provided.items():
+        also = [*entry.requires]
+        also += [f"{', '.join(parts)} with [{extra}]" for extra, parts in entry.extras.items()]
+        also += [entry.note] if entry.note else []
+        lines.append(f"| `{name}` | {'; '.join(also)} |")
+    lines += [
+        "\n## Curated environments\n",
+        "| name (a regular expression) | packages |",
+        "|---|---|",
+    ]
+    for pattern, packages in table.curated.items():
+        lines.append(f"| `{pattern.replace('|', chr(92) + '|')}` | {', '.join(packages)} |")
+    return "\n".join([*lines, ""])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "events.md": events_page,
     "run-states.md": states_page,
@@ -247,6 +299,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "cli.md": cli_page,
     "rest.md": rest_page,
+    "overrides.md": overrides_page,
     "azureml-symbols.md": symbols_page,
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import images
 from docker.models.containers import Container
+from docker.models.images import Image
 from engine import client
 from stack import TERMINAL, request
 
@@ -40,6 +41,7 @@ class Composed:
             "COMPOSE_PROFILES": "",
             "STELLWERK_OBJECT_STORE": store,
             "STELLWERK_IMAGE": images.platform(),
+            "STELLWERK_BASE_IMAGE": images.base(),
             "STELLWERK_NATS_IMAGE": images.nats(),
             "STELLWERK_OBJECTS_IMAGE": STORES[store](),
             "STELLWERK_REGISTRY_IMAGE": images.registry(),
@@ -101,6 +103,16 @@ class Composed:
         """Containers of runs, ended ones too; those of other projects as well."""
         return self.engine.containers.list(all=True, filters={"label": "stellwerk.run"})
 
+    def environment_images(self) -> list[Image]:
+        """Images of environments that this project has made or pulled."""
+        registry = f"127.0.0.1:{self.ports['STELLWERK_REGISTRY_PORT']}"
+        return self.engine.images.list(name=f"{registry}/stellwerk/environment")
+
+    def forget_images(self) -> None:
+        """Take them away from this node; those that were pushed are in the registry."""
+        for image in self.environment_images():
+            self.engine.images.remove(image.id, force=True)
+
     def left(self) -> list[Any]:
         """What of this project the engine still has."""
         label = {"label": f"com.docker.compose.project={self.project}"}
@@ -137,9 +149,10 @@ class Composed:
             time.sleep(0.3)
 
 
-def body(script: str) -> dict[str, Any]:
+def body(script: str, environment: dict[str, Any] = HERE) -> dict[str, Any]:
     """Body of ``POST /runs`` for one inline script."""
-    spec = {"source": {"inline": {"main.py": script}}, "script": "main.py", "environment": HERE}
+    source = {"inline": {"main.py": script}}
+    spec = {"source": source, "script": "main.py", "environment": environment}
     return {"experiment": "composed", "spec": spec}
 
 

@@ -34,7 +34,7 @@ def test_no_secret_is_where_others_look_and_ports_are_on_loopback(platform: Comp
         assert {port["HostIp"] for ports in bindings for port in ports} <= {"127.0.0.1"}, name
         config = container.attrs["HostConfig"]
         assert config["CapDrop"] == ["ALL"], name
-        assert "no-new-privileges:true" in config["SecurityOpt"], name
+        assert "no-new-privileges=true" in config["SecurityOpt"], name
         assert container.attrs["Config"]["User"] not in {"", "root"}, name
 
 

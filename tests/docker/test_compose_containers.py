@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from composed import Composed, body, demo, lines, until_running
-from stack import log_text, submit, wait_terminal
+from stack import log_text, request, submit, wait_terminal
 
 from stellwerk_kit.testing.waiting import wait_until
 
@@ -23,6 +23,7 @@ def platform() -> Iterator[Composed]:
         yield composed
     finally:
         composed.down()
+        composed.forget_images()
     assert composed.left() == []
     assert composed.runs() == []
 
@@ -32,6 +33,32 @@ def test_a_run_is_walled_in(platform: Composed) -> None:
         run = submit(http, body(WALLS))
         assert wait_terminal(http, run)["status"] == "Completed", platform.logs()
         assert log_text(http, run) == b"True ['lo'] False\nFalse True\n"
+
+
+SMALL = {"pip_packages": ["packaging"]}
+WHERE = "import packaging, sys; print(sys.prefix, packaging.__file__.startswith(sys.prefix))"
+
+
+def test_environments_are_images_that_other_nodes_pull(platform: Composed) -> None:
+    with platform.http() as http:
+        run = submit(http, body(WHERE, SMALL))
+        view = wait_terminal(http, run, 180)
+        assert view["status"] == "Completed", (view, platform.logs())
+        assert log_text(http, run) == b"/opt/environment True\n"
+        image = view["image"]["image"]
+        assert image.startswith(f"127.0.0.1:{platform.ports['STELLWERK_REGISTRY_PORT']}/"), image
+        assert "@sha256:" in image
+        log = request("GET", http, f"/runs/{run}/logs/azureml-logs/20_image_build_log.txt").text
+        assert "Making an image" in log
+        assert "pushed to" in log
+
+        platform.forget_images()
+        assert platform.environment_images() == []
+        again = submit(http, body(WHERE, SMALL))
+        view = wait_terminal(http, again, 120)
+        assert view["status"] == "Completed", (view, platform.logs())
+        assert view["image"]["image"] == image
+        assert len(platform.environment_images()) == 1
 
 
 def test_main_job_in_containers(platform: Composed) -> None:

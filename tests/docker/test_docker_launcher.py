@@ -209,7 +209,7 @@ async def test_image_that_is_not_there(tmp_path: Path) -> None:
         record = await handle.wait()
         await service.cleanup(handle.attempt)
     assert (record.reason, record.message) == (
-        "launch-failed", "image stellwerk-test/none:0 is not on this node",
+        "launch-failed", "image stellwerk-test/none:0 is not on this node and cannot be pulled",
     )  # fmt: skip
 
 
@@ -254,16 +254,17 @@ async def test_nothing_to_adopt(tmp_path: Path) -> None:
         assert await service.adopt(attempt) is None  # written down, and never started
 
 
-async def test_killed_container_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_container_ended_from_outside_is_no_cancel(tmp_path: Path, how: str) -> None:
     async with launcher(tmp_path) as service:
         handle = await service.start(launch_request(tmp_path / "a1", LINES))
         await log_holds(handle, b"3\n")
-        client().containers.get(handle.name).kill()
+        getattr(client().containers.get(handle.name), how)()
         record = await handle.wait()
         await service.cleanup(handle.attempt)
     assert (record.reason, record.exit_code) == ("shim-lost", None)
     assert record.message is not None
-    assert "was killed" in record.message
+    assert "ended from outside" in record.message
 
 
 async def test_orphans_are_swept(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from stellwerk import (
 )
 
 INSIDE = """
-import json
-from azureml.core import Dataset, Experiment, Model, Run
+import json, sys
+from azureml.core import Dataset, Environment, Experiment, Model, Run, ScriptRunConfig
 from azureml.core.run import _OfflineRun, _SubmittedRun
 
 run = Run.get_context()
@@ -45,15 +45,29 @@ try:
     other = "a child"
 except Exception as error:
     other = str(error)
+run.log_accuracy_table("table", {"schema_type": "accuracy_table", "data": {}})
+Dataset.File.upload_directory("outputs", (ws.get_default_datastore(), "made-inside")).register(
+    ws, "made-inside"
+)
+here = Environment("here")
+here.python.user_managed_dependencies, here.python.interpreter_path = True, sys.executable
+leaf = run.submit_child(ScriptRunConfig(".", "leaf.py", environment=here))
+leaf.wait_for_completion()
 left = run.child_run("left open")
 left.log("half", 1)
 found = {
     "experiment": run.experiment.name, "workspace": ws.name, "model": [model.name, model.version],
-    "secret": run.get_secret("in-run"), "text": open(path).read(), "files": len(ws.datasets),
+    "secret": run.get_secret("in-run"), "text": open(path).read(), "data": sorted(Dataset.get_by_name(ws, "made-inside").to_path()), "leaf": leaf.get_metrics(),
     "parent": parent and parent.id, "children": [each.id for each in run.get_children()],
     "other": other,
 }
 json.dump(found, open("outputs/found.json", "w"))
+"""
+
+LEAF = """
+from azureml.core import Run
+run = Run.get_context()
+run.log("parent", run.parent is not None)
 """
 
 
@@ -170,6 +184,7 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
 ) -> None:
     workspace.get_default_keyvault().set_secret("in-run", "open sesame")
     (script_folder / "train.py").write_text(INSIDE)
+    (script_folder / "leaf.py").write_text(LEAF)
     config = ScriptRunConfig(str(script_folder), "train.py", environment=on_this_python())
     outer = Experiment(workspace, "inside").start_logging(snapshot_directory=None, outputs=False)
     run = outer.submit_child(config)
@@ -179,13 +194,16 @@ def test_a_script_uses_the_platform_and_nothing_beyond_its_own(
     run.download_file("outputs/found.json", "found.json")
     found: dict[str, Any] = json.loads(Path("found.json").read_text())
     children = [child.id for child in run.get_children()]
-    assert len(children) == 5
+    assert len(children) == 6
     assert found == {
-        "experiment": "inside", "workspace": "default", "model": ["inside", 1], "files": found["files"],
+        "experiment": "inside", "workspace": "default", "model": ["inside", 1],
+        "data": ["/model.txt"], "leaf": {"parent": outer.id != run.id},
         "secret": "open sesame", "text": "weights", "parent": outer.id, "children": children,
         "other": "a child",
     }  # fmt: skip
     metrics = run.get_metrics(recursive=True)
+    table = metrics[run.id].pop("table")
+    assert table.rpartition("/")[2] in run.get_file_names()
     assert metrics[run.id] == {"loss": 0.5}
     assert sorted(m["alpha"] for m in metrics.values() if "alpha" in m) == [0.1, 0.2]
     assert run.get_tags()["stage"] == "1"

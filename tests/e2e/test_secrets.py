@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import STELLWERK, Stack
+from stack import STELLWERK, Stack, log_text, run_body, submit, wait_terminal
 
 from stellwerk import Keyvault, NotFoundError, UserError, Workspace
 
@@ -64,6 +64,42 @@ def test_a_value_is_asked_of_stdin_only(stack: Stack) -> None:
     assert (empty.returncode, b"stdin is empty" in empty.stderr) == (2, True)
     binary = secret(stack, "set", "a", value=b"\xff" + VALUE.encode())
     assert (binary.returncode, VALUE.encode() in binary.stderr) == (2, False)
+
+
+IN_RUN = """
+from stellwerk_agent import Run, UserError
+run = Run.get_context()
+print(len(run.get_secret("in-run")), run.get_secrets(["in-run", "none"])["none"])
+try:
+    run.get_secret("none")
+except UserError as error:
+    print(error)
+"""
+SDK_IN_RUN = """
+from stellwerk import Run, StellwerkError, Workspace
+print(len(Run.get_context().get_secret("in-run")))
+vault = Workspace.from_config().get_default_keyvault()
+for change in (lambda: vault.set_secret("in-run", "x"), lambda: vault.delete_secret("in-run")):
+    try:
+        change()
+    except StellwerkError as error:
+        print(error.code)
+"""
+
+
+def test_a_run_reads_secrets_and_changes_none(stack: Stack, vault: Keyvault) -> None:
+    vault.set_secret("in-run", VALUE)
+    with stack.http() as http:
+        for script, said in (
+            (IN_RUN, "34 None\nsecret 'none': the workspace has none of that name\n"),
+            (SDK_IN_RUN, "34\nauth.scope\nauth.scope\n"),
+        ):
+            run_id = submit(http, run_body(script))
+            assert wait_terminal(http, run_id)["status"] == "Completed"
+            assert log_text(http, run_id).decode() == said
+    assert vault.get_secret("in-run") == VALUE
+    vault.delete_secret("in-run")
+    assert not [path for path in _files(stack.home) if VALUE.encode() in path.read_bytes()]
 
 
 def _files(home: Path) -> list[Path]:

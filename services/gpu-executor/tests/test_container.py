@@ -43,7 +43,7 @@ def test_walls_stand(options: dict[str, Any]) -> None:
     host = made["HostConfig"]
     assert made["User"] == "10031:10031"
     assert host["CapDrop"] == ["ALL"]
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["SecurityOpt"] == ["no-new-privileges=true"]
     assert host["ReadonlyRootfs"] is True
     assert host["NetworkMode"] == "none"
     assert host["Init"] is True

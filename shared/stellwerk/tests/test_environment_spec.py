@@ -183,7 +183,7 @@ def test_requirement_line_may_be_continued() -> None:
         ("variables: {'A B': x}\n", "env.field", "pattern"),
         ("name: 2026-99-99\n", "env.syntax", "cannot be read"),
         ("dependancies: []\n", "env.field_unknown", "Did you mean dependencies"),
-        ("dependencies: [cudatoolkit=10.1]\n", "env.conda_package", "pip section"),
+        ("dependencies: [r-base=4.1]\n", "env.conda_package", "pip section"),
         ("dependencies: ['numpy[version=1]']\n", "env.conda_package", "understood"),
         ("dependencies: ['numpy 1.2|1.3']\n", "env.conda_package", "understood"),
         ("dependencies: ['https://example.invalid/x.conda']\n", "env.conda_package", ""),

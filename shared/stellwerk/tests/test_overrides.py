@@ -161,6 +161,14 @@ def test_the_table_names_what_the_sdk_declares() -> None:
         assert f'"{Requirement(requirement).name}' in project.read_text()
 
 
+def test_conda_libraries_are_left_out_and_said() -> None:
+    yaml = "dependencies: [cudatoolkit=10.0, pytorch=2.1, openmpi]"
+    spec = normalise(from_conda_yaml(yaml), available_pythons=PYTHONS)
+    assert spec.requirements == ("torch==2.1.*",)
+    assert spec.warnings[1].startswith("conda package cudatoolkit=10.0 -> left out: ")
+    assert spec.warnings[2].startswith("conda package openmpi -> left out: ")
+
+
 def test_images_are_kept_and_said() -> None:
     definition = EnvironmentDefinition(image="fastdotai/fastai:2021-02-11", dockerfile="FROM x")
     spec = normalise(definition, available_pythons=PYTHONS)

@@ -223,6 +223,24 @@ def test_images(run: Run, inbox: Inbox, tmp_path: Path) -> None:
     assert (tmp_path / "uploads" / second["f"]).read_bytes() == b"png"
 
 
+def test_plots_are_kept_as_json_files(run: Run, inbox: Inbox, tmp_path: Path) -> None:
+    class Array:
+        def tolist(self) -> list[int]:
+            return [1, 2]
+
+    plot = {"schema_type": "residuals", "data": {"bin_edges": Array()}}
+    run.log_residuals("residuals", plot)
+    run.log_confusion_matrix("matrix ", '{"schema_type": "confusion_matrix"}', "why")
+    first, second = inbox.take()
+    assert (first["k"], first["n"], second["d"]) == ("artifact", "residuals", "why")
+    assert second["f"].startswith("matrix _")
+    kept = json.loads((tmp_path / "uploads" / first["f"]).read_text())
+    assert kept == {"schema_type": "residuals", "data": {"bin_edges": [1, 2]}}
+    for bad in ("{", 7, [1]):
+        with pytest.raises(UserError, match="JSON"):
+            run.log_predictions("p", bad)
+
+
 def test_context_is_one_object_and_sets_no_status(run: Run, inbox: Inbox) -> None:
     with Run.get_context() as again:
         assert again is run

@@ -1,6 +1,7 @@
 """ScriptRunConfig and RunConfiguration as v1 code uses them, without a platform."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from azureml.core.runconfig import (
     TensorflowConfiguration,
 )
 from azureml.exceptions import RunConfigurationException, UserErrorException
+from stellwerk.client import Client
+from stellwerk.config import Connection
 from stellwerk.runspec import RunSpec
 
 
@@ -50,6 +53,24 @@ def test_the_view_reaches_the_later_submit() -> None:
     assert spec(src).arguments == ("--a", "1", "--b")
     second.environment_variables["MESSAGE"] = "x"
     assert src.run_config.environment_variables["MESSAGE"] == "x"
+
+
+def test_python_of_the_local_target_is_the_one_that_submits() -> None:
+    own = Environment("own")
+    own.python.user_managed_dependencies = True
+    src = ScriptRunConfig(".", "train.py", environment=own)
+
+    def interpreter(url: str) -> str | None:
+        client = Client(Connection(url=url, token="t", workspace="w"))
+        return src.spec(client, "0" * 64, {}).environment.interpreter  # type: ignore[union-attr]
+
+    assert interpreter("http://127.0.0.1:1") == sys.executable
+    assert interpreter("http://elsewhere.example:1") == "python"
+    own.python.interpreter_path = "/opt/python"
+    assert interpreter("http://127.0.0.1:1") == "/opt/python"
+    own.python.interpreter_path = "python"
+    src.run_config.target = "cpu-cluster"
+    assert interpreter("http://127.0.0.1:1") == "python"
 
 
 def test_a_run_configuration_wins_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

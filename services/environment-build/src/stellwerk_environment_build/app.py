@@ -1,5 +1,7 @@
 """The composition root: what the service is made of and what it listens to."""
 
+from typing import TYPE_CHECKING
+
 from stellwerk.api import EnvironmentRequest
 from stellwerk.events import RunPreparing
 from stellwerk_environment_build.builder import Builder
@@ -19,6 +21,9 @@ from stellwerk_environment_build.store import CONSUMER, BuildStore
 from stellwerk_environment_build.tables import metadata
 from stellwerk_kit.service import Runtime
 
+if TYPE_CHECKING:
+    from stellwerk_environment_build.images import ImageMaker
+
 SWEEP_S = 5.0
 
 
@@ -34,6 +39,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         limits=settings.limits,
         overrides=settings.overrides,
         accelerator=settings.accelerator,
+        images=await _images(settings),
         clock=runtime.clock,
     )
     runtime.log.info(
@@ -65,3 +71,20 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.rpc("environment-list", ListEnvironments, handlers.list)
     runtime.rpc("build-start", StartBuild, handlers.start_build)
     runtime.rpc("build-get", GetBuild, handlers.get_build)
+
+
+async def _images(settings: Settings) -> "ImageMaker | None":
+    """What makes images, if they are wanted; clears away what a killed service left."""
+    if settings.images == "none":
+        return None
+    from stellwerk_environment_build.images import (  # noqa: PLC0415 - its library is slow to load
+        ImageMaker,
+        ImageSettings,
+    )
+
+    login = settings.read_credentials(settings.registry_credentials)
+    maker = ImageMaker(
+        ImageSettings(settings.base_image, settings.registry, login or None, settings.build_image_s)
+    )
+    await maker.sweep()
+    return maker

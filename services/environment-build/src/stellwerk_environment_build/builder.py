@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec, env_id, normalise
 from stellwerk.override_table import Accelerator, OverrideTable, builtin
@@ -22,6 +23,9 @@ from stellwerk_environment_build.interpreters import Interpreter, platform_tag
 from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.clock import Clock, SystemClock
 from stellwerk_kit.failpoints import failpoint
+
+if TYPE_CHECKING:  # its library is slow to load
+    from stellwerk_environment_build.images import ImageMaker
 
 BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
 
@@ -47,6 +51,7 @@ class Builder:
         limits: Limits | None = None,
         overrides: OverrideTable | None = None,
         accelerator: Accelerator = "cpu",
+        images: "ImageMaker | None" = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -57,6 +62,7 @@ class Builder:
         self._limits = limits or Limits()
         self.overrides = overrides or builtin()
         self._accelerator = accelerator
+        self._images = images
         self._clock = clock or SystemClock()
         self._secrets = uv_command.secrets_in(environ)
         self._environ = uv_command.uv_environment(
@@ -79,7 +85,7 @@ class Builder:
         """The environment if nothing has to be done for it; starts no process."""
         if spec.user_managed:
             return self._ready(spec, identity)
-        return self.cache.lookup(identity)
+        return self._whole(self.cache.lookup(identity))
 
     async def build(
         self, spec: NormalisedSpec, identity: str, log: Sink, *, rebuild: bool = False
@@ -94,11 +100,35 @@ class Builder:
         if ready is not None:
             return BuildResult(ready, cached=True, seconds=self._clock.monotonic() - started)
         async with self.cache.lock(identity) as waited:
-            if waited and (ready := self.cache.lookup(identity)) is not None:
+            if waited and (ready := self._whole(self.cache.lookup(identity))) is not None:
                 await lines.line("Environment was built by another process meanwhile")
                 return BuildResult(ready, cached=True, seconds=self._clock.monotonic() - started)
-            ready = await self._build_alone(spec, identity, lines, started)
+            installed = None if rebuild else self.cache.lookup(identity)
+            ready = installed or await self._build_alone(spec, identity, lines, started)
+            if self._images is not None:
+                ready = await self._with_image(self._images, ready, lines, started)
         return BuildResult(ready, cached=False, seconds=ready.seconds)
+
+    def _whole(self, ready: Ready | None) -> Ready | None:
+        """None for an environment that still needs an image."""
+        return None if ready is not None and self._images and ready.image is None else ready
+
+    async def _with_image(
+        self, images: "ImageMaker", ready: Ready, lines: BuildLog, started: float
+    ) -> Ready:
+        try:
+            image = await images.make(ready, self.cache, lines)
+        except BuildFailedError as error:
+            await lines.line(f"Image not made: {error.failure.message}")
+            raise
+        failpoint("environment-build.image_made")
+        seconds = round(self._clock.monotonic() - started, 3)
+        ready = ready.model_copy(
+            update={"image": image, "image_base": images.base, "seconds": seconds}
+        )
+        self.cache.note(ready)
+        await lines.line(f"Image ready in {seconds:.1f} s")
+        return ready
 
     async def _build_alone(
         self, spec: NormalisedSpec, identity: str, lines: BuildLog, started: float

@@ -16,7 +16,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,7 +36,8 @@ _LOCK_POLL_SECONDS = 0.1
 class Ready(BaseModel):
     """What is known about a finished environment; ``bytes`` counts files shared by hard links too.
 
-    ``interpreter`` is set for user-managed environments, which are nowhere in the cache.
+    ``interpreter`` is set for user-managed environments, which are nowhere in the cache;
+    ``image`` is the environment's image, where images are made, on ``image_base``.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -44,6 +45,8 @@ class Ready(BaseModel):
     env_id: str
     python: str | None
     interpreter: str | None = None
+    image: str | None = None
+    image_base: str | None = None
     lock_digest: str | None = None
     packages: tuple[str, ...] = ()
     bytes: int = 0
@@ -128,6 +131,13 @@ class EnvironmentCache:
         _sync_folder(self.root)
         return target
 
+    def note(self, ready: Ready) -> None:
+        """Replace what is known about an environment; call with the lock held."""
+        path = self.path(ready.env_id) / READY
+        part = path.with_name(f"{READY}.new")
+        _write_durably(part, ready.model_dump_json(indent=1))
+        part.replace(path)
+
     def discard(self, env_id: str) -> None:
         """Take the environment out of use at once, then delete its files."""
         doomed = self._building / f"{_checked(env_id)}.{os.getpid()}.old"
@@ -159,6 +169,15 @@ class EnvironmentCache:
             finally:
                 os.close(descriptor)
         return swept
+
+    def all_ready(self) -> Iterator[Ready]:
+        """What is known about every environment."""
+        for folder in self.root.iterdir():
+            if _ENV_ID.match(folder.name):
+                try:
+                    yield Ready.model_validate_json((folder / READY).read_bytes())
+                except (OSError, ValidationError):
+                    continue
 
     def usage(self) -> tuple[Usage, ...]:
         """All environments, least recently used first."""

@@ -55,6 +55,7 @@ class Waiter:
             version=self.version,
             python=ready.python,
             interpreter=ready.interpreter,
+            image=ready.image,
             lock_digest=ready.lock_digest,
             environment_variables=dict(self.variables),
             warnings=self.warnings,

@@ -14,7 +14,7 @@ Phase = Literal["resolve", "create", "install", "compile"]
 _MAX_WORDS = 2000
 _CREDENTIALS = re.compile(r"://[^/\s@'\"`]+@")
 _LABEL = re.compile(r"^\s*(error|cause): ")
-_NO_SPACE = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
+NO_SPACE = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
 _NO_ANSWER = re.compile(
     r"Failed to fetch|error sending request|Request failed after|dns error|tcp connect error"
     r"|Connection (refused|reset)|operation timed out|HTTP status (server error|client error)"
@@ -66,7 +66,7 @@ def timed_out(phase: Phase, limit_s: float) -> Failure:
 def classify(phase: Phase, returncode: int, output: str) -> Failure:
     """What a step that ended with ``returncode`` after ``output`` means."""
     words = _own_words(output)
-    if _NO_SPACE.search(output):
+    if NO_SPACE.search(output):
         return Failure(
             "disk-full",
             "env.disk_full",

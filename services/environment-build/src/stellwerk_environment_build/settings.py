@@ -38,6 +38,20 @@ class Settings(ServiceSettings):
     build_allow_sdist: bool = Field(
         False, description="Allow source distributions: their code runs in the builder, unboxed."
     )
+    images: Literal["none", "docker"] = Field(
+        "none", description="Whether each environment also becomes an image, by a Docker engine."
+    )
+    base_image: str = Field(
+        "python:3.11-slim-bookworm",
+        description="What those images are made on; has the builder's Python at its place.",
+    )
+    registry: str | None = Field(
+        None, description="host:port to push images to; without it they stay in the engine."
+    )
+    registry_credentials: Path | None = Field(
+        None, description='JSON file {"username", "password"} of the registry.'
+    )
+    build_image_s: float = Field(1800.0, gt=0, description="Limit of the making of an image.")
     build_interpreters: tuple[Path, ...] = Field(
         (), description="Python interpreters to prefer over those found on the machine."
     )

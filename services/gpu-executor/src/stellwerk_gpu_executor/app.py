@@ -15,6 +15,7 @@ from stellwerk_gpu_executor.prepare import Preparer
 from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.store import Store, metadata
+from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.topology import executor_consumer
@@ -36,6 +37,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         settings.executor_dir,
         settings.environments_dir,
         host_interpreters=settings.host_interpreters,
+        containers=settings.launcher == "docker",
     )
     preparer.install_agent()
     store = Store(db, settings.executor_id, boot_id, settings.max_nodes)
@@ -58,6 +60,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         launcher,
         leases,
         None if settings.run_token_key is None else load_key(settings.run_token_key),
+        _warm_pool(runtime),
     )
     reconciler = Reconciler(attempts, cache)
 
@@ -78,6 +81,24 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.every("renew-leases", renew_s, reconciler.renew_leases).hint()
     runtime.every("sweep", SWEEP_S, reconciler.sweep).hint()
     runtime.every("trim-cache", SWEEP_S, reconciler.trim_cache)
+
+
+def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:
+    """Warm processes, closed with the service. A container cannot be forked into from outside."""
+    settings = runtime.settings
+    limits = Limits(
+        count=settings.warm_processes if settings.launcher == "process" else 0,
+        memory_bytes=settings.warm_memory_bytes,
+        forks=settings.warm_forks,
+    )
+    folder = settings.executor_dir / "warm"
+    pool = WarmPool(folder, settings.preload, limits, runtime.clock, runtime.tasks)
+
+    async def close() -> None:
+        pool.close()
+
+    runtime.on_stop(close)
+    return pool
 
 
 async def _launcher(runtime: Runtime[Settings]) -> Launcher:

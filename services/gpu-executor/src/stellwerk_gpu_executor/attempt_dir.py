@@ -87,6 +87,11 @@ class AttemptDir:
         """Return what `write_launch` wrote."""
         return self._read_object("launch.json")
 
+    def forget_start(self) -> None:
+        """Remove what a supervisor left that ended before the run's program was loaded."""
+        for name in ("run.sock", "std.log", "records.jsonl", "exit.json.tmp", "shim.json.tmp"):
+            (self.path / name).unlink(missing_ok=True)
+
     def write_stop(self, reason: str, grace_s: float | None, message: str | None) -> None:
         """Say why the run is about to be stopped; `grace_s` None means the launch's own.
 
@@ -94,10 +99,14 @@ class AttemptDir:
         supervisor has read the first one.
         """
         stop: dict[str, Any] = {"reason": reason, "message": message}
-        before = self._read_object("stop.json") or {}
+        before = self.read_stop() or {}
         stop |= {name: before[name] for name in ("reason", "message") if name in before}
         graces = [grace for grace in (grace_s, before.get("grace_s")) if grace is not None]
         self._write("stop.json", json.dumps(stop | ({"grace_s": min(graces)} if graces else {})))
+
+    def read_stop(self) -> dict[str, Any] | None:
+        """Return what `write_stop` wrote; None if nobody asked for the end."""
+        return self._read_object("stop.json")
 
     def write_lease(self, deadline_mono: float | None) -> None:
         """Let the run live until `deadline_mono` on the monotonic clock; None: for ever."""

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +34,8 @@ from stellwerk_gpu_executor.prepare import PrepareError, Preparer, produced_fold
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.shipper import Shipper
 from stellwerk_gpu_executor.store import Store
+from stellwerk_gpu_executor.warm import ColdError, WarmPool
+from stellwerk_gpu_executor.warm_rules import Recipe
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.failpoints import failpoint
@@ -58,6 +60,8 @@ class Attempt:
     handle: Handle | None = None
     stop_reason: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
+    warm: Recipe | None = None
+    """The warm process that serves runs like it."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -91,6 +95,7 @@ class Attempts:
     launcher: Launcher
     leases: LeaseClient
     token_key: bytes | None
+    warm: WarmPool
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -130,6 +135,8 @@ class Attempts:
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
             await self.launcher.cleanup(folder)
+            if attempt.warm is not None:
+                self.warm.used(attempt.warm)
         finally:
             self.live.pop(attempt.key, None)
 
@@ -195,12 +202,21 @@ class Attempts:
             log_limit_bytes=self.settings.run_log_bytes,
             cpus=resources.cpus,
             gpus=resources.gpus,
+            image=assigned.image.image,
             readable=self.preparer.readable(assigned, places, folder.path),
             writable=(places.matplotlib,),
         )
+        try:
+            choice = await self.warm.choose(assigned, python, env, places)
+        except ColdError as error:
+            raise PrepareError("launch-failed", f"it asks for a warm start: {error}") from error
+        attempt.warm = choice.recipe
+        request = replace(request, warm=choice.server, cold_reason=choice.reason)
         failpoint("gpu-executor.before_launch")
         handle = await self.launcher.start(request)
         failpoint("gpu-executor.after_launch")
+        if choice.recipe and choice.server and not (folder.read_launch() or {}).get("warm"):
+            self.warm.broken(choice.recipe)
         attempt.timings["launch"] = time.perf_counter() - started - attempt.timings["prepare"]
         return handle
 
@@ -225,7 +241,7 @@ class Attempts:
         shim = folder.read_shim()
         if shim is None:
             return
-        assigned = attempt.assigned
+        assigned, launch = attempt.assigned, folder.read_launch() or {}
         await self.store.started(
             AttemptStarted(
                 run_id=assigned.run_id,
@@ -235,6 +251,8 @@ class Attempts:
                 started_at=shim.started_at,
                 pid=shim.child_pid,
                 timings_s=attempt.timings,
+                warm=bool(launch.get("warm")),
+                cold_reason=launch.get("cold_reason"),
             )
         )
 

@@ -51,7 +51,7 @@ def config(request: LaunchRequest, profile: Profile) -> dict[str, Any]:
     mounts += [_mount(profile, path, writable=False) for path in seen]
     entry = profile.shim / "stellwerk_shim" / "__main__.py"
     return {
-        "Image": profile.image,
+        "Image": request.image or profile.image,
         "Entrypoint": ["python3", "-I", "-S", str(entry)],
         "Cmd": [str(folder)],
         # Of the supervisor only: the run gets exactly what launch.json says.
@@ -76,7 +76,7 @@ def _walls(request: LaunchRequest, profile: Profile) -> dict[str, Any]:
         "Init": True,
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges=true"],
         "NetworkMode": profile.network,
         "IpcMode": "private",
         "PidsLimit": PIDS,
@@ -109,8 +109,6 @@ def _mount(profile: Profile, path: Path, *, writable: bool) -> dict[str, Any]:
         "Source": str(on_host(path, profile.host)),
         "Target": str(path),
         "ReadOnly": not writable,
-        # Below the engine's own folder (volumes) it allows nothing narrower.
-        "BindOptions": {"Propagation": "rslave"},
     }
 
 

@@ -35,6 +35,8 @@ from stellwerk_kit.tasks import TaskOwner
 RUN_USER = 10_900
 """Who runs are where this service is root; else they are who it is."""
 
+STOPPED = "the run's container was ended from outside, by somebody or with the Docker engine"
+
 log = structlog.get_logger()
 
 
@@ -243,6 +245,9 @@ class DockerLauncher:
         if record is None:
             message = _last_words(attempt, state)
             record = obituary(attempt, self._clock.now().timestamp(), message)
+        elif record.reason == "canceled" and attempt.read_stop() is None:
+            # SIGTERM, but not from us: an engine that restarts ends its containers that way.
+            record = record.model_copy(update={"reason": "shim-lost", "message": STOPPED})
         record = _with_memory(record, state)
         if record != attempt.read_exit():
             attempt.write_exit(record)
@@ -282,7 +287,7 @@ def _last_words(attempt: AttemptDir, state: State | None) -> str:
         return f"the run's container could not be started: {state.error}"
     if attempt.read_shim() is None:
         return f"the run's container ended at once, with status {state.exit_code}"
-    return "the run's container was killed, by somebody or with the Docker engine"
+    return STOPPED
 
 
 def _with_memory(record: ExitRecord, state: State | None) -> ExitRecord:

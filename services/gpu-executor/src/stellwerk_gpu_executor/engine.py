@@ -61,12 +61,10 @@ class Engine:
 
         def begin(client: docker.APIClient) -> None:
             try:
-                client.create_container_from_config(config, name)
-            except ImageNotFound as error:
-                raise EngineError(f"image {config['Image']} is not on this node") from error
-            except APIError as error:
-                if error.status_code != 409:
-                    raise
+                _unless({409}, lambda: client.create_container_from_config(config, name))
+            except ImageNotFound:
+                _pull(client, config["Image"])
+                _unless({409}, lambda: client.create_container_from_config(config, name))
             client.start(name)
 
         await self._call(begin)
@@ -176,6 +174,16 @@ class Engine:
             if time.monotonic() > deadline or self._closed.wait(PAUSE_S):
                 raise EngineError("the Docker engine does not answer") from reason
             log.warning("waiting for the engine", action="engine_wait", error=str(reason)[:200])
+
+
+def _pull(client: docker.APIClient, image: str) -> None:
+    """Get an image from where its name says; only one by digest is sure to be the one meant."""
+    try:
+        for event in client.pull(image, stream=True, decode=True):
+            if "error" in event:
+                raise EngineError(f"image {image} cannot be pulled: {event['error']}"[:300])
+    except APIError as error:
+        raise EngineError(f"image {image} is not on this node and cannot be pulled") from error
 
 
 def _unless(codes: set[int], work: Callable[[], Any]) -> None:

@@ -9,12 +9,16 @@ import asyncio
 import fcntl
 import os
 import shutil
-from dataclasses import dataclass, field
+import signal
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+import structlog
+
 from stellwerk_gpu_executor import processes
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
+from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.spawner import Spawner
@@ -22,6 +26,9 @@ from stellwerk_kit.clock import Clock, SystemClock
 from stellwerk_kit.tasks import TaskOwner
 
 START_TIMEOUT_S = 60.0
+WARM_TIMEOUT_S = 10.0
+
+log = structlog.get_logger()
 
 
 class AttemptRunningError(Exception):
@@ -54,8 +61,12 @@ class LaunchRequest:
     umask: int = 0o022
     cpus: float | None = None
     gpus: int = 0
+    image: str | None = None
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    warm: ForkServer | None = None
+    """A fork server of the run's environment: the script begins in a fork of it."""
+    cold_reason: str | None = None
 
     def launch_file(self, attempt: AttemptDir, notify: Path) -> dict[str, object]:
         """Content of launch.json; docs/run-protocol.md lists it."""
@@ -66,10 +77,11 @@ class LaunchRequest:
             "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
         }
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("folder", "lease", "cpus", "gpus", "readable", "writable"):
+        for name in ("folder", "lease", "cpus", "gpus", "image", "readable", "writable"):
             del fields[name]
         return {
             **fields,
+            "warm": self.warm is not None,
             "cwd": str(self.cwd),
             "env": self.env | own,
             "notify_path": str(notify),
@@ -137,13 +149,43 @@ class ProcessLauncher:
         attempt = AttemptDir(request.folder)
         attempt.create()
         attempt.write_lease(request.lease)
+        if request.warm is not None:
+            handle = await self._start_warm(request, attempt, request.warm)
+            if handle is not None:
+                return handle
+            request = replace(request, warm=None, cold_reason="its warm process did not start it")
+        return await self._start(request, attempt, self._spawner, START_TIMEOUT_S)
+
+    async def _start_warm(
+        self, request: LaunchRequest, attempt: AttemptDir, server: ForkServer
+    ) -> ProcessHandle | None:
+        """Start in a fork of ``server``; None if that did not begin and nothing of it is left."""
+        try:
+            return await self._start(request, attempt, server, WARM_TIMEOUT_S)
+        except (OSError, ValueError) as error:  # a time-out is an OSError
+            log.warning("warm start failed", action="warm_start_failed", error=str(error))
+        if started(attempt):
+            return await self.adopt(attempt)
+        await self._kill(attempt)
+        attempt.forget_start()
+        return None
+
+    async def _start(
+        self,
+        request: LaunchRequest,
+        attempt: AttemptDir,
+        server: Spawner | ForkServer,
+        timeout_s: float,
+    ) -> ProcessHandle:
         attempt.write_launch(request.launch_file(attempt, self._notify.path))
         activity = self._notify.event(key(request.run_id, request.attempt))
-        spawned = self._spawner.spawn(attempt.path)
+        spawned = server.spawn(attempt.path)
         pid, pidfd = spawned.pid, spawned.pidfd
         try:
-            await _await_start(attempt, activity, pidfd)
-        except BaseException:
+            await _await_start(attempt, activity, pidfd, timeout_s)
+        except BaseException as error:
+            if request.warm is not None and isinstance(error, TimeoutError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # it is tried again, cold
             os.close(pidfd)  # cancelled or too slow; whatever starts can still be adopted
             raise
         shim = attempt.read_shim()
@@ -279,7 +321,12 @@ def started(attempt: AttemptDir) -> bool:
     return attempt.read_shim() is not None or attempt.read_exit() is not None
 
 
-async def _await_start(attempt: AttemptDir, activity: asyncio.Event, pidfd: int | None) -> None:
+async def _await_start(
+    attempt: AttemptDir,
+    activity: asyncio.Event,
+    pidfd: int | None,
+    timeout_s: float = START_TIMEOUT_S,
+) -> None:
     """Wait for the supervisor's first word, or for its end if `pidfd` is given.
 
     Raises TimeoutError after a minute: the machine is too loaded to start a process.
@@ -288,7 +335,7 @@ async def _await_start(attempt: AttemptDir, activity: asyncio.Event, pidfd: int 
     if pidfd is not None:
         loop.add_reader(pidfd, activity.set)
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             while not started(attempt) and (pidfd is None or not processes.has_ended(pidfd)):
                 activity.clear()
                 if not started(attempt):

@@ -9,6 +9,7 @@ from pathlib import Path
 from stellwerk.errors import NotFoundError, ProtocolError
 from stellwerk.events import ResolvedInput, RunAssigned
 from stellwerk.events.attempt import ExitReason
+from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk.manifest import Manifest, safe_path
 from stellwerk.runspec import InlineSource
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
@@ -39,10 +40,11 @@ class Preparer:
         environments: Path,
         *,
         host_interpreters: bool = True,
+        containers: bool = False,
     ) -> None:
         self._objects, self._cache = objects, cache
         self._dir, self._environments = executor_dir, environments
-        self._host_interpreters = host_interpreters
+        self._host_interpreters, self._containers = host_interpreters, containers
         self._agent = executor_dir / "agent"
         self._manifests: dict[str, Manifest] = {}
 
@@ -60,6 +62,8 @@ class Preparer:
         image = assigned.image
         if image.interpreter is not None:
             return self._of_this_machine(image.interpreter)
+        if self._containers and image.image is not None:
+            return f"{IMAGE_ENVIRONMENT}/bin/python"
         python = self._environments / image.env_id / "bin" / "python"
         if not (self._environments / image.env_id / "ready.json").exists():
             raise PrepareError(
@@ -88,13 +92,15 @@ class Preparer:
 
     def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
         """What the run may see and not change: in-run library, environment, mounted inputs."""
-        environment = self._environments / assigned.image.env_id
+        image = assigned.image
+        environment = self._environments / image.env_id
         mounted = [
             folder / "inputs" / name
             for name, resolved in assigned.inputs.items()
             if resolved.mode == "mount"
         ]
-        paths = [places.agent, *([environment] if environment.exists() else []), *mounted]
+        needed = image.image is None and environment.exists()
+        paths = [places.agent, *([environment] if needed else []), *mounted]
         return tuple(path.absolute() for path in paths)
 
     async def lay_out(self, assigned: RunAssigned, folder: Path) -> Places:

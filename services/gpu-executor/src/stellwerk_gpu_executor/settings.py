@@ -54,3 +54,16 @@ class Settings(ServiceSettings):
     outputs_scan_s: float = Field(
         10.0, gt=0, description="How often finished files under outputs are uploaded meanwhile."
     )
+    preload: tuple[str, ...] = Field(
+        ("numpy", "tensorflow", "keras", "matplotlib.pyplot", "torch", "jax"),
+        description="Modules a warm process loads, those that its environment has.",
+    )
+    warm_processes: int = Field(
+        2, ge=0, le=100, description="How many warm processes it keeps; 0: every run starts cold."
+    )
+    warm_memory_bytes: int = Field(
+        2 * 1024**3, ge=0, description="Memory of all warm processes; least recently used leave."
+    )
+    warm_forks: int = Field(
+        500, ge=1, description="After so many runs a warm process is begun anew."
+    )

@@ -32,6 +32,7 @@ from stellwerk.events import (
     RunFinalizing,
     RunStarted,
     RunSubmitted,
+    StartInfo,
 )
 from stellwerk.runspec import RunSpec
 from stellwerk.runstate import TERMINAL, TRANSITIONS, IllegalTransitionError, RunState, evolve
@@ -75,6 +76,7 @@ class Detail(BaseModel):
     build_log: tuple[str, int] | None = None
     inputs: dict[str, ResolvedInput] = {}
     outputs: dict[str, ProducedDataset] = {}
+    start: StartInfo | None = None
     exit: ExitSummary | None = None
     outputs_manifest: str | None = None
     archive_manifest: str | None = None
@@ -268,7 +270,7 @@ def _learned(run: Run, state: RunState, envelope: Envelope) -> dict[str, Any]:
             placed = {"node_id": event.node_id, "inputs": event.inputs, "image": event.image}
             return {**placed, "warnings": warnings}
         case RunStarted():
-            return {"started_at": old.started_at or envelope.time}
+            return {"started_at": old.started_at or envelope.time, "start": event.start}
         case RunFinalizing():
             return _ended(old, event.exit)
         case RunArchived():

@@ -74,9 +74,8 @@ class Verifier:
         Raises TroubleError ``outputs.missing``, ``outputs.malformed``, ``outputs.incomplete``.
         """
         listed = await self._listed(pending, deadline)
-        known = {entry.path for entry in listed}
-        given = await self._given(pending)  # clients may give files to a run as well
-        return [*listed, *(entry for entry in given if entry.path not in known)]
+        # Clients may give files to a run as well.
+        return [*listed, *await self._given(pending, {entry.path for entry in listed})]
 
     async def _listed(self, pending: Pending, deadline: float) -> list[ManifestEntry]:
         digest = pending.exit.outputs_manifest if pending.exit else None
@@ -181,11 +180,13 @@ class Verifier:
         entry = await self._logs.get(key) if key is not None else None
         return [entry] if entry is not None and entry.closed else []
 
-    async def _given(self, pending: Pending) -> list[ManifestEntry]:
-        """Files that were given to an attempt while it ran, those that are there."""
+    async def _given(self, pending: Pending, known: set[str]) -> list[ManifestEntry]:
+        """Other files that were given to an attempt while it ran, those that are there."""
         files = await self._metrics.live_files(pending.run_id, pending.attempt)
         entries = [
-            ManifestEntry(path=path, size=size, sha256=sha) for path, (size, sha) in files.items()
+            ManifestEntry(path=path, size=size, sha256=sha)
+            for path, (size, sha) in files.items()
+            if path not in known
         ]
         wrong = {entry.path for entry in await self._wrong(entries)}
         return [entry for entry in entries if entry.path not in wrong]

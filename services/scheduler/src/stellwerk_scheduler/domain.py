@@ -175,7 +175,9 @@ def _started(run: Run, fact: AttemptStarted, at: Situation) -> Decisions:
         changes: dict[str, Any] = {}
         if run.stopping is None:
             changes = {"deadline": at.now + limit, "resend_at": None, "resends": 0}
-        event = RunStarted(run_id=run.run_id, attempt=fact.attempt, node_id=fact.node_id)
+        event = RunStarted(
+            run_id=run.run_id, attempt=fact.attempt, node_id=fact.node_id, start=fact.start
+        )
         return [Decision(event, changes)]
     if current and (run.placed or run.exit is not None):
         return []

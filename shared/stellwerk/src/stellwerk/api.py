@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stellwerk.environment_spec import EnvironmentDefinition
-from stellwerk.events.attempt import ExitSummary
+from stellwerk.events.attempt import ExitSummary, StartInfo
 from stellwerk.events.dataset import ProducedDataset, ResolvedInput
 from stellwerk.events.image import ImageInfo
 from stellwerk.ids import MODEL_NAME_PATTERN
@@ -109,6 +109,7 @@ class RunView(View):
     image: ImageInfo | None = None
     inputs: dict[str, ResolvedInput] = {}
     outputs: dict[str, ProducedDataset] = {}
+    start: StartInfo | None = None
     exit: ExitSummary | None = None
     outputs_manifest: str | None = None
     archive_manifest: str | None = None

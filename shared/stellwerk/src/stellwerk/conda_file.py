@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_TO_INDEX
+from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM, CONDA_TO_INDEX
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
     InvalidEnvironment,
@@ -101,11 +101,11 @@ def parse_conda_package(spec: str, where: str) -> CondaPackage:
 
 
 def index_requirement(package: CondaPackage, where: str) -> Requirement | None:
-    """The same package on the Python package index; None for what every environment has.
+    """The same package on the Python package index; None for built-in ones and system libraries.
 
     Raises InvalidEnvironment (env.conda_package) where there is no such package.
     """
-    if package.name in CONDA_BUILT_IN:
+    if package.name in CONDA_BUILT_IN | CONDA_SYSTEM:
         return None
     name = CONDA_TO_INDEX.get(package.name)
     if package.name.startswith("azureml-"):

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from stellwerk.environment_names import CONDA_SYSTEM
 from stellwerk.environment_python import choose_python, python_range, shortest
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
@@ -218,20 +219,18 @@ def _requirements(definition: EnvironmentDefinition) -> _Requirements:
         parse_requirement(text, f"pip_packages[{index}]")
         for index, text in enumerate(definition.pip_packages)
     ]
-    from_conda = _from_conda(definition) if definition.conda_packages else ()
-    exchanged = tuple(
-        Substitution(
-            f"conda package {text}", str(requirement), "installed from the Python package index"
-        )
-        for text, requirement in from_conda
-    )
-    return _Requirements((*wanted, *(each for _, each in from_conda)), exchanged)
+    if not definition.conda_packages:
+        return _Requirements(tuple(wanted), ())
+    exchanged = _from_conda(definition)
+    became = (Requirement(each.became) for each in exchanged if each.became)
+    return _Requirements((*wanted, *became), exchanged)
 
 
 def _conda_warning(wanted: _Requirements) -> Iterable[str]:
-    if wanted.exchanged:
-        names = sorted({Requirement(each.became).name for each in wanted.exchanged})
+    names = sorted({Requirement(each.became).name for each in wanted.exchanged if each.became})
+    if names:
         yield f"conda packages are installed from the Python package index here: {', '.join(names)}"
+    yield from (str(each) for each in wanted.exchanged if not each.became)
 
 
 def _images(definition: EnvironmentDefinition, table: OverrideTable) -> Iterable[Substitution]:
@@ -259,7 +258,8 @@ def _refuse_if_strict(definition: EnvironmentDefinition, exchanged: Sequence[Sub
         )
 
 
-def _from_conda(definition: EnvironmentDefinition) -> tuple[tuple[str, Requirement], ...]:
+def _from_conda(definition: EnvironmentDefinition) -> tuple[Substitution, ...]:
+    """What each conda package becomes."""
     from stellwerk.conda_file import (  # noqa: PLC0415 - YAML is costly to import
         index_requirement,
         parse_conda_package,
@@ -275,7 +275,11 @@ def _from_conda(definition: EnvironmentDefinition) -> tuple[tuple[str, Requireme
             )
         requirement = index_requirement(package, where)
         if requirement is not None:
-            found.append((text, requirement))
+            why = "installed from the Python package index"
+            found.append(Substitution(f"conda package {text}", str(requirement), why))
+        elif package.name in CONDA_SYSTEM:
+            why = "a system library; packages of the index bring their own, or it is the node's"
+            found.append(Substitution(f"conda package {text}", "", why))
     return tuple(found)
 
 

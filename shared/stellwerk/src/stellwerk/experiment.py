@@ -14,7 +14,7 @@ from stellwerk.ids import new_id
 from stellwerk.refusals import naming_the_field
 from stellwerk.run import Run
 from stellwerk.run_children import begin, wanted_runs
-from stellwerk.runspec import RunSpec, SnapshotSource
+from stellwerk.runspec import EnvironmentReference, InlineSource, RunSpec, SnapshotSource
 from stellwerk.script_run_config import ScriptRunConfig
 from stellwerk.snapshot import collect, upload_snapshot
 
@@ -82,6 +82,19 @@ class Experiment:
         run = self.run_class.of_view(self.workspace, view)
         config.submitted(run)
         return run
+
+    def warm(self, environment: str, version: int | None, compute: str) -> Run:
+        """A run that does nothing but load the frameworks of a registered environment."""
+        spec = RunSpec(
+            source=InlineSource(inline={"warm.py": "pass\n"}),
+            script="warm.py",
+            environment=EnvironmentReference(name=environment, version=version),
+            target=compute,
+            warm="require",
+        )
+        request = RunRequest(experiment=self.name, spec=spec)
+        view = self.workspace.client.call("POST", "/runs", RunView, body=request, key=new_id())
+        return self.run_class.of_view(self.workspace, view)
 
     def start_logging(
         self,

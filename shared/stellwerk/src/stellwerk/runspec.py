@@ -174,6 +174,9 @@ class Container(Spec):
 class RunSpec(Spec):
     """One training run: script or command, arguments, inputs, environment, target, limits.
 
+    ``warm``: whether it may (auto) or must (require) begin in a process of its environment that
+    has the frameworks loaded already.
+
     An ``interactive`` run has no process of the platform: a client (a notebook) drives it, reports
     its records and files, and says when it ends. It may have a ``source``, for the record.
     """
@@ -200,6 +203,7 @@ class RunSpec(Spec):
     max_duration_s: Annotated[float, Field(gt=0, le=MAX_RUN_SECONDS)] = MAX_RUN_SECONDS
     max_retries: Annotated[int, Field(ge=0, le=10)] = 0
     grace_s: Annotated[float, Field(ge=0, le=600)] = 30.0
+    warm: Literal["auto", "never", "require"] = "auto"
     tags: Tags = Field(default_factory=dict, max_length=200)
     properties: Tags = Field(default_factory=dict, max_length=200)
     display_name: Annotated[str, StringConstraints(max_length=255)] | None = None

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stellwerk.client import Client
 from stellwerk.compute import ComputeTarget
@@ -35,7 +35,9 @@ class ScriptRunConfig:
     ``arguments`` may hold texts, numbers, ``dataset.as_mount()``, outputs and data references.
     Beyond v1: ``priority`` (0 to 100, higher first), ``max_retries`` (times a failed script is
     tried again), ``resources`` (cpus, memory_mb, gpus), ``inputs`` and ``outputs`` (those that are
-    no argument), ``data_references`` (by name), ``environment_variables``, ``display_name``.
+    no argument), ``data_references`` (by name), ``environment_variables``, ``display_name``,
+    ``warm`` (auto, never or require: whether it begins in a process of its environment that has
+    the frameworks loaded).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ScriptRunConfig:
         max_retries: int = 0,
         resources: Resources | dict[str, Any] | None = None,
         display_name: str | None = None,
+        warm: Literal["auto", "never", "require"] = "auto",
     ) -> None:
         _refuse_unsupported(
             run_config=run_config,
@@ -82,6 +85,7 @@ class ScriptRunConfig:
         self.max_retries = max_retries
         self.resources = resources
         self.display_name = display_name
+        self.warm = warm
         self.distributed = distributed_job_config
 
     @property
@@ -129,6 +133,7 @@ class ScriptRunConfig:
                 max_retries=self.max_retries,
                 tags=tags,
                 display_name=self.display_name,
+                warm=self.warm,
             )
 
     def submitted(self, run: "Run") -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from stellwerk_agent import protocol, uploads
+from stellwerk_agent import protocol, uploads, vault
 from stellwerk_agent.errors import RunEnvironmentError, UserError
 from stellwerk_agent.inputs import named_paths, output_paths
 from stellwerk_agent.offline import _OfflineRun
@@ -12,7 +12,7 @@ from stellwerk_agent.transport import Transport
 TYPE_CHECKING = False  # typing itself would cost milliseconds in every run
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import IO, Any, Callable, Dict, Optional, Type, Union
+    from typing import IO, Any, Callable, Dict, List, Optional, Type, Union
 
 _runs: "Dict[str, Run]" = {}
 
@@ -110,6 +110,17 @@ class Run(Reports):
             if self._properties.setdefault(self._text(key), stored) != stored:
                 raise UserError("property '%s': already set; properties never change" % key)
             self._transport.send(protocol.line("property", n=key, v=stored))
+
+    def get_secret(self, name: str) -> str:
+        """Return the value of a secret of the workspace. Raises UserError where there is none."""
+        value = vault.read(name)
+        if value is None:
+            raise UserError("secret '%s': the workspace has none of that name" % name)
+        return value
+
+    def get_secrets(self, secrets: "List[str]") -> "Dict[str, Optional[str]]":
+        """Return values by name, None for those that are not there."""
+        return {name: vault.read(name) for name in secrets}
 
     def flush(self, timeout_seconds: float = 300) -> None:
         """Return at once: every record is handed over when it is logged."""

@@ -12,6 +12,8 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from stellwerk_shim.forked import Interpreter
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -31,16 +33,17 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start(launch: dict[str, object], output: int) -> int:
+def start(launch: dict[str, object], output: int, interpreter: Interpreter | None = None) -> int:
     """Start `launch["argv"]` with stdout and stderr on `output`; return its process id.
 
-    Returns once the program image is loaded. Raises LaunchError if it cannot be.
+    Returns once the program image is loaded, or `interpreter` is about to run the script. Raises
+    LaunchError if it cannot be.
     """
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(launch, output, report_write, parent)
+        _become(launch, output, report_write, parent, interpreter)
     os.close(report_write)
     with os.fdopen(report_read, "rb") as report:
         failure = report.read().decode(errors="replace")
@@ -50,7 +53,13 @@ def start(launch: dict[str, object], output: int) -> int:
     return pid
 
 
-def _become(launch: dict[str, object], output: int, report: int, parent: int) -> NoReturn:
+def _become(
+    launch: dict[str, object],
+    output: int,
+    report: int,
+    parent: int,
+    interpreter: Interpreter | None,
+) -> NoReturn:
     """Turn this fork into the run's program, or report why not and end. Never returns."""
     step = "prepare the process"
     argv = [str(part) for part in launch["argv"]]  # type: ignore[attr-defined]
@@ -66,10 +75,20 @@ def _become(launch: dict[str, object], output: int, report: int, parent: int) ->
         step = f"enter the working folder '{launch['cwd']}'"
         os.chdir(str(launch["cwd"]))
         step = f"start '{argv[0]}'"
+        if interpreter is not None:
+            report = _keep_only(report)
+            interpreter.run(argv, env, report)
         os.execvpe(argv[0], argv, env)
     except BaseException as error:
         os.write(report, f"cannot {step}: {_words(error, argv[0])}".encode()[:2000])
     os._exit(127)
+
+
+def _keep_only(report: int) -> int:
+    """Close what exec would close: all but the standard streams and `report`, which becomes 3."""
+    os.dup2(report, 3, inheritable=False)
+    os.closerange(4, 1 << 16)
+    return 3
 
 
 def _redirect(output: int) -> None:

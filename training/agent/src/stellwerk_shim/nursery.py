@@ -4,22 +4,50 @@ The executor holds the other end of a SOCK_SEQPACKET pair and sends the path of 
 the answer is the supervisor's process id with a pidfd of it, so the id can never mean another
 process. A supervisor cuts every tie at once: it outlives this process and the executor. The end
 of the connection ends this process, so it never outlives the executor that started it.
+
+A warm one runs in the Python of an environment and has its frameworks loaded: the supervisor's own
+child then is the run's interpreter already. It first tells what it has loaded, or why it refuses.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import socket
+import sys
 
+from stellwerk_shim.forked import Interpreter
+from stellwerk_shim.preload import RefusedError, preload
 from stellwerk_shim.supervisor import supervise
 
 MAX_PATH_BYTES = 8192
 
 
-def serve(link: socket.socket) -> None:
-    """Fork a supervisor for each folder that arrives on `link`, until it is closed."""
+def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) -> None:
+    """Load `names`, tell the executor, then fork interpreters until the connection is closed.
+
+    `started_with`: the modules that a script of its own would have found loaded.
+    """
+    sys.path.pop()  # the folder of this package, which a script must not see
+    link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
+    os.chdir(home)
+    try:
+        told = preload(names, started_with)
+    except RefusedError as refusal:
+        link.send(json.dumps({"refused": str(refusal)}).encode())
+        return
+    link.send(json.dumps(told).encode())
+    _serve(link, Interpreter(home))
+
+
+def serve(descriptor: int) -> None:
+    """Fork a supervisor for each folder that arrives, until the connection is closed."""
+    _serve(socket.socket(fileno=descriptor), None)
+
+
+def _serve(link: socket.socket, interpreter: Interpreter | None) -> None:
     signal.signal(signal.SIGCHLD, _reap)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page it looks at
@@ -27,7 +55,7 @@ def serve(link: socket.socket) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         pid = os.fork()
         if pid == 0:
-            _supervise(folder)
+            _supervise(folder, interpreter)
         pidfd = os.pidfd_open(pid)  # not reaped yet, so it is this child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         try:
@@ -38,12 +66,12 @@ def serve(link: socket.socket) -> None:
             os.close(pidfd)
 
 
-def _supervise(folder: bytes) -> None:
+def _supervise(folder: bytes, interpreter: Interpreter | None) -> None:
     """The child: become the supervisor of `folder`. Never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os._exit(supervise(os.fsdecode(folder)))
+        os._exit(supervise(os.fsdecode(folder), interpreter))
     finally:
         os._exit(70)  # an exception was printed to shim.log, if it was there already
 

@@ -20,6 +20,10 @@ from stellwerk_shim.outcome import Outcome
 from stellwerk_shim.runsocket import RunSocket
 from stellwerk_shim.wakeups import Wakeups
 
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    from stellwerk_shim.forked import Interpreter
+
 GIB = 1 << 30
 GRACE_S = 30.0
 KILL_AGAIN_S = 1.0
@@ -27,8 +31,11 @@ CLEAR_S = 10.0
 DRAIN_S = 5.0
 
 
-def supervise(folder: str) -> int:
-    """Run the attempt in `folder` to its end. Returns 0, or 1 if there is nothing to run here."""
+def supervise(folder: str, interpreter: Interpreter | None = None) -> int:
+    """Run the attempt in `folder` to its end. Returns 0, or 1 if there is nothing to run here.
+
+    Its script runs in a fork of this process where there is an `interpreter` for it.
+    """
     _detach(folder)
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -38,15 +45,18 @@ def supervise(folder: str) -> int:
     launch = files.read_json(folder, "launch.json")
     if not launch or os.path.exists(os.path.join(folder, "exit.json")):
         return 1
-    Supervisor(folder, launch).run()
+    Supervisor(folder, launch, interpreter).run()
     return 0
 
 
 class Supervisor:
     """One attempt from start to exit record."""
 
-    def __init__(self, folder: str, launch: dict[str, object]) -> None:
+    def __init__(
+        self, folder: str, launch: dict[str, object], interpreter: Interpreter | None
+    ) -> None:
         self._folder = folder
+        self._interpreter = interpreter
         self._launch = launch
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
@@ -67,7 +77,7 @@ class Supervisor:
         """Start the run, wait for its end, write exit.json, notify."""
         try:
             child.become_subreaper()
-            self._child = child.start(self._launch, self._log.child_end)
+            self._child = child.start(self._launch, self._log.child_end, self._interpreter)
         except (child.LaunchError, OSError) as error:
             self._outcome.launch_failed(str(error))
             os.close(self._log.child_end)

@@ -117,8 +117,9 @@ async def _log(
     log = RunLog(platform, run, path)
     first = await log.read(offset, 0)
     if first.missing and (not follow or run.status in TERMINAL):
+        why = "a client drives it, and keeps what it prints" if run.kind == "interactive" else "yet"
         raise NotFoundError(
-            f"Run {run_id} has no log {path!r} (yet); see GET /api/v1/runs/{run_id}/logs.",
+            f"Run {run_id} has no log {path!r} ({why}); see GET /api/v1/runs/{run_id}/logs.",
             code="log.not_found",
             field="path",
         )

@@ -74,6 +74,38 @@ def show(run_id: str, output: str) -> None:
     print_one(_connect(run_id).view, output)
 
 
+@run.command("timeline")
+@click.argument("run_id", metavar="RUN")
+@output_option
+def show_timeline(run_id: str, output: str) -> None:
+    """Show where the time of a run went, from its submission on."""
+    from dataclasses import asdict
+
+    from stellwerk.cli.output import print_json, print_table
+    from stellwerk.timeline import timeline
+
+    found = _connect(run_id)
+    known = []
+    for event in found.events():
+        known.append(event)
+        if event.sequence >= found.view.sequence:
+            break
+    steps = timeline(found.view, known)
+    if output == "json":
+        print_json([asdict(step) for step in steps])
+        return
+    rows = [
+        [
+            step.name,
+            "" if step.begins_s is None else f"{step.begins_s:.3f}",
+            f"{step.seconds:.3f}",
+            step.detail,
+        ]
+        for step in steps
+    ]
+    print_table(["STEP", "AFTER S", "TOOK S", ""], rows)
+
+
 @run.command("logs")
 @click.argument("run_id", metavar="RUN")
 @click.option("-f", "--follow", "follow_it", is_flag=True, help="Go on until the run has ended.")

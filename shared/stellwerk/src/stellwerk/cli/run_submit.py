@@ -53,6 +53,13 @@ _INPUT = re.compile(
 @click.option("--env", multiple=True, metavar="K=V", help="An environment variable. Repeatable.")
 @click.option("--priority", type=click.IntRange(0, 100), default=50, show_default=True)
 @click.option("--max-retries", type=click.IntRange(0, 10), default=0, show_default=True)
+@click.option(
+    "--warm",
+    type=click.Choice(["auto", "never", "require"]),
+    default="auto",
+    show_default=True,
+    help="Begin in a process that has the frameworks of the environment loaded.",
+)
 @click.option("--tag", multiple=True, metavar="K=V", help="A tag. Repeatable.")
 @click.option("--name", help="A name for people.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for the run.")
@@ -91,6 +98,7 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
         priority=options["priority"],
         max_retries=options["max_retries"],
         display_name=options["name"],
+        warm=options["warm"],
     )
     run = workspace.experiment(options["experiment"]).submit(
         config, tags=pairs(options["tag"], "--tag"), show_progress=True

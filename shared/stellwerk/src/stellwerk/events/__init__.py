@@ -6,6 +6,7 @@ from stellwerk.events.attempt import (
     AttemptStarted,
     ExitSummary,
     LogClosure,
+    StartInfo,
     StoredOutput,
 )
 from stellwerk.events.base import MAX_EVENT_BYTES, REGISTRY, Event
@@ -83,6 +84,7 @@ __all__ = [
     "RunStarted",
     "RunStopRequested",
     "RunSubmitted",
+    "StartInfo",
     "StoredOutput",
     "UnknownEventTypeError",
     "decode",

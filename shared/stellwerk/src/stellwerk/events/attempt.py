@@ -69,6 +69,20 @@ class ExitSummary(BaseModel):
         return self.reason == "exited" and self.exit_code == 0
 
 
+class StartInfo(BaseModel):
+    """How an attempt's process began.
+
+    ``warm``: in a process that had the frameworks loaded; ``cold_reason`` says why not.
+    ``timings_s`` maps a step of the start on the node to the seconds it took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    warm: bool = False
+    cold_reason: str | None = None
+    timings_s: dict[str, float] = {}
+
+
 class _AttemptEvent(Event):
     run_id: str
     attempt: Annotated[int, Field(ge=1)]
@@ -84,11 +98,21 @@ class _AttemptEvent(Event):
     aggregate="attempt", verb="started", owner="gpu-executor", key="run_id", addressee="executor_id"
 )
 class AttemptStarted(_AttemptEvent):
-    """The process runs. ``timings_s`` maps a step of the start to the seconds it took."""
+    """The process runs. ``timings_s`` maps a step of the start to the seconds it took.
+
+    ``warm`` and ``cold_reason`` are those of ``StartInfo``.
+    """
 
     started_at: float
     pid: int
     timings_s: dict[str, float] = {}
+    warm: bool = False
+    cold_reason: str | None = None
+
+    @property
+    def start(self) -> StartInfo:
+        """How it began."""
+        return StartInfo(warm=self.warm, cold_reason=self.cold_reason, timings_s=self.timings_s)
 
 
 @event(

@@ -16,11 +16,16 @@ BuildFailure = Literal[
 ]
 
 
+IMAGE_ENVIRONMENT = "/opt/environment"
+"""Where an image holds its environment."""
+
+
 class ImageInfo(BaseModel):
     """What a node needs to know to run in an environment.
 
     ``interpreter`` is set for user-managed environments only; otherwise the interpreter lies in
-    the environment cache under ``env_id``.
+    the environment cache under ``env_id``. ``image`` names an image that holds the environment at
+    :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -30,6 +35,7 @@ class ImageInfo(BaseModel):
     version: int | None = None
     python: str | None = None
     interpreter: str | None = None
+    image: str | None = None
     lock_digest: str | None = None
     environment_variables: dict[str, str] = {}
     warnings: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ run's state from them.
 from typing import Literal
 
 from stellwerk.environment_spec import EnvironmentDefinition
-from stellwerk.events.attempt import ExitSummary
+from stellwerk.events.attempt import ExitSummary, StartInfo
 from stellwerk.events.base import Event, event
 from stellwerk.events.dataset import ResolvedInput
 from stellwerk.events.image import ImageInfo
@@ -69,6 +69,7 @@ class RunStarted(_RunEvent):
 
     attempt: int
     node_id: str | None = None
+    start: StartInfo | None = None
 
 
 @event(

@@ -1,8 +1,10 @@
 """The v1 SDK's ScriptRunConfig: Stellwerk's, seen through a RunConfiguration."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from azureml.core._section import unknown
 from azureml.core._table_readers import with_readers
@@ -24,6 +26,7 @@ from stellwerk.runspec import EnvironmentReference, RunSpec
 
 _LOG = logging.getLogger("azureml.core")
 RESUME_NAME = "MODEL_LOCATION"
+LOCAL = "local"
 
 
 class ScriptRunConfig(native.ScriptRunConfig):
@@ -132,6 +135,14 @@ class ScriptRunConfig(native.ScriptRunConfig):
         self.distributed = config.distributed()
         self.data_references = dict(config.data_references)
         spec = super().spec(client, snapshot, tags)
+        python = config.environment.python
+        plain = python.user_managed_dependencies and python.interpreter_path == "python"
+        if plain and spec.target == LOCAL and _is_here(client):
+            # On the local target v1's "python" is the one that submits, with its packages.
+            here = config.environment.definition().model_copy(
+                update={"interpreter": sys.executable}
+            )
+            spec = spec.model_copy(update={"environment": here})
         if idle := config.docker.idle():
             _LOG.warning("docker: %s: recorded, without effect on a run", ", ".join(idle))
         if config.docker.use_docker or config.docker.idle():
@@ -194,6 +205,11 @@ def _variable(value: object) -> str | None:
 def _word(value: object) -> str:
     variable = _variable(value)
     return str(value) if variable is None else f'"${variable}"'
+
+
+def _is_here(client: Client) -> bool:
+    """Whether the platform runs on this machine."""
+    return urlsplit(client.address("/")).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 def _check_type(field: str, value: object, wanted: type) -> None:

@@ -22,15 +22,20 @@ _ADDRESS = re.compile(r"^TensorBoard .* at (http://\S+)")
 class Tensorboard:
     """A TensorBoard process over the ``logs/`` files of runs, kept fresh while they go on.
 
-    ``local_root``: where files are put (default: a temporary folder). ``port`` 0 takes a free one.
+    ``local_root``: where files are put (default: a temporary folder); with an empty list of runs
+    it is shown as it is. ``port`` 0 takes a free one.
     """
 
     def __init__(
         self, runs: Run | Sequence[Run], local_root: str | None = None, port: int = 6006
     ) -> None:
         self._runs = [runs] if isinstance(runs, Run) else list(runs)
-        if not self._runs or not all(isinstance(run, Run) for run in self._runs):
+        if not all(isinstance(run, Run) for run in self._runs):
             raise UserErrorException("runs: give a Run or a list of Runs")
+        if not self._runs and local_root is None:
+            raise UserErrorException(
+                "runs: the list is empty and local_root names no folder; there is nothing to show"
+            )
         self._root = Path(local_root or tempfile.mkdtemp(prefix="stellwerk-tensorboard-"))
         self._port = int(port)
         self._process: subprocess.Popen[str] | None = None

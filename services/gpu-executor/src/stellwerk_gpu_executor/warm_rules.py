@@ -1,0 +1,63 @@
+"""Which runs may begin in a warm process, and in which one. Pure.
+
+A warm process has read some variables already, when its interpreter started or a framework was
+loaded: a run gets one whose values are its own. What else a loaded process cannot make good keeps
+a run cold, and the reason is told.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stellwerk.events import RunAssigned
+
+_READ_EARLY = re.compile(
+    r"PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_|OMP_|OPENBLAS|GOTO_|BLIS_|MKL_|KMP_|NUMEXPR|VECLIB|TF_|XLA_"
+    r"|KERAS_|TORCH|PYTORCH|JAX_|CUDA|NVIDIA|NCCL|HIP_|ROCR_|MPL|ABSL_|GRPC_|GLOG_|PROTOCOL_BUFFERS|TZ$"
+)
+_READ_LATE = frozenset({"TF_CONFIG"})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a warm process is: an interpreter and the variables it was started with."""
+
+    python: str
+    variables: tuple[tuple[str, str], ...]
+
+
+def recipe_of(python: str, env: Mapping[str, str]) -> Recipe:
+    """The warm process for a run with this interpreter and environment."""
+    chosen = {
+        name: value
+        for name, value in env.items()
+        if name in {"PATH", "VIRTUAL_ENV"} or (_READ_EARLY.match(name) and name not in _READ_LATE)
+    }
+    return Recipe(python, tuple(sorted(chosen.items())))
+
+
+def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | None:
+    """Why a run can have no warm process at all, None if it may have one."""
+    spec = assigned.spec
+    if spec.warm == "never":
+        return "the run asks for a cold start"
+    if spec.script is None:
+        return "the run is a command, not a Python script"
+    if spec.distributed is not None:
+        return "the processes of a distributed run are started by their launcher"
+    if assigned.image.interpreter is not None and spec.warm != "require":
+        return "its environment is user-managed and may change unseen"
+    if spec.resources.gpus:
+        return "GPU runs start cold"
+    if env.get("PYTHONPATH") != agent:
+        return "the run sets PYTHONPATH"
+    return None
+
+
+def shadowed(modules: frozenset[str], beside_script: Iterable[str]) -> str | None:
+    """Why a script's own modules keep it cold: one has the name of a module already loaded."""
+    for name in sorted(beside_script):
+        stem = name.partition(".")[0]
+        if stem in modules:
+            return f"{name} beside the script has the name of a module that is loaded already"
+    return None

@@ -1,0 +1,202 @@
+"""Which runs get a warm process, and how many there are."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from stellwerk.events import ImageInfo, RunAssigned
+from stellwerk.runspec import InlineSource, RunSpec
+from stellwerk_gpu_executor.domain import Places
+from stellwerk_gpu_executor.warm import ColdError, Limits, WarmPool
+from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
+from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.testing import wait_until
+
+AGENT = "/agent"
+ENV = {"PYTHONPATH": AGENT, "PATH": "/usr/bin:/bin"}
+
+
+def assigned(image: dict[str, str] | None = None, **spec: object) -> RunAssigned:
+    made = {"source": InlineSource(inline={"main.py": "pass"}), "script": "main.py", **spec}
+    return RunAssigned(
+        run_id="r" * 32,
+        attempt=1,
+        node_id="n",
+        executor_id="local",
+        pool="local",
+        lease_s=120,
+        experiment="e",
+        workspace="w",
+        spec=RunSpec.model_validate(made),
+        image=ImageInfo(env_id="e" * 40, **(image or {})),
+        inputs={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "env", "reason"),
+    [
+        (assigned(), ENV, None),
+        (assigned(warm="never"), ENV, "asks for a cold start"),
+        (assigned(script=None, command=("true",)), ENV, "not a Python script"),
+        (assigned(distributed={"backend": "mpi", "process_count": 2}), ENV, "distributed"),
+        (assigned(resources={"gpus": 1}), ENV, "GPU"),
+        (assigned(), {**ENV, "PYTHONPATH": "src"}, "PYTHONPATH"),
+        (assigned({"interpreter": "/usr/bin/python3"}), ENV, "user-managed"),
+        (assigned({"interpreter": "/usr/bin/python3"}, warm="require"), ENV, None),
+    ],
+)
+def test_what_keeps_a_run_cold(run: RunAssigned, env: dict[str, str], reason: str | None) -> None:
+    found = unfit(run, env, AGENT)
+    assert (found is None) if reason is None else (reason in str(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "early"),
+    [
+        ("KERAS_BACKEND", True),
+        ("PYTHONHASHSEED", True),
+        ("OMP_NUM_THREADS", True),
+        ("TF_ENABLE_ONEDNN_OPTS", True),
+        ("TZ", True),
+        ("TF_CONFIG", False),
+        ("LEARNING_RATE", False),
+        ("AZUREML_RUN_ID", False),
+        ("HOME", False),
+    ],
+)
+def test_only_variables_that_were_read_early_need_another_process(name: str, early: bool) -> None:
+    assert (recipe_of("python", {**ENV, name: "x"}) != recipe_of("python", ENV)) is early
+
+
+def test_a_module_beside_the_script_that_is_loaded_already() -> None:
+    modules = frozenset({"keras", "queue"})
+    assert shadowed(modules, ["main.py", "helper.py"]) is None
+    assert "queue.py" in str(shadowed(modules, ["main.py", "queue.py"]))
+    assert "keras" in str(shadowed(modules, ["keras"]))
+
+
+class Nodes:
+    """Pools that share a folder and a task owner."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tasks, self.pools = folder, TaskOwner(), list[WarmPool]()
+
+    def pool(self, preload: tuple[str, ...] = ("json",), **limits: int) -> WarmPool:
+        self.pools.append(
+            WarmPool(self.folder, preload, Limits(**limits), SystemClock(), self.tasks)
+        )
+        return self.pools[-1]
+
+
+@pytest_asyncio.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
+    made = Nodes(tmp_path / "warm")
+    yield made
+    for pool in made.pools:
+        pool.close()
+    await made.tasks.close()
+    assert not made.tasks.failed.is_set(), made.tasks.failure
+
+
+def recipe(**variables: str) -> Recipe:
+    return recipe_of(sys.executable, {**ENV, **variables})
+
+
+async def test_the_least_recently_used_leaves(nodes: Nodes, tmp_path: Path) -> None:
+    pool = nodes.pool(count=2)
+    one, two, three = (recipe(KERAS_BACKEND=name) for name in "abc")
+    await pool.ready(one)
+    await pool.ready(two)
+    kept = pool.take(one, tmp_path)
+    await pool.ready(three)
+    assert pool.take(one, tmp_path) is kept
+    with pytest.raises(ColdError, match="no warm process yet"):
+        pool.take(two, tmp_path)
+
+
+async def test_one_that_needs_too_much_memory_is_not_kept(nodes: Nodes, tmp_path: Path) -> None:
+    pool = nodes.pool(memory_bytes=1)
+    await pool.ready(recipe())
+    with pytest.raises(ColdError, match="more memory"):
+        pool.take(recipe(), tmp_path)
+    pool.want(recipe())
+    with pytest.raises(ColdError, match="more memory"):
+        await pool.ready(recipe())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise OSError('no such library')", "does not import: OSError: no such library"),
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()", "threads"),
+        ("import os; os._exit(1)", "ended while it was loading"),
+        ("raise SystemExit(3)", "ended while it was loading"),
+    ],
+)  # fmt: skip
+async def test_a_list_that_cannot_be_loaded_keeps_runs_cold(
+    nodes: Nodes, tmp_path: Path, body: str, words: str
+) -> None:
+    (tmp_path / "poison.py").write_text(body)
+    pool = nodes.pool(("poison",))
+    poisoned = recipe(PYTHONPATH=str(tmp_path))
+    with pytest.raises(ColdError, match=words):
+        await pool.ready(poisoned)
+    with pytest.raises(ColdError, match="refuses to serve"):
+        pool.take(poisoned, tmp_path)
+
+
+async def test_what_is_not_installed_is_left_out(nodes: Nodes, tmp_path: Path) -> None:
+    pool = nodes.pool(("no_such_framework", "json"))
+    await pool.ready(recipe())
+    assert pool.take(recipe(), tmp_path)
+
+
+async def test_begun_anew_after_its_forks_and_in_a_replaced_environment(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    interpreter = tmp_path / "env" / "bin" / "python"
+    interpreter.parent.mkdir(parents=True)
+    interpreter.symlink_to(sys.executable)
+    pool, mine = nodes.pool(forks=1), recipe_of(str(interpreter), ENV)
+    await pool.ready(mine)
+    first = pool.take(mine, tmp_path)
+    pool.used(mine)
+    await pool.ready(mine)
+    second = pool.take(mine, tmp_path)
+    assert second.pid != first.pid
+    (tmp_path / "env" / "changed").touch()
+    with pytest.raises(ColdError, match="no warm process yet"):
+        pool.take(mine, tmp_path)
+    await wait_until(lambda: not Path(f"/proc/{second.pid}").exists(), 10)
+
+
+async def test_the_choice_and_its_reason(nodes: Nodes, tmp_path: Path) -> None:
+    pool = nodes.pool()
+    places = Places(tmp_path, tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
+    must = assigned(warm="require")
+    cold = await pool.choose(assigned(), sys.executable, ENV, places)
+    assert (cold.server, cold.reason) == (None, "its environment has no warm process yet")
+    warm = await pool.choose(must, sys.executable, ENV, places)
+    assert (warm.server is not None, warm.reason) == (True, None)
+    again = await pool.choose(assigned(), sys.executable, ENV, places)
+    assert again.server is warm.server
+    never = await pool.choose(assigned(warm="never"), sys.executable, ENV, places)
+    assert (never.server, never.recipe) == (None, None)
+    (tmp_path / "json.py").touch()
+    with pytest.raises(ColdError, match=r"json\.py beside the script"):
+        await pool.choose(must, sys.executable, ENV, places)
+    off = nodes.pool(count=0)
+    with pytest.raises(ColdError, match="off on this node"):
+        await off.choose(must, sys.executable, ENV, places)
+
+
+async def test_two_hundred_at_once(nodes: Nodes, tmp_path: Path) -> None:
+    pool = nodes.pool()
+    await asyncio.gather(*(pool.ready(recipe()) for _ in range(200)))
+    assert len({pool.take(recipe(), tmp_path).pid for _ in range(200)}) == 1

@@ -1,0 +1,300 @@
+"""Environments as images: made by the engine, pushed to a registry, run by digest, nothing left."""
+
+import gc
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import images as stand_ins
+import pytest
+from docker.errors import ImageNotFound
+from engine import client
+
+from stellwerk.environment_spec import from_packages
+from stellwerk.events.image import IMAGE_ENVIRONMENT
+from stellwerk_environment_build.builder import Builder, BuildResult
+from stellwerk_environment_build.cache import EnvironmentCache
+from stellwerk_environment_build.construction import Limits
+from stellwerk_environment_build.failures import BuildFailedError, Failure
+from stellwerk_environment_build.images import NAME, ImageMaker, ImageSettings
+from stellwerk_environment_build.interpreters import find_interpreters
+from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_kit.testing.servers import free_port
+
+PYTHON = Path("/usr/bin/python3.11")
+"""Debian's, which the base image has as well."""
+
+
+@dataclass
+class Registry:
+    """Debian's docker-registry on a free port."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        config = self.folder / "registry.yml"
+        config.write_text(
+            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}/data}}}}\n"
+            f"http: {{addr: '{self.host}'}}\n"
+        )
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["docker-registry", "serve", str(config)], stdout=log, stderr=log
+            )
+        end = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+            except OSError:
+                assert time.monotonic() < end, (self.folder / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    made = Registry(tmp_path_factory.mktemp("registry"), free_port())
+    made.start()
+    yield made
+    made.stop()
+    for host in (f"{made.host}/", ""):
+        for image in client().images.list(name=f"{host}stellwerk/environment"):
+            client().images.remove(image.id, force=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="sw-env-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
+    nameless = client().images.list(filters={"dangling": True})
+    assert [image.id for image in nameless if not image.attrs["RepoDigests"]] == []
+
+
+def wheel(folder: Path, name: str) -> None:
+    """A pure wheel with one module of that name."""
+    info = f"{name}-1.0.dist-info"
+    contents = {
+        f"{name}.py": f"WORD = 'from {name}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    for path, text in contents.items():
+        digest = urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(text)}\n"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in {**contents, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
+            archive.writestr(path, text)
+
+
+async def builder(folder: Path, settings: ImageSettings) -> Builder:
+    wheels = folder / "wheels"
+    wheels.mkdir(exist_ok=True)
+    for name in ("alpha", "beta"):
+        wheel(wheels, name)
+    interpreters = [each for each in await find_interpreters((PYTHON,)) if each.path == PYTHON]
+    return Builder(
+        EnvironmentCache(folder / "cache"),
+        interpreters,
+        index=IndexOptions(find_links=(wheels,), no_index=True),
+        limits=Limits(workers=1),
+        environ={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        images=ImageMaker(settings),
+    )
+
+
+async def build(
+    made: Builder, log: list[str] | None = None, *, packages: tuple[str, ...] = ("alpha",)
+) -> BuildResult:
+    spec, identity = made.identify(from_packages(packages))
+    lines = [] if log is None else log
+    return await made.build(spec, identity, lines.append)
+
+
+async def failure(folder: Path, settings: ImageSettings) -> Failure:
+    with pytest.raises(BuildFailedError) as caught:
+        await build(await builder(folder, settings))
+    return caught.value.failure
+
+
+def run(image: str, code: str, **options: Any) -> str:
+    command = ["python", "-c", code]
+    return (
+        client()
+        .containers.run(image, command, remove=True, network_mode="none", **options)
+        .decode()
+    )
+
+
+async def test_pushed_and_run_by_digest(folder: Path, registry: Registry) -> None:
+    settings = ImageSettings(stand_ins.base(), registry.host)
+    made, log = await builder(folder, settings), list[str]()
+    result = await build(made, log)
+    assert not result.cached
+    image = str(result.ready.image)
+    assert image.startswith(f"{registry.host}/stellwerk/environment@sha256:"), image
+    assert any(line.startswith("[5/5] Making an image") for line in log), log
+
+    client().images.remove(image, force=True)
+    client().images.remove(f"{image.partition('@')[0]}:{result.ready.env_id}", force=True)
+    with pytest.raises(ImageNotFound):
+        client().images.get(image)
+    client().api.pull(image)  # what another node does
+    code = "import alpha, sys; print(alpha.WORD, sys.prefix, alpha.__cached__)"
+    word, prefix, cached = run(image, code, user="12345", read_only=True).rsplit(" ", 2)
+    assert (word, prefix) == ("from alpha", IMAGE_ENVIRONMENT)
+    assert run(image, f"import os; print(os.path.exists({cached.strip()!r}))") == "True\n"
+
+    started = time.monotonic()
+    again = await build(made)
+    assert again.cached
+    assert again.ready.image == image
+    assert time.monotonic() - started < 0.1
+
+
+async def test_layers_of_the_base_are_shared_and_nothing_of_this_machine_is_inside(
+    folder: Path, registry: Registry
+) -> None:
+    result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry.host)))
+    image = client().images.get(str(result.ready.image))
+    base = client().images.get(stand_ins.base())
+    layers = image.attrs["RootFS"]["Layers"]
+    assert layers[:-1] == base.attrs["RootFS"]["Layers"]
+    assert not image.attrs["Config"]["Labels"]
+    told = str(image.attrs["Config"])
+    assert "PIP" not in told
+    assert "PROXY" not in told.upper()
+    assert str(folder) not in run(
+        str(result.ready.image), f"print(open('{IMAGE_ENVIRONMENT}/pyvenv.cfg').read())"
+    )
+
+
+async def test_one_added_package_is_one_small_layer(folder: Path, registry: Registry) -> None:
+    made = await builder(folder, ImageSettings(stand_ins.base(), registry.host))
+    first = await build(made)
+    log = list[str]()
+    second = await build(made, log, packages=("alpha", "beta"))
+    layers = [
+        client().images.get(str(each.ready.image)).attrs["RootFS"]["Layers"]
+        for each in (first, second)
+    ]
+    assert layers[1][:-1] == layers[0]
+    (line,) = [line for line in log if "[5/5]" in line]
+    assert f"on environment {first.ready.env_id[:12]}" in line
+    assert int(re.findall(r": (\d+) files", line)[0]) < 25, line
+    code = "import alpha, beta; print(alpha.WORD, beta.WORD)"
+    assert run(str(second.ready.image), code) == "from alpha from beta\n"
+
+
+async def test_an_environment_that_was_there_before_images_were_wanted_gets_one(
+    folder: Path,
+) -> None:
+    settings = ImageSettings(stand_ins.base())
+    made = await builder(folder, settings)
+    made._images = None
+    first = await build(made)
+    assert first.ready.image is None
+    made = await builder(folder, settings)
+    log = list[str]()
+    second = await build(made, log)
+    assert second.ready.lock_digest == first.ready.lock_digest
+    assert not [line for line in log if "Resolving" in line]
+    assert str(second.ready.image).startswith("sha256:")
+    assert run(str(second.ready.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
+
+
+async def test_base_image_that_is_not_there(folder: Path) -> None:
+    found = await failure(folder, ImageSettings("127.0.0.1:9/none/none:1"))
+    assert (found.reason, found.code) == ("internal", "env.base_image")
+
+
+async def test_base_image_without_that_python(folder: Path) -> None:
+    """The registry's stand-in would have one; an empty image has none."""
+    empty = "stellwerk-test/empty:1"
+    with tempfile.NamedTemporaryFile(suffix=".tar") as tar:
+        subprocess.run(["tar", "-cf", tar.name, "-T", "/dev/null"], check=True)
+        subprocess.run(["docker", "import", tar.name, empty], check=True, capture_output=True)
+    found = await failure(folder, ImageSettings(empty))
+    client().images.remove(empty, force=True)
+    assert (found.reason, found.code) == ("internal", "env.base_python")
+
+
+async def test_registry_that_is_down(folder: Path) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    found = await failure(folder, ImageSettings(stand_ins.base(), host))
+    assert client().images.list(name=f"{host}/stellwerk/environment") == []
+    assert (found.reason, found.code, found.retryable) == (
+        "index-unreachable", "env.registry_unreachable", True,
+    )  # fmt: skip
+
+
+# The client library leaves the socket of a refused connection to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_engine_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = stand_ins.base()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/none.sock")
+    found = await failure(folder, ImageSettings(base))
+    assert (found.reason, found.code) == ("internal", "env.engine_unreachable")
+    gc.collect()
+
+
+async def test_a_rebuild_replaces_the_image(folder: Path, registry: Registry) -> None:
+    made = await builder(folder, ImageSettings(stand_ins.base(), registry.host))
+    first = await build(made)
+    spec, identity = made.identify(from_packages(["alpha"]))
+    second = await made.build(spec, identity, lambda _: None, rebuild=True)
+    assert second.ready.image != first.ready.image
+    assert run(str(second.ready.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
+
+
+async def test_limit(folder: Path) -> None:
+    found = await failure(folder, replace(ImageSettings(stand_ins.base()), limit_s=0.05))
+    assert (found.reason, found.code) == ("timeout", "env.build_timeout")
+
+
+async def test_what_a_killed_builder_left_is_swept() -> None:
+    client().containers.create(stand_ins.base(), ["true"], name=f"{NAME}{'0' * 40}")
+    await ImageMaker(ImageSettings(stand_ins.base())).sweep()
+
+
+async def test_registry_answers_by_digest_only_what_was_pushed(
+    folder: Path, registry: Registry
+) -> None:
+    result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry.host)))
+    digest = str(result.ready.image).partition("@")[2]
+    url = f"http://{registry.host}/v2/stellwerk/environment/manifests/{digest}"
+    accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+    answer = httpx2.get(url, headers=accept)
+    assert "sha256:" + hashlib.sha256(answer.content).hexdigest() == digest

@@ -1,0 +1,82 @@
+"""Warm starts through the whole platform: chosen, told, adopted, refused in words."""
+
+import json
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from stack import HERE, Stack, log_text, request, run_body, submit, wait_terminal
+
+pytestmark = pytest.mark.servers
+SLOW_LINES = """
+import time
+for n in range(40):
+    print(n, flush=True)
+    time.sleep(0.1)
+open('outputs/done.txt', 'w').write('all')
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("warm"))  # leases that outlast a slow restart
+    made.up()
+    yield made
+    made.down()
+
+
+def ended(http: httpx2.Client, script: str, **spec: object) -> dict[str, object]:
+    return wait_terminal(http, submit(http, run_body(script, **spec)), 120)
+
+
+def test_required_warm_and_told(stack: Stack) -> None:
+    with stack.http() as http:
+        view = ended(http, "import sys; print('here'); sys.exit(3)", warm="require")
+        assert view["start"]["warm"] is True
+        assert view["start"]["cold_reason"] is None
+        assert (view["status"], view["exit"]["exit_code"]) == ("Failed", 3)
+        assert log_text(http, view["run_id"]) == b"here\n"
+        # What could go wrong unseen stays cold by itself, and says so.
+        view = ended(http, "print('here')")
+        assert view["start"]["warm"] is False
+        assert "user-managed" in view["start"]["cold_reason"]
+        done = stack.command("run", "timeline", view["run_id"][:12], "-o", "json")
+        steps = {step["name"].strip(): step for step in json.loads(done.stdout)}
+        assert {"environment", "queue", "start", "process", "run", "post-processing"} <= set(steps)
+        assert steps["process"]["detail"] == f"cold: {view['start']['cold_reason']}"
+
+
+def test_required_and_impossible(stack: Stack) -> None:
+    with stack.http() as http:
+        body = run_body("print(1)", warm="require")
+        body["spec"]["source"]["inline"]["socket.py"] = "x = 1\n"
+        view = wait_terminal(http, submit(http, body), 60)
+        assert view["status"] == "Failed"
+        assert "socket.py beside the script" in view["error"]["message"]
+        answer = request("POST", http, "/runs", json=run_body("pass", warm="always"))
+        assert answer.status_code in {400, 422}
+        assert "warm" in answer.text
+
+
+def test_a_warm_run_outlives_its_executor_and_its_fork_server(stack: Stack) -> None:
+    with stack.http() as http:
+        run_id = submit(http, run_body(SLOW_LINES, warm="require"))
+        with http.stream(
+            "GET", f"/api/v1/runs/{run_id}/logs/user_logs/std_log.txt?follow=true"
+        ) as log:
+            next(log.iter_raw())
+            stack.kill("gpu-executor")  # its fork servers end with it
+        view = wait_terminal(http, run_id, 120)
+        assert (view["status"], view["attempt"], view["start"]["warm"]) == ("Completed", 1, True)
+        assert log_text(http, run_id) == b"".join(b"%d\n" % n for n in range(40))
+        assert request("GET", http, f"/runs/{run_id}/files/outputs/done.txt").text == "all"
+
+
+def test_environment_warm_from_the_command_line(stack: Stack) -> None:
+    with stack.http() as http:
+        body = {"name": "here", "definition": HERE}
+        answer = request("POST", http, "/environments", json=body)
+        assert answer.status_code < 300, answer.text
+    done = stack.command("environment", "warm", "here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("here is warm on local-")

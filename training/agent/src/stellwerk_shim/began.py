@@ -1,0 +1,5 @@
+"""Imported first of all: what any interpreter has loaded when its script begins."""
+
+import sys
+
+WITH = frozenset(sys.modules)

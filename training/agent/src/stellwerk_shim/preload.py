@@ -1,0 +1,71 @@
+"""Loads modules before the fork and says whether a fork may serve. Never loads user code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+import time
+
+
+class RefusedError(Exception):
+    """This process must not serve; the text says why."""
+
+
+def preload(names: list[str], started_with: frozenset[str]) -> dict[str, object]:
+    """Import `names` as far as they are installed; what is then true of this process.
+
+    `modules`: top-level names that are loaded now and not in `started_with`. `loaded`: which of
+    `names` are there. Raises RefusedError for a module that does not import, or that has started
+    threads or opened a device: neither survives a fork.
+    """
+    started = time.monotonic()
+    loaded: list[str] = []
+    threads = _threads()
+    for name in names:
+        if not _installed(name):
+            continue
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise RefusedError(f"{name} does not import: {type(error).__name__}: {error}") from None
+        loaded.append(name)
+        if name == "numpy":
+            threads = _threads()  # those of its BLAS, which handles forks itself
+    _check(threads)
+    fresh = {name.partition(".")[0] for name in set(sys.modules) - started_with}
+    return {
+        "loaded": loaded,
+        "modules": sorted(fresh),
+        "seconds": time.monotonic() - started,
+        "python": sys.version.split()[0],
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _check(threads: int) -> None:
+    if threading.active_count() > 1 or _threads() > threads:
+        raise RefusedError(f"the preloaded modules have started {_threads() - threads} threads")
+    context = sys.modules.get("tensorflow.python.eager.context")
+    if context is not None and context.context()._context_handle is not None:
+        raise RefusedError("TensorFlow has initialised its devices")
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+        if target.startswith(("/dev/nvidia", "/dev/dri", "/dev/kfd")):
+            raise RefusedError(f"the preloaded modules have opened {target}")
+
+
+def _threads() -> int:
+    """Threads of this process, native ones too."""
+    return len(os.listdir("/proc/self/task"))
