@@ -11,6 +11,7 @@ from azureml.core._environment_sections import (
     DatabricksSection,
     DockerSection,
     PythonSection,
+    SparkPackage,
     SparkSection,
 )
 from azureml.core._section import Section
@@ -33,6 +34,7 @@ __all__ = [
     "DockerSection",
     "Environment",
     "PythonSection",
+    "SparkPackage",
     "SparkSection",
 ]
 
@@ -238,7 +240,10 @@ class Environment(Section, native.Environment):
             },
             "spark": {
                 "repositories": list(self.spark.repositories),
-                "packages": list(self.spark.packages),
+                "packages": [
+                    {"group": each.group, "artifact": each.artifact, "version": each.version}
+                    for each in self.spark.packages
+                ],
                 "precachePackages": self.spark.precache_packages,
             },
             "inferencingStackVersion": self.inferencing_stack_version,
