@@ -77,13 +77,14 @@ class DatasetList(Spec):
 
 
 class DatasetFilesQuery(Spec):
-    """``dataset-files``.
+    """``dataset-files``: all, by path, or the one at ``path``.
 
     With ``fetch``, web files are read first, for up to ``wait_s`` seconds; those that need longer
     come without size and digest, and the read goes on.
     """
 
     dataset_id: str
+    path: str | None = None
     limit: Limit = 1000
     cursor: str | None = None
     fetch: bool = True
@@ -190,9 +191,14 @@ class Verbs:
         if dataset.kind == "urls":
             web = await self._store.web_files(dataset.id)
             views = [DatasetFileView.model_validate(file, from_attributes=True) for file in web]
-            return _page(_after(views, request.cursor), request.limit)
-        manifest = await self._manifest(dataset.manifest or "")
-        return _page(_after(_views(manifest.entries), request.cursor), request.limit)
+        else:
+            entries = (await self._manifest(dataset.manifest or "")).entries
+            if request.path is not None:  # spares making a view of each of many files
+                entries = tuple(entry for entry in entries if entry.path == request.path)
+            views = _views(entries)
+        if request.path is not None:
+            views = [view for view in views if view.path == request.path]
+        return _page(_after(views, request.cursor), request.limit)
 
     async def unregister(self, request: DatasetUnregister) -> DatasetUnregistered:
         """Take a name away; datasets and the runs that used them stay."""

@@ -13,8 +13,8 @@ _UTILS = (
     "conv_utils", "data_utils", "generic_utils", "io_utils", "layer_utils", "np_utils", "vis_utils",
 )  # fmt: skip
 _LAYERS = (
-    "advanced_activations", "convolutional", "convolutional_recurrent", "core", "embeddings", "local",
-    "merge", "noise", "normalization", "pooling", "recurrent", "wrappers",
+    "advanced_activations", "convolutional", "convolutional_recurrent", "core", "embeddings",
+    "local", "merge", "noise", "normalization", "pooling", "recurrent", "wrappers",
 )  # fmt: skip
 _ENGINE = ("keras.utils", "keras.models", "keras.layers")
 
