@@ -118,6 +118,12 @@ def test_a_notebook_from_the_first_cell_to_the_last(workspace: Workspace, here: 
     run.upload_file("outputs/early.pkl", "outputs/model.pkl")
     with pytest.raises(ConflictError, match="already"):
         run.upload_file("outputs/early.pkl", "prepare.py")
+    with pytest.raises(ConflictError, match="already"):
+        run.upload_file("outputs/early.pkl/below", "prepare.py")
+    with pytest.raises(ConflictError, match="already"):
+        run.upload_file("outputs", "prepare.py")
+    with pytest.raises(UserError, match="at most 255"):
+        run.log("x" * 256, 1)
     with pytest.raises(TypeError, match="2 names"):
         run.upload_files(["a", "b"], ["prepare.py"])
     early = run.register_model("notebook", "outputs/early.pkl")

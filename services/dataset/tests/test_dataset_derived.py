@@ -203,3 +203,13 @@ async def test_a_store_that_is_away_delays_and_loses_nothing(service: Any, clien
     await client.objects.put_manifest(late)
     produced = await client.answer("r9", "produced")
     assert produced.outputs["out"].files == 1
+
+
+async def test_one_file_among_many(service: Any, client: Client) -> None:
+    base = await client.make(a=b"1", b=b"22")
+    query = {"dataset_id": base.dataset_id, "fetch": False}
+    one = await client.call("dataset-files", Page[DatasetFileView], path="b", **query)
+    assert [(file.path, file.size) for file in one.items] == [("b", 2)]
+    assert one.next_cursor is None
+    none = await client.call("dataset-files", Page[DatasetFileView], path="nope", **query)
+    assert none.items == ()

@@ -152,20 +152,18 @@ async def test_a_log_that_still_grows_is_sent_by_the_gateway(
     assert answer.headers["content-type"].startswith("text/plain")
 
 
-async def test_files_of_datasets_are_found_on_any_page(
+async def test_one_file_of_a_dataset_is_asked_for(
     stored: Gateway, services: Services, objects: ObjectStore
 ) -> None:
     await objects.put_bytes(DATA)
+    files = {
+        "web.csv": DatasetFileView(path="web.csv", url="https://example.org/web.csv"),
+        "x/y.bin": DatasetFileView(path="x/y.bin", size=len(DATA), sha256=DIGEST),
+    }
 
     async def dataset_files(request: dict[str, Any]) -> Page[DatasetFileView]:
-        if request.get("cursor") is None:
-            return Page[DatasetFileView](
-                items=(DatasetFileView(path="web.csv", url="https://example.org/web.csv"),),
-                next_cursor="web.csv",
-            )
-        return Page[DatasetFileView](
-            items=(DatasetFileView(path="x/y.bin", size=len(DATA), sha256=DIGEST),)
-        )
+        found = files.get(request["path"])
+        return Page[DatasetFileView](items=() if found is None else (found,))
 
     await services.on("dataset", "dataset-files", dataset_files)
     answer = await stored.client.get("/datasets/d1/files/x/y.bin")

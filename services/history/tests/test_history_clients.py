@@ -33,7 +33,8 @@ async def begin(sim: Sim, parent: str | None = None) -> str:
 
 async def write(sim: Sim, run_id: str, writer: str, first: int, *records: dict[str, Any],
                 again: str = "") -> int:  # fmt: skip
-    body = json.dumps({"writer": writer, "first": first, "records": records}).encode()
+    content = {"writer": writer, "first": first, "records": records}
+    body = json.dumps(content, ensure_ascii=False).encode()
     headers = {"Nats-Msg-Id": f"metric/{run_id}/1/{writer}/{first}-{len(records)}{again}"}
     done = await sim.bus.publish_raw(subjects.metric(run_id, 1), body, headers)
     return done.sequence
@@ -86,17 +87,17 @@ async def test_series_of_a_family_over_pages(start: Start, sim: Sim) -> None:
     child = await begin(sim, top)
     leaf = await begin(sim, child)
     silent = await begin(sim, top)
-    big = "x" * 9000
+    big = "é" * 4500
     text = [{**loss(0), "v": f"{number}{big}"} for number in range(40)]
     position = 0
     for start_at in range(0, 120, 40):
         position = await write(sim, child, "w", start_at, *text)
     await seen(sim, child, position)
     await seen(sim, leaf, await write(sim, leaf, "w", 0, loss(7), {**loss(8), "n": "other"}))
-    assert 120 * len(big) > REPLY_BYTES
+    assert 120 * len(big.encode()) > REPLY_BYTES
     found = await values(sim, top, recursive=True)
     assert set(found) == {top, child, leaf, silent}
-    assert [value[:2].rstrip("x") for value in found[child]] == [str(n) for n in range(40)] * 3
+    assert [value[:2].rstrip("é") for value in found[child]] == [str(n) for n in range(40)] * 3
     assert (found[leaf], found[silent]) == ([7, 8], [])
     assert await values(sim, top, recursive=True, name="other") == {
         top: [], child: [], leaf: [8], silent: [],

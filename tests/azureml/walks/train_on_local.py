@@ -13,6 +13,8 @@ run = exp.submit(src)
 run
 # %%
 run.wait_for_completion(show_output=True)
+import sys
+assert run.get_details()['runDefinition']['environment']['python']['interpreterPath'] == sys.executable
 run.get_metrics()
 # %%
 conda_env = Environment("conda-env")

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from stellwerk.api import (
     DatasetFiles,
     DatasetFileView,
+    DatasetPatch,
     DatasetPaths,
     DatasetRegisterRequest,
     DatasetRequest,
@@ -77,17 +78,26 @@ class DatasetList(Spec):
 
 
 class DatasetFilesQuery(Spec):
-    """``dataset-files``.
+    """``dataset-files``: all, by path, or the one at ``path``.
 
     With ``fetch``, web files are read first, for up to ``wait_s`` seconds; those that need longer
     come without size and digest, and the read goes on.
     """
 
     dataset_id: str
+    path: str | None = None
     limit: Limit = 1000
     cursor: str | None = None
     fetch: bool = True
     wait_s: Annotated[float, Field(ge=0, le=20)] = 3.0
+
+
+class DatasetPatchRequest(Spec):
+    """``dataset-patch``."""
+
+    name: str
+    version: Version
+    patch: DatasetPatch
 
 
 class DatasetUnregister(Spec):
@@ -190,9 +200,18 @@ class Verbs:
         if dataset.kind == "urls":
             web = await self._store.web_files(dataset.id)
             views = [DatasetFileView.model_validate(file, from_attributes=True) for file in web]
-            return _page(_after(views, request.cursor), request.limit)
-        manifest = await self._manifest(dataset.manifest or "")
-        return _page(_after(_views(manifest.entries), request.cursor), request.limit)
+        else:
+            entries = (await self._manifest(dataset.manifest or "")).entries
+            if request.path is not None:  # spares making a view of each of many files
+                entries = tuple(entry for entry in entries if entry.path == request.path)
+            views = _views(entries)
+        if request.path is not None:
+            views = [view for view in views if view.path == request.path]
+        return _page(_after(views, request.cursor), request.limit)
+
+    async def patch(self, request: DatasetPatchRequest) -> DatasetView:
+        """Change description and tags of a registered version."""
+        return await self._store.patch(request.name, request.version, request.patch)
 
     async def unregister(self, request: DatasetUnregister) -> DatasetUnregistered:
         """Take a name away; datasets and the runs that used them stay."""

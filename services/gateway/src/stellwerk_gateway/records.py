@@ -5,7 +5,7 @@ id at first and by the writer's own numbers for ever.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from stellwerk import subjects
@@ -92,7 +92,7 @@ def _files(request: RecordsRequest) -> dict[str, Entry]:
         except ValueError as error:
             raise UserError(f"{field}: {error}", code="file.path", field=field) from error
         content = (record.size, record.sha256)
-        if found.setdefault(path, content) != content or _clash(path, found):
+        if found.setdefault(path, content) != content:
             raise _exists(path, field)
     return found
 
@@ -113,15 +113,18 @@ async def _check_files(platform: Platform, run: RunView, files: dict[str, Entry]
                 code="blob.missing",
                 field="records",
             )
-    async for file in run_files(platform, run.run_id):
-        same = files.get(file.path) in {None, (file.size, file.sha256)}
-        if not same or _clash(file.path, files):
-            raise _exists(file.path, "records")
+    present = {file.path: file async for file in run_files(platform, run.run_id)}
+    folders = {parent for path in (*present, *files) for parent in _parents(path)}
+    for path, content in files.items():
+        file = present.get(path)
+        changed = file is not None and content != (file.size, file.sha256)
+        if changed or path in folders or any(parent in present for parent in _parents(path)):
+            raise _exists(path, "records")
 
 
-def _clash(path: str, files: Iterable[str]) -> bool:
-    """Whether ``path`` is a folder of one of ``files`` or lies in one."""
-    return any(each.startswith(path + "/") or path.startswith(each + "/") for each in files)
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _exists(path: str, field: str) -> ConflictError:

@@ -19,7 +19,7 @@ from stellwerk_history.queries import REPLY_BYTES
 from stellwerk_history.tables import metrics, runs
 from stellwerk_kit.db import Database
 
-SERIES_OVERHEAD = 100
+SERIES_OVERHEAD, RUN_OVERHEAD = 100, 4
 
 _ROWS = (
     select(metrics.c.sequence, metrics.c.name, metrics.c.kind, metrics.c.value)
@@ -70,6 +70,8 @@ def _page(conn: Connection, wanted: Wanted) -> bytes | None:
     newest = newest_attempts(conn, (run.run_id for run in left))
     page = _Page()
     for run in left:
+        if page.full:
+            return page.text(f"{run.position}:0")
         after = sequence if run.position == position else 0
         attempt = max(run.attempt, newest.get(run.run_id, 0))
         key = {"run_id": run.run_id, "attempt": attempt, "after": after}
@@ -87,9 +89,15 @@ class _Page:
         self._series: list[str] = []
         self._runs: list[str] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether the next run has to wait for the next page."""
+        return self._size > REPLY_BYTES
+
     def add(self, conn: Connection, key: dict[str, Any], name: str | None) -> int | None:
         """A run's values; the last sequence taken where there is no room for all."""
         self._runs.append(key["run_id"])
+        self._size += len(key["run_id"]) + RUN_OVERHEAD
         given = key if name is None else {**key, "name": name}
         found = conn.execute(_ROWS if name is None else _NAMED, given)
         series: dict[tuple[str, str], list[str]] = {}
@@ -101,9 +109,9 @@ class _Page:
                 last = (metric, kind)
                 if last not in series:
                     series[last] = []
-                    size += len(metric) + SERIES_OVERHEAD
+                    size += len(json.dumps(metric)) + SERIES_OVERHEAD
                 add = series[last].append
-            size += len(text) + 1
+            size += (len(text) if text.isascii() else len(text.encode())) + 1
             if size > REPLY_BYTES and (self._series or reached != key["after"]):
                 full = True
                 break

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_DATASTORE", "DataPath", "DataReference", "Datastore"]
 
 DEFAULT_DATASTORE = "workspaceblobstore"
+PLACED_AT_ONCE = 1000
 
 
 class Datastore:
@@ -186,12 +187,14 @@ class Datastore:
             sys.stdout.write(f"Uploading an estimated of {len(placed)} files\n")
         upload(self.client, placed, label=f"Upload to {self.name}", show=show)
         entries = manifest_of(placed).entries
-        self.client.call(
-            "POST",
-            f"/datastores/{segment(self.name)}/files",
-            DatastoreUploadView,
-            body=DatastoreUploadRequest(entries=entries, overwrite=overwrite),
-        )
+        for start in range(0, len(entries), PLACED_AT_ONCE):
+            some = entries[start : start + PLACED_AT_ONCE]
+            self.client.call(
+                "POST",
+                f"/datastores/{segment(self.name)}/files",
+                DatastoreUploadView,
+                body=DatastoreUploadRequest(entries=some, overwrite=overwrite),
+            )
         if show:
             sys.stdout.write(f"Uploaded {len(placed)} files\n")
         return self.path(prefix)

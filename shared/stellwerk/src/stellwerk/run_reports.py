@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from stellwerk_agent import protocol, uploads
 from stellwerk_agent.reports import Reports
 
 FILES_AT_ONCE = 500
+LONGEST_NAME = 255
 
 
 class ClientReports(RunBase, Reports):
@@ -79,8 +81,8 @@ class ClientReports(RunBase, Reports):
     def _give(self, files: Sequence[tuple[str, Path]], *, skip: bool = False) -> None:
         """Upload files and say so; one that the run has is refused, or left out with ``skip``."""
         taken = {file.path for file in self.files()}
-        names = [name for name, _ in files]
-        double = next((n for n in names if n in taken or names.count(n) > 1), None)
+        counted = Counter(name for name, _ in files)
+        double = next((n for n, count in counted.items() if n in taken or count > 1), None)
         if double is not None and not skip:
             raise _exists(double)
         found = hashed(local_file(path, name) for name, path in files if name not in taken)
@@ -109,6 +111,17 @@ class ClientReports(RunBase, Reports):
             super()._record(kind, **fields)
             return
         self._records().send([_line(kind, stored, **fields)])
+
+    def _text(self, name: Any) -> str:
+        text = super()._text(name)
+        if len(text) > LONGEST_NAME:  # said here: the platform would refuse the whole batch
+            raise UserError(
+                f"name: {text[:40]!r}… has {len(text)} characters; a metric's name has at most "
+                f"{LONGEST_NAME}",
+                code="field.too_long",
+                field="name",
+            )
+        return text
 
     def _refusal(self, text: str) -> Exception:
         return UserError(text)

@@ -6,7 +6,9 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
 from stellwerk.api import (
+    DatasetFiles,
     DatasetFileView,
+    DatasetPatch,
     DatasetRegisterRequest,
     DatasetRequest,
     DatasetView,
@@ -24,6 +26,7 @@ from stellwerk_gateway.fields import (
     FilePath,
     PageQuery,
     Version,
+    VersionNumber,
     relative_path,
 )
 from stellwerk_gateway.platform import Here, Platform
@@ -34,7 +37,9 @@ from stellwerk_gateway.wrapped import NamedUpload, Registration
 
 router = APIRouter(tags=["datasets"])
 
-FILES_AT_ONCE = 1000
+CHECKED_IN_A_SECOND = 100
+LONGEST_CHECK_S = 20.0
+"""Each file's blob is looked for in the store before it becomes part of anything."""
 
 
 class DatasetQuery(PageQuery):
@@ -59,7 +64,9 @@ async def create_dataset(
     body: Annotated[DatasetRequest, Body(openapi_examples=examples.DATASET)], platform: Here
 ) -> DatasetView:
     """From uploaded files, web addresses or datastore paths; it has no name yet."""
-    return await platform.send("dataset", "dataset-create", body, DatasetView)
+    entries = body.source.entries if isinstance(body.source, DatasetFiles) else ()
+    wait_s = patience_s(len(entries))
+    return await platform.send("dataset", "dataset-create", body, DatasetView, wait_s=wait_s)
 
 
 @router.post(
@@ -92,6 +99,21 @@ async def get_dataset_by_name(
 ) -> DatasetView:
     """A registered dataset, the latest version unless one is asked for."""
     return await platform.ask("dataset", "dataset-get", DatasetView, name=dataset, version=version)
+
+
+@router.patch(
+    "/datasets/by-name/{dataset}/versions/{version}",
+    summary="Change a dataset's tags",
+    responses=documented(400, 404, 413),
+)
+async def patch_dataset(
+    dataset: DatasetName, version: VersionNumber, body: DatasetPatch, platform: Here
+) -> DatasetView:
+    """Merges tags and sets the description of one registered version."""
+    patch = body.model_dump(exclude_unset=True)
+    return await platform.ask(
+        "dataset", "dataset-patch", DatasetView, name=dataset, version=version, patch=patch
+    )
 
 
 @router.delete("/datasets/by-name/{dataset}", summary="Unregister", responses=documented(404))
@@ -149,7 +171,10 @@ async def upload_files(
     """Gives uploaded blobs paths; files that are there with other content need `overwrite`."""
     scope.overwrite(body.overwrite)
     request = NamedUpload(name=datastore, request=body)
-    return await platform.send("dataset", "datastore-upload", request, DatastoreUploadView)
+    wait_s = patience_s(len(body.entries))
+    return await platform.send(
+        "dataset", "datastore-upload", request, DatastoreUploadView, wait_s=wait_s
+    )
 
 
 @router.get("/datastores/{datastore}/files", summary="List a datastore", responses=documented(404))
@@ -180,17 +205,16 @@ async def get_datastore_file(datastore: DatastoreName, path: FilePath, platform:
     return to_blob(platform, page.items[0].sha256, name)
 
 
+def patience_s(files: int) -> float:
+    """Seconds to wait longer than usual for a request that names so many files."""
+    return min(files / CHECKED_IN_A_SECOND, LONGEST_CHECK_S)
+
+
 async def _find(platform: Platform, dataset_id: str, path: str) -> DatasetFileView:
-    """One file of a dataset, page by page. Raises NotFoundError ``file.not_found``."""
-    cursor: str | None = None
-    while True:
-        page = await platform.ask(
-            "dataset", "dataset-files", Page[DatasetFileView], dataset_id=dataset_id,
-            limit=FILES_AT_ONCE, cursor=cursor,
-        )  # fmt: skip
-        for file in page.items:
-            if file.path == path:
-                return file
-        cursor = page.next_cursor
-        if cursor is None:
-            raise no_file(path)
+    """One file of a dataset. Raises NotFoundError ``file.not_found``."""
+    page = await platform.ask(
+        "dataset", "dataset-files", Page[DatasetFileView], dataset_id=dataset_id, path=path
+    )
+    if not page.items:
+        raise no_file(path)
+    return page.items[0]

@@ -66,6 +66,17 @@ class DockerSection(Section):
         self.platform: object = None
 
 
+class SparkPackage(Section):
+    """A Spark library."""
+
+    __slots__ = ("artifact", "group", "version")
+
+    def __init__(
+        self, group: str | None = None, artifact: str | None = None, version: str | None = None
+    ) -> None:
+        self.group, self.artifact, self.version = group, artifact, version
+
+
 class SparkSection(Section):
     """Spark settings; runs are no Spark jobs."""
 
@@ -73,7 +84,7 @@ class SparkSection(Section):
 
     def __init__(self) -> None:
         self.repositories: list[str] = []
-        self.packages: list[object] = []
+        self.packages: list[SparkPackage] = []
         self.precache_packages = True
 
 

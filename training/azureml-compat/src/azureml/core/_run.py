@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from azureml.core._config_file import Names
@@ -9,6 +10,7 @@ from azureml.core._offline_run import _OfflineRun
 from azureml.core.model import RESOURCES, Model
 from azureml.core.resource_configuration import ResourceConfiguration
 from azureml.core.workspace import Workspace
+from stellwerk import experiment as native_experiment
 from stellwerk import run as native
 from stellwerk.api import ModelView
 from stellwerk.config import discover
@@ -22,6 +24,9 @@ from stellwerk_agent import RunEnvironmentError
 
 if TYPE_CHECKING:
     from azureml.core.environment import Environment
+
+Roles = list[tuple[str, FileDataset]]
+"""Datasets by what they were used for."""
 
 
 class Run(native.Run):
@@ -44,6 +49,24 @@ class Run(native.Run):
             raise
         return _SubmittedRun.around(cast("_Inside", inside))
 
+    @staticmethod
+    def list(
+        experiment: native_experiment.Experiment,
+        type: str | None = None,
+        tags: dict[str, str | None] | str | None = None,
+        properties: dict[str, str | None] | str | None = None,
+        status: str | None = None,
+        include_children: bool = False,
+        _rehydrate_runs: bool = True,
+    ) -> Iterator[native.Run]:
+        """Runs of an experiment, newest first; see ``Experiment.get_runs``."""
+        for run in experiment.get_runs(type, tags, properties, include_children):
+            if status in {None, run.view.status}:
+                yield run
+
+    def start(self) -> None:
+        """Nothing to do: a run that a client drives is Running from its beginning."""
+
     def register_model(
         self,
         model_name: str,
@@ -53,7 +76,7 @@ class Run(native.Run):
         model_framework: str | None = None,
         model_framework_version: str | None = None,
         description: str | None = None,
-        datasets: list[tuple[str, FileDataset]] | None = None,
+        datasets: Roles | None = None,
         sample_input_dataset: FileDataset | None = None,
         sample_output_dataset: FileDataset | None = None,
         resource_configuration: ResourceConfiguration | None = None,

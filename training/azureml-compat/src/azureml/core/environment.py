@@ -11,6 +11,7 @@ from azureml.core._environment_sections import (
     DatabricksSection,
     DockerSection,
     PythonSection,
+    SparkPackage,
     SparkSection,
 )
 from azureml.core._section import Section
@@ -18,6 +19,7 @@ from azureml.core.conda_dependencies import DEFAULT_PYTHON, CondaDependencies
 from azureml.core.container_registry import ContainerRegistry
 from azureml.exceptions import UserErrorException
 from stellwerk import environment as native
+from stellwerk.environment_python import conda_name
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
 from stellwerk.errors import NotFoundError
 from stellwerk.override_table import builtin
@@ -32,6 +34,7 @@ __all__ = [
     "DockerSection",
     "Environment",
     "PythonSection",
+    "SparkPackage",
     "SparkSection",
 ]
 
@@ -220,7 +223,7 @@ class Environment(Section, native.Environment):
                 "condaDependencies": {
                     "channels": conda.conda_channels,
                     "dependencies": [
-                        *_python(conda.python_version),
+                        *conda_name(conda.python_version),
                         *conda.conda_packages,
                         {"pip": conda.pip_packages},
                     ],
@@ -237,7 +240,10 @@ class Environment(Section, native.Environment):
             },
             "spark": {
                 "repositories": list(self.spark.repositories),
-                "packages": list(self.spark.packages),
+                "packages": [
+                    {"group": each.group, "artifact": each.artifact, "version": each.version}
+                    for each in self.spark.packages
+                ],
                 "precachePackages": self.spark.precache_packages,
             },
             "inferencingStackVersion": self.inferencing_stack_version,
@@ -247,6 +253,7 @@ class Environment(Section, native.Environment):
     def _of(cls, name: str, definition: EnvironmentDefinition) -> Self:
         made = super()._of(name, definition)
         made.python.conda_dependencies = CondaDependencies.of(definition)
+        made.python.interpreter_path = definition.interpreter or "python"
         return made
 
     @classmethod
@@ -280,9 +287,3 @@ class Environment(Section, native.Environment):
         self.docker.shm_size = docker["shmSize"]
         self.docker.arguments = list(docker["arguments"])
         self.inferencing_stack_version = content["inferencingStackVersion"]
-
-
-def _python(version: str | None) -> list[str]:
-    if not version:
-        return []
-    return [f"python{version}" if version[0] in "=<>!~" else f"python={version}"]

@@ -142,6 +142,7 @@ class RunConfiguration(Section):
         "_environment",
         "_target",
         "amlcompute",
+        "auto_prepare_environment",
         "command",
         "communicator",
         "data",
@@ -194,6 +195,7 @@ class RunConfiguration(Section):
         self.data: dict[str, Any] = {}
         self.output_data: dict[str, Any] = {}
         self.source_directory_data_store: str | None = None
+        self.auto_prepare_environment = True  # of the first versions: it always is
 
     def __repr__(self) -> str:
         return (
