@@ -50,6 +50,11 @@ def test_get_or_create(ws: Workspace, capsys: pytest.CaptureFixture[str]) -> Non
     assert found.list_nodes() == []
     found.update(min_nodes=0, max_nodes="2", idle_seconds_before_scaledown=60)
     assert found.get_status().scale_settings["maxNodeCount"] == 2
+    scale = found.scale_settings
+    assert (scale.minimum_node_count, scale.maximum_node_count) == (0, 2)
+    assert scale.idle_seconds_before_scaledown == 60
+    assert found.status.node_state_counts.idle_node_count == 0
+    assert found.created_on <= found.modified_on
     assert "STANDARD_NC6" in {size["name"] for size in AmlCompute.supported_vmsizes(workspace=ws)}
     found.delete()
     assert "gpu-cluster" not in ws.compute_targets
@@ -61,6 +66,10 @@ def test_what_is_wrong_is_a_compute_target_exception(ws: Workspace) -> None:
     with pytest.raises(ComputeTargetException, match="min_nodes: got 'many'"):
         AmlCompute.provisioning_configuration(max_nodes=1, min_nodes="many")
     fine = AmlCompute.provisioning_configuration(max_nodes=1)
+    with pytest.raises(AttributeError, match=r"'max_node'; it has .*max_nodes"):
+        fine.max_node = 2
+    fine.max_nodes = 2
+    assert fine.max_nodes == 2
     with pytest.raises(ComputeTargetException, match="name: got 'Not good'"):
         ComputeTarget.create(ws, "Not good", fine)
     for reserved in (

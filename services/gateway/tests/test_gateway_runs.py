@@ -320,6 +320,22 @@ async def test_a_run_that_is_over_cannot_be_canceled(
     assert await events(bus) == []
 
 
+async def test_completing_a_script_is_for_the_script_and_may_be_said_again(
+    gateway: Gateway, services: Services, bus: Bus
+) -> None:
+    states = iter(("Running", "Completed"))
+
+    async def run_get(request: dict[str, Any]) -> RunView:
+        return view(request["run_id"], next(states))
+
+    await services.on("history", "run-get", run_get)
+    refused = await gateway.client.post("/runs/abc/end", json={"status": "Completed"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "run.not_interactive")
+    again = await gateway.client.post("/runs/abc/end", json={"status": "Completed"})
+    assert (again.status_code, again.json()["status"]) == (200, "Completed")
+    assert await events(bus) == []
+
+
 async def test_cancel_of_an_unknown_run_is_404(gateway: Gateway, services: Services) -> None:
     await services.on("history", "run-get", not_found)
     answer = await gateway.client.post("/runs/abc/cancel")

@@ -26,6 +26,10 @@ from stellwerk import errors as native
         (native.RunFailedError("no", {"runId": "a"}), v1.ActivityFailedException),
         (native.StreamingInterruptedError("no"), v1.ExperimentExecutionException),
         (native.StellwerkError("no"), v1.AzureMLException),
+        (native.UserError("no", code="source.entrypoint"), v1.ExperimentExecutionException),
+        (native.UserError("no", code="source.too_large"), v1.SnapshotException),
+        (native.NotFoundError("no", code="compute.not_found"), v1.ComputeTargetException),
+        (native.NotFoundError("no", code="model.path_not_found"), v1.ModelPathNotFoundException),
         (stellwerk_agent.errors.UserError("no"), v1.UserErrorException),
         (stellwerk_agent.errors.RunEnvironmentError("no"), v1.RunEnvironmentException),
     ],
@@ -61,10 +65,32 @@ def test_every_name_of_core_is_there() -> None:
         assert hasattr(azureml.core, name), name
 
 
-@pytest.mark.parametrize("module", ["azureml.train.hyperdrive", "azureml.train.dnn"])
-def test_what_is_not_there_yet_says_so(module: str) -> None:
-    with pytest.raises(ImportError, match=r"no HyperDrive and no estimators yet"):
-        importlib.import_module(module)
+LATER, NEVER = "comes later.*submit one run for each set", "use azureml.core.ScriptRunConfig"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "says"),
+    [
+        ("train.hyperdrive", "HyperDriveConfig", LATER),
+        ("train.hyperdrive.runconfig", "HyperDriveConfig", LATER),
+        ("train.hyperdrive.sampling", "RandomParameterSampling", LATER),
+        ("train.hyperdrive.policy", "BanditPolicy", LATER),
+        ("train.hyperdrive.run", "PrimaryMetricGoal", LATER),
+        ("train.hyperdrive.parameter_expressions", "choice", LATER),
+        ("train.estimator", "Estimator", NEVER),
+        ("train.dnn", "TensorFlow", NEVER),
+        ("train.sklearn", "SKLearn", NEVER),
+        ("core.webservice", "AciWebservice", "not deploy models yet"),
+        ("core.model", "InferenceConfig", "not deploy models yet"),
+    ],
+)
+def test_what_is_not_there_is_imported_and_says_so_when_used(
+    module: str, name: str, says: str
+) -> None:
+    refused = getattr(importlib.import_module(f"azureml.{module}"), name)
+    for use in (lambda: refused(source_directory="."), lambda: refused.MAXIMIZE):
+        with pytest.raises(v1.AzureMLException, match=f"(?is){name}.*{says}"):
+            use()
 
 
 def test_import_is_cheap() -> None:
@@ -97,7 +123,15 @@ try:
     run.log("loss", [1])
 except UserErrorException as error:
     print(error.message)
+try:
+    run.upload_file("model", "nothing.here")
+except UserErrorException as error:
+    print(error.message)
 """
+WORDS = (
+    "metric 'loss': one value, not a list; use log_list\n"
+    "file 'model': there is no file at 'nothing.here'\n"
+)
 
 
 @pytest.mark.parametrize("python", [sys.executable, *OTHERS])
@@ -110,4 +144,4 @@ def test_a_script_logs_in_every_python_and_without_any_package(python: str, tmp_
         [python, "-S", "-c", IN_RUN], env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", **run},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout == "metric 'loss': one value, not a list; use log_list\n", done.stderr
+    assert done.stdout == WORDS, done.stderr

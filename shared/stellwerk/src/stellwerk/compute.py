@@ -16,10 +16,33 @@ _LOOK_EVERY_S = 1.0
 
 
 class AmlComputeProvisioningConfiguration:
-    """What a cluster shall be like; made by ``AmlCompute.provisioning_configuration``."""
+    """What a cluster shall be like; made by ``AmlCompute.provisioning_configuration``.
+
+    Its settings are attributes. Raises AttributeError for a name that is no setting.
+    """
+
+    __slots__ = ("settings",)
+    settings: dict[str, Any]
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
+        object.__setattr__(self, "settings", settings)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "settings" or name not in self.settings:
+            raise AttributeError(self._unknown(name))
+        return self.settings[name]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in self.settings:
+            raise AttributeError(self._unknown(name))
+        self.settings[name] = value
+
+    def _unknown(self, name: str) -> str:
+        kind = type(self).__name__
+        if name == "settings":  # while it is copied
+            return f"{kind!r} object has no attribute {name!r}"
+        known = ", ".join(sorted(self.settings))
+        return f"{kind!r} object has no attribute {name!r}; it has {known}"
 
 
 class AmlComputeStatus:
@@ -76,7 +99,9 @@ class ComputeTarget:
         """Make a cluster. Raises ComputeTargetException where that is refused."""
         try:
             with naming_the_field():
-                request = ComputeRequest(name=name, **provisioning_configuration.settings)
+                settings = provisioning_configuration.settings
+                given = {each: value for each, value in settings.items() if value is not None}
+                request = ComputeRequest(name=name, **given)
             view = workspace.client.call("POST", "/compute", ComputeView, body=request)
         except (UserError, ConflictError) as error:
             raise ComputeTargetException(
@@ -136,21 +161,21 @@ class AmlCompute(ComputeTarget):
                 code="compute.invalid",
                 field="max_nodes",
             )
-        settings: dict[str, Any] = {
-            "vm_priority": vm_priority.lower(),
-            "min_nodes": _number("min_nodes", min_nodes),
-            "max_nodes": _number("max_nodes", max_nodes),
-            "slots_per_node": slots_per_node,
-            "tags": tags or {},
-            "description": description,
-        }
-        if vm_size:
-            settings["vm_size"] = vm_size
-        if idle_seconds_before_scaledown is not None:
-            settings["idle_seconds_before_scaledown"] = _number(
-                "idle_seconds_before_scaledown", idle_seconds_before_scaledown
-            )
-        return AmlComputeProvisioningConfiguration(settings)
+        idle = idle_seconds_before_scaledown
+        return AmlComputeProvisioningConfiguration(
+            {
+                "vm_size": vm_size or None,
+                "vm_priority": vm_priority.lower(),
+                "min_nodes": _number("min_nodes", min_nodes),
+                "max_nodes": _number("max_nodes", max_nodes),
+                "idle_seconds_before_scaledown": (
+                    None if idle is None else _number("idle_seconds_before_scaledown", idle)
+                ),
+                "slots_per_node": slots_per_node,
+                "tags": tags or {},
+                "description": description,
+            }
+        )
 
     @property
     def provisioning_state(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import yaml
 
+from stellwerk.environment_python import conda_name
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
@@ -102,10 +103,7 @@ class CondaDependencies:
 
     def serialize_to_string(self) -> str:
         """A conda environment file."""
-        dependencies: list[Any] = list(self._conda)
-        if self.python_version:
-            operator = "" if self.python_version[0] in "=<>!~" else "="
-            dependencies.insert(0, f"python{operator}{self.python_version}")
+        dependencies: list[Any] = [*conda_name(self.python_version), *self._conda]
         if self._pip:
             dependencies.append({"pip": list(self._pip)})
         content: dict[str, Any] = {"channels": self._channels} if self._channels else {}

@@ -69,6 +69,13 @@ def shortest(python: str) -> str:
     return plain if _PLAIN_VERSION.match(plain) else python
 
 
+def conda_name(python: str | None) -> list[str]:
+    """The entry of a conda file, ``python=3.8`` or ``python>=3.11``; none where none is wanted."""
+    if not python:
+        return []
+    return [f"python{python}" if python[0] in "=<>!~" else f"python={python}"]
+
+
 def _distance(version: str, allowed: SpecifierSet) -> tuple[int, int]:
     """Minor versions between ``version`` and the nearest one named in ``allowed``; newer first."""
     have = Version(version)

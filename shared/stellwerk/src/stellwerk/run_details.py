@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from stellwerk.api import RunView
+from stellwerk.environment_python import conda_name
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.ids import derived_id
 from stellwerk.runspec import (
@@ -154,7 +155,7 @@ def _environment(
             "condaDependencies": {
                 "channels": list(definition.channels),
                 "dependencies": [
-                    *([f"python={definition.python}"] if definition.python else []),
+                    *conda_name(definition.python),
                     *definition.conda_packages,
                     {"pip": list(definition.pip_packages)},
                 ],

@@ -170,13 +170,13 @@ class Reports(object):
         try:
             return uploads.clean_name(name)
         except UserError as error:
-            raise self._refusal(str(error))
+            raise self._refusal(error.args[0])
 
     def _copier(self, name: str, source: "Any") -> "Callable[[IO[bytes]], object]":
         try:
             return uploads.copier(name, source)
         except UserError as error:
-            raise self._refusal(str(error))
+            raise self._refusal(error.args[0])
 
     def _text(self, name: "Any") -> str:
         if not isinstance(name, str) or not name:

@@ -34,6 +34,7 @@ BY_CODE: "dict[str, type[v1.AzureMLException]]" = {
     "compute.not_found": v1.ComputeTargetException,
     "compute.sizes": v1.ComputeTargetException,
     "model.path_not_found": v1.ModelPathNotFoundException,
+    "source.entrypoint": v1.ExperimentExecutionException,
     "source.too_large": v1.SnapshotException,
 }
 """Where the code of a native error says more than its class."""

@@ -1,11 +1,13 @@
 """The v1 SDK's compute targets: elastic clusters, and the kinds that do not exist here."""
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from azureml._refusal import Refused
 from azureml.exceptions import ComputeTargetException
 from stellwerk import compute as native
+from stellwerk.api import ComputeView
 from stellwerk.compute import AmlComputeProvisioningConfiguration
 
 if TYPE_CHECKING:
@@ -18,18 +20,58 @@ RESERVED = "local"
 _CAPITAL = re.compile("_([a-z])")
 
 
+class Facts(dict[str, Any]):
+    """What ``serialize()`` says, its keys also as attributes: snake case, as v1's objects had."""
+
+    def __getattr__(self, name: str) -> Any:
+        key = _CAPITAL.sub(lambda found: found[1].upper(), name)
+        if key not in self:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return Facts(self[key]) if isinstance(self[key], dict) else self[key]
+
+    def serialize(self) -> dict[str, Any]:
+        """As a plain dictionary."""
+        return dict(self)
+
+
+class ScaleSettings(Facts):
+    """How far a cluster grows, and when a node without a run leaves."""
+
+    def __init__(self, view: ComputeView) -> None:
+        super().__init__(native.AmlComputeStatus(view).serialize()["scaleSettings"])
+        self._idle = view.idle_seconds_before_scaledown
+
+    @property
+    def minimum_node_count(self) -> int:
+        """Nodes that stay."""
+        return int(self["minNodeCount"])
+
+    @property
+    def maximum_node_count(self) -> int:
+        """Nodes at most."""
+        return int(self["maxNodeCount"])
+
+    @property
+    def idle_seconds_before_scaledown(self) -> int:
+        """Seconds until a node without a run leaves."""
+        return self._idle
+
+
 class AmlComputeStatus(native.AmlComputeStatus):
     """How a cluster is doing: ``serialize()``, or one of its keys as an attribute, snake case."""
 
     def __repr__(self) -> str:
         return str(self.serialize())
 
+    @property
+    def scale_settings(self) -> ScaleSettings:
+        """How far the cluster grows."""
+        return ScaleSettings(self.view)
+
     def __getattr__(self, name: str) -> Any:
-        key = _CAPITAL.sub(lambda found: found[1].upper(), name)
-        content = {} if name.startswith("_") else self.serialize()
-        if key not in content:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return content[key]
+        if name.startswith("_") or name == "view":
+            raise AttributeError(name)
+        return getattr(Facts(self.serialize()), name)
 
 
 class ComputeTarget(native.ComputeTarget):
@@ -101,6 +143,31 @@ class AmlCompute(ComputeTarget, native.AmlCompute):
         """``Dedicated`` or ``LowPriority``."""
         priority: str = AmlComputeStatus(self.view).serialize()["vmPriority"]
         return priority
+
+    @property
+    def scale_settings(self) -> ScaleSettings:
+        """How far the cluster grows, as last seen."""
+        return self.status.scale_settings
+
+    @property
+    def created_on(self) -> datetime:
+        """When it was made."""
+        return self.view.created_at
+
+    @property
+    def modified_on(self) -> datetime:
+        """When it was changed last."""
+        return self.view.modified_at
+
+    cluster_location = location
+    cluster_resource_id: str | None = None
+    """None, as are users, networks and identities: nodes are your own machines."""
+    admin_username: str | None = None
+    admin_user_password: str | None = None
+    admin_user_ssh_key: str | None = None
+    subnet_id: str | None = None
+    identity_type: str | None = None
+    identity_id: list[str] | None = None
 
     @property
     def provisioning_errors(self) -> object:

@@ -19,6 +19,7 @@ from azureml.core.conda_dependencies import DEFAULT_PYTHON, CondaDependencies
 from azureml.core.container_registry import ContainerRegistry
 from azureml.exceptions import UserErrorException
 from stellwerk import environment as native
+from stellwerk.environment_python import conda_name
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
 from stellwerk.errors import NotFoundError
 from stellwerk.override_table import builtin
@@ -222,7 +223,7 @@ class Environment(Section, native.Environment):
                 "condaDependencies": {
                     "channels": conda.conda_channels,
                     "dependencies": [
-                        *_python(conda.python_version),
+                        *conda_name(conda.python_version),
                         *conda.conda_packages,
                         {"pip": conda.pip_packages},
                     ],
@@ -285,9 +286,3 @@ class Environment(Section, native.Environment):
         self.docker.shm_size = docker["shmSize"]
         self.docker.arguments = list(docker["arguments"])
         self.inferencing_stack_version = content["inferencingStackVersion"]
-
-
-def _python(version: str | None) -> list[str]:
-    if not version:
-        return []
-    return [f"python{version}" if version[0] in "=<>!~" else f"python={version}"]
