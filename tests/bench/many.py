@@ -13,7 +13,7 @@ from measure import Report, cpu_of, summary, timed
 from stack import TERMINAL, Stack, request, run_body, submit, wait_terminal
 
 NOOPS = 60
-ROUNDS = 5
+ROUNDS = 9
 URGENT = 100
 ASLEEP = run_body("import time\ntime.sleep(3600)\n", target="bench")
 

@@ -52,6 +52,8 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
      {"name": "a b", "version": 2}, DATASET),
     ("GET", "/datasets/d1/files?limit=5&cursor=c", None, 200, "dataset/dataset-files",
      {"dataset_id": "d1", **PAGED}, EMPTY),
+    ("PATCH", "/datasets/by-name/mnist/versions/2", {"tags": {"a": None}}, 200, "dataset/dataset-patch",
+     {"name": "mnist", "version": 2, "patch": {"tags": {"a": None}}}, DATASET),
     ("DELETE", "/datasets/by-name/mnist", None, 200, "dataset/dataset-unregister",
      {"name": "mnist"}, {"versions": 2}),
     ("POST", "/datastores/store/files", {"entries": [ENTRY], "overwrite": True}, 201,
@@ -204,7 +206,7 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     |GET /snapshots/{}/files/{}
     |POST /datasets|POST /datasets/{}/register|GET /datasets|GET /datasets/{}
     |GET /datasets/by-name/{}|GET /datasets/{}/files|GET /datasets/{}/files/{}
-    |DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
+    |PATCH /datasets/by-name/{}/versions/{}|DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
         |GET /datastores/{}/files/{}
     |POST /environments|GET /environments|GET /environments/{}|POST /environments/{}/builds
     |GET /builds/{}|GET /builds/{}/log|POST /compute|GET /compute|GET /compute/{}

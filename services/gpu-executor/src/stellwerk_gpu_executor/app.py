@@ -1,5 +1,6 @@
 """Composition of the executor."""
 
+import shutil
 import socket
 
 from stellwerk.events import NodeJoined
@@ -92,6 +93,7 @@ def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:
         forks=settings.warm_forks,
     )
     folder = settings.executor_dir / "warm"
+    shutil.rmtree(folder, ignore_errors=True)  # homes and logs of those that ended with us
     pool = WarmPool(folder, settings.preload, limits, runtime.clock, runtime.tasks)
 
     async def close() -> None:

@@ -1,6 +1,7 @@
 """Runs and their labels as rows: the form both the projection and the queries share."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, update
@@ -91,8 +92,14 @@ def run_of(row: Row[Any]) -> Run:
         display_name=row.display_name,
         sequence=row.sequence,
         owner_sequence=row.owner_sequence,
-        detail=Detail.model_validate_json(row.detail),
+        detail=_detail(row.detail),
     )
+
+
+@lru_cache(maxsize=2048)
+def _detail(text: str) -> Detail:
+    """Runs that are under way are read with each batch of events and by everybody who waits."""
+    return Detail.model_validate_json(text)
 
 
 def load_runs(conn: Connection, run_ids: Iterable[str]) -> dict[str, Run]:
@@ -112,7 +119,12 @@ def load_run(conn: Connection, run_id: str) -> Run | None:
 def load_spec(conn: Connection, run_id: str) -> RunSpec | None:
     """What a run was asked to do."""
     text = conn.scalar(_SPEC, {"run_id": run_id})
-    return RunSpec.model_validate_json(text) if text is not None else None
+    return _spec(text) if text is not None else None
+
+
+@lru_cache(maxsize=512)
+def _spec(text: str) -> RunSpec:
+    return RunSpec.model_validate_json(text)
 
 
 def load_labels(conn: Connection, run_ids: Iterable[str]) -> dict[str, tuple[Labels, Labels]]:

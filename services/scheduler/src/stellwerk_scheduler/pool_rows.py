@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -262,12 +263,18 @@ def set_node_state(conn: Connection, node_ids: Sequence[str], state: str) -> Non
     conn.execute(update(nodes).where(nodes.c.node_id.in_(node_ids)).values(state=state))
 
 
+@lru_cache(maxsize=256)
+def _resources(text: str) -> NodeResources:
+    """A machine's resources rarely change and are read with each decision about its pool."""
+    return NodeResources.model_validate_json(text)
+
+
 def _executor(row: Any) -> Executor:
     return Executor(
         executor_id=row.executor_id,
         boot_id=row.boot_id,
         hostname=row.hostname,
-        resources=NodeResources.model_validate_json(row.resources),
+        resources=_resources(row.resources),
         max_nodes=row.max_nodes,
         pools=tuple(json.loads(row.pools)),
         draining=row.draining,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -52,6 +53,8 @@ _PLAIN = (
     "resends",
 )
 """Columns that hold a field of the same name as it is."""
+_DOCUMENTS = ("image", "inputs", "exit", "failure")
+"""Columns that hold one as JSON."""
 
 # Statements are made once: building one costs as much as running it.
 _RUN: BindParameter[str] = bindparam("run")
@@ -164,8 +167,11 @@ def load(conn: Connection, run_id: str) -> Run | None:
 
 def save(conn: Connection, before: Run, after: Run) -> None:
     """Write what changed."""
-    old, new = _values(before), _values(after)
+    old, new = _plain(before), _plain(after)
     changed = {name: value for name, value in new.items() if old[name] != value}
+    for name in _DOCUMENTS:
+        if getattr(before, name) is not getattr(after, name):
+            changed[name] = _text(after, name)
     if changed:
         conn.execute(_SAVE, {"run": after.run_id, **changed})
 
@@ -284,27 +290,51 @@ def take_cancel(tx: Tx, run_id: str) -> str | None:
 
 
 def _values(run: Run) -> dict[str, Any]:
-    inputs = None if not run.inputs else _INPUTS.dump_json(dict(run.inputs)).decode()
+    return {**_plain(run), **{name: _text(run, name) for name in _DOCUMENTS}}
+
+
+def _plain(run: Run) -> dict[str, Any]:
     return {
         **{name: getattr(run, name) for name in _PLAIN},
         "state": run.state.value,
         "rank": -run.spec.priority if run.placeable else None,
         "wake_at": run.wake_at,
         "needs": ",".join(sorted(run.needs)),
-        "image": run.image.model_dump_json() if run.image else None,
-        "inputs": inputs,
-        "exit": run.exit.model_dump_json() if run.exit else None,
-        "failure": json.dumps(asdict(run.failure)) if run.failure else None,
     }
 
 
+def _text(run: Run, name: str) -> str | None:
+    """A field that is a document, as its column holds it."""
+    value: Any = getattr(run, name)
+    if not value:
+        return None
+    match name:
+        case "inputs":
+            return _INPUTS.dump_json(dict(value)).decode()
+        case "failure":
+            return json.dumps(asdict(value))
+        case _:
+            return str(value.model_dump_json())
+
+
+@lru_cache(maxsize=1024)
+def _submitted(text: str) -> RunSubmitted:
+    """A run's submission never changes and is read with each of its facts."""
+    return RunSubmitted.model_validate_json(text)
+
+
+@lru_cache(maxsize=1024)
+def _image(text: str) -> ImageInfo:
+    return ImageInfo.model_validate_json(text)
+
+
 def _run(row: Any) -> Run:
-    run = Run(RunSubmitted.model_validate_json(row.submitted), state=RunStatus(row.state))
+    run = Run(_submitted(row.submitted), state=RunStatus(row.state))
     return replace(
         run,
         **{name: getattr(row, name) for name in _PLAIN},
         needs=frozenset(filter(None, row.needs.split(","))),
-        image=ImageInfo.model_validate_json(row.image) if row.image else None,
+        image=_image(row.image) if row.image else None,
         inputs=_INPUTS.validate_json(row.inputs) if row.inputs else {},
         exit=ExitSummary.model_validate_json(row.exit) if row.exit else None,
         failure=Failure(**json.loads(row.failure)) if row.failure else None,

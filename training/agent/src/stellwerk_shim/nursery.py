@@ -18,9 +18,11 @@ import signal
 import socket
 import sys
 
-from stellwerk_shim.forked import Interpreter
-from stellwerk_shim.preload import RefusedError, preload
 from stellwerk_shim.supervisor import supervise
+
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    from stellwerk_shim.forked import Interpreter
 
 MAX_PATH_BYTES = 8192
 
@@ -30,6 +32,9 @@ def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) 
 
     `started_with`: the modules that a script of its own would have found loaded.
     """
+    from stellwerk_shim.forked import Interpreter  # what only a warm one needs: a page that is not
+    from stellwerk_shim.preload import RefusedError, preload  # there need not be copied by a fork
+
     sys.path.pop()  # the folder of this package, which a script must not see
     link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
     os.chdir(home)
