@@ -170,7 +170,7 @@ async def test_openapi_describes_every_route(gateway: Gateway, subtests: pytest.
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == len({name for name, _ in operations}) == 53
+    assert len(operations) == len({name for name, _ in operations}) == 54
     for name, operation in operations:
         with subtests.test(operation=name):
             assert operation["summary"]
@@ -201,7 +201,7 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     }
     promised = """GET /info|POST /runs|GET /runs|GET /runs/{}|PATCH /runs/{}|POST /runs/{}/cancel
     |GET /runs/{}/events|GET /runs/{}/logs|GET /runs/{}/logs/{}|GET /runs/{}/files
-    |GET /runs/{}/files/{}|GET /runs/{}/metrics|GET /runs/{}/series|POST /runs/{}/records
+    |GET /runs/{}/files/{}|GET /runs/{}/metrics|GET /runs/{}/series|POST /runs/{}/records|POST /runs/{}/logs
     |POST /runs/{}/end|GET /experiments|POST /blobs|POST /snapshots|GET /snapshots/{}/files
     |GET /snapshots/{}/files/{}
     |POST /datasets|POST /datasets/{}/register|GET /datasets|GET /datasets/{}
