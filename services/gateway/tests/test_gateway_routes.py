@@ -201,7 +201,7 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     }
     promised = """GET /info|POST /runs|GET /runs|GET /runs/{}|PATCH /runs/{}|POST /runs/{}/cancel
     |GET /runs/{}/events|GET /runs/{}/logs|GET /runs/{}/logs/{}|GET /runs/{}/files
-    |GET /runs/{}/files/{}|GET /runs/{}/metrics|GET /runs/{}/series|POST /runs/{}/records
+    |GET /runs/{}/files/{}|GET /runs/{}/metrics|GET /runs/{}/series|POST /runs/{}/records|POST /runs/{}/logs
     |POST /runs/{}/end|GET /experiments|POST /blobs|POST /snapshots|GET /snapshots/{}/files
     |GET /snapshots/{}/files/{}
     |POST /datasets|POST /datasets/{}/register|GET /datasets|GET /datasets/{}

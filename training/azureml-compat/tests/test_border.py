@@ -125,9 +125,14 @@ PLACES = (
 )
 OTHERS = sorted(str(f) for p in PLACES for f in Path("/").glob(str(Path(p).expanduser())[1:]))
 IN_RUN = """
-from azureml.core import Run
+import azureml.core.environment
+from azureml.core import Dataset, Run, Workspace
+from azureml.core.compute import ComputeTargetException
+from azureml.core.model import Model
 from azureml.core.run import _OfflineRun
-from azureml.exceptions import UserErrorException
+from azureml.data.datapath import DataPath
+from azureml.exceptions import ComputeTargetException as same, UserErrorException
+assert ComputeTargetException is same and not isinstance(1, Workspace)
 run = Run.get_context()
 assert type(run) is not _OfflineRun, run
 try:
@@ -138,10 +143,24 @@ try:
     run.upload_file("model", "nothing.here")
 except UserErrorException as error:
     print(error.message)
+for use in (
+    lambda: Dataset.get_by_name(None, "x"), lambda: Model.get_model_path("x"), lambda: DataPath(None, "x"),
+    lambda: run.experiment.workspace, lambda: run.parent, lambda: run.get_metrics(),
+):
+    try:
+        use()
+    except Exception as error:
+        print(str(getattr(error, "message", error)).partition(" and this ")[0])
 """
 WORDS = (
     "metric 'loss': one value, not a list; use log_list\n"
     "file 'model': there is no file at 'nothing.here'\n"
+    "Dataset.get_by_name: this asks the platform,\n"
+    "Model.get_model_path: this asks the platform,\n"
+    "DataPath: this asks the platform,\n"
+    "run.experiment.workspace: this asks the platform,\n"
+    "run.parent: this asks the platform,\n"
+    "run.get_metrics: this asks the platform,\n"
 )
 
 
