@@ -188,6 +188,14 @@ def test_names_and_versions(ws: Workspace) -> None:
             UserErrorException, match=f"Cannot find dataset registered with name '{name}'"
         ):
             Dataset.get_by_name(ws, name, version)
+    assert found.add_tags({"k": "w", "n": None}).tags == {"k": "w", "n": None}
+    assert found.remove_tags(["n"]).update(description="other").description == "other"
+    again = Dataset.get_by_name(ws, "some files", 1)
+    assert (again.tags, again.description) == ({"k": "w"}, "other")
+    with pytest.raises(UserErrorException, match="not registered"):
+        first.add_tags({"a": "b"})
+    with pytest.raises(UserErrorException, match="the limits are"):
+        found.add_tags({f"t{number}": "" for number in range(300)})
     found.unregister_all_versions()
     assert "some files" not in ws.datasets
 

@@ -114,6 +114,11 @@ def test_a_notebook_from_the_first_cell_to_the_last(workspace: Workspace, here: 
     assert found["matrix"].startswith(f"aml://artifactId/ExperimentRun/dcid.{run.id}/matrix_")
     with pytest.raises(UserError, match="use log_list"):
         run.log("loss", [1, 2])
+    Path("logs").mkdir()
+    Path("logs/train.log").write_text("first line\n")
+    assert next(run.logs(path="logs/train.log", follow_it=True)) == b"first line\n"
+    with Path("logs/train.log").open("a") as more:
+        more.write("last line\n")
     Path("outputs/model.pkl").write_text("weights")
     run.upload_file("outputs/early.pkl", "outputs/model.pkl")
     with pytest.raises(ConflictError, match="already"):
@@ -138,8 +143,10 @@ def test_a_notebook_from_the_first_cell_to_the_last(workspace: Workspace, here: 
     assert again.get_metrics("after") == {"after": 1}
     names = again.get_file_names()
     assert [name for name in names if not name.startswith("matrix_")] == [
-        "outputs/early.pkl", "outputs/model.pkl",
+        "logs/train.log", "outputs/early.pkl", "outputs/model.pkl",
     ]  # fmt: skip
+    assert b"".join(again.logs(path="logs/train.log")) == b"first line\nlast line\n"
+    assert list(again.get_details()["logFiles"]) == ["logs/train.log"]
     again.download_file("outputs/model.pkl", "fetched.pkl")
     assert Path("fetched.pkl").read_text() == "weights"
     assert again.register_model("notebook", "outputs/model.pkl").version == early.version + 1
@@ -283,10 +290,22 @@ def test_records_by_rest_are_checked_and_idempotent(stack: Stack) -> None:
             refused = send(3, record)
             assert refused.status_code == 422, refused.text
             assert (refused.json()["code"], refused.json()["field"]) == (code, field)
+        piece = {"path": "logs/a", "offset": 0, "data": "YWJj"}
+        for _ in range(2):
+            assert request("POST", http, f"{run}/logs", json=piece).json() == {"next": 3}
+        for change, field in (
+            ({"path": "logs/../x"}, "path"), ({"path": "outputs/x"}, "path"), ({"data": "%"}, "data"),
+            ({"data": "QUFB" * 100_000}, "data"), ({"data": ""}, "data"), ({"offset": -1}, "offset"),
+        ):  # fmt: skip
+            refused = request("POST", http, f"{run}/logs", json={**piece, **change})
+            assert (refused.status_code, refused.json()["field"]) == (422, field), refused.text
         end = {"status": "Failed", "code": "user.error", "message": "why"}
         assert request("POST", http, f"{run}/end", json=end).json()["status"] == "Failed"
         assert request("POST", http, f"{run}/end", json=end).status_code == 200
         other = request("POST", http, f"{run}/end", json={"status": "Completed"})
         assert (other.status_code, other.json()["code"]) == (409, "run.already_terminal")
+        late = request("POST", http, f"{run}/logs", json={**piece, "offset": 3})
+        assert (late.status_code, late.json()["code"]) == (409, "run.ended")
+        assert request("GET", http, f"{run}/logs/logs/a").text == "abc"
         events = request("GET", http, f"{run}/events").text
         assert events.count('"type":"RunFailed"') == 1

@@ -52,6 +52,8 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
      {"name": "a b", "version": 2}, DATASET),
     ("GET", "/datasets/d1/files?limit=5&cursor=c", None, 200, "dataset/dataset-files",
      {"dataset_id": "d1", **PAGED}, EMPTY),
+    ("PATCH", "/datasets/by-name/mnist/versions/2", {"tags": {"a": None}}, 200, "dataset/dataset-patch",
+     {"name": "mnist", "version": 2, "patch": {"tags": {"a": None}}}, DATASET),
     ("DELETE", "/datasets/by-name/mnist", None, 200, "dataset/dataset-unregister",
      {"name": "mnist"}, {"versions": 2}),
     ("POST", "/datastores/store/files", {"entries": [ENTRY], "overwrite": True}, 201,
@@ -168,7 +170,7 @@ async def test_openapi_describes_every_route(gateway: Gateway, subtests: pytest.
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == len({name for name, _ in operations}) == 53
+    assert len(operations) == len({name for name, _ in operations}) == 54
     for name, operation in operations:
         with subtests.test(operation=name):
             assert operation["summary"]
@@ -199,12 +201,12 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     }
     promised = """GET /info|POST /runs|GET /runs|GET /runs/{}|PATCH /runs/{}|POST /runs/{}/cancel
     |GET /runs/{}/events|GET /runs/{}/logs|GET /runs/{}/logs/{}|GET /runs/{}/files
-    |GET /runs/{}/files/{}|GET /runs/{}/metrics|GET /runs/{}/series|POST /runs/{}/records
+    |GET /runs/{}/files/{}|GET /runs/{}/metrics|GET /runs/{}/series|POST /runs/{}/records|POST /runs/{}/logs
     |POST /runs/{}/end|GET /experiments|POST /blobs|POST /snapshots|GET /snapshots/{}/files
     |GET /snapshots/{}/files/{}
     |POST /datasets|POST /datasets/{}/register|GET /datasets|GET /datasets/{}
     |GET /datasets/by-name/{}|GET /datasets/{}/files|GET /datasets/{}/files/{}
-    |DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
+    |PATCH /datasets/by-name/{}/versions/{}|DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
         |GET /datastores/{}/files/{}
     |POST /environments|GET /environments|GET /environments/{}|POST /environments/{}/builds
     |GET /builds/{}|GET /builds/{}/log|POST /compute|GET /compute|GET /compute/{}

@@ -177,7 +177,7 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
         "run", "submit", "-d", "--source", script.parent, "--experiment", "e", "--compute", "gpu",
         "--package", "keras>=3", "--input", "d=mnist:1:download", "--env", "A=b=c", "--tag", "k=v",
         "--tag", "flag", "--priority", 70, "--max-retries", 2, "--name", "first",
-        "--output-data", "made=cleaned data", "--output-data", "loose", "train.py",
+        "--output-data", "made=cleaned data", "--output-data", "loose", "--distributed", "mpi:2", "train.py",
         "--data", "{d}", "{other}", "{made}",
     )  # fmt: skip
     assert code == 0
@@ -195,6 +195,10 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
     }  # fmt: skip
     assert content["environment"]["pip_packages"] == ["keras>=3"]
     assert content["environment_variables"] == {"A": "b=c"}
+    assert (content["distributed"]["backend"], content["distributed"]["process_count"]) == (
+        "mpi",
+        2,
+    )
     assert content["tags"] == {"k": "v", "flag": None}
     wanted = ("gpu", 70, 2, "first")
     assert (spec.target, spec.priority, spec.max_retries, spec.display_name) == wanted
@@ -211,6 +215,8 @@ def test_submit_tells_how_it_ended(
 def test_submit_refuses(cli: Cli, script: Path) -> None:
     assert cli("run", "submit", script.parent / "nope.py")[0] == 1
     assert cli("run", "submit", "--input", "no", script)[0] == 2
+    assert cli("run", "submit", "--distributed", "smoke:2", script)[0] == 2
+    assert cli("run", "submit", "--interpreter", "python", "--conda", "b", script)[0] == 2
     assert cli("run", "submit", "--input", "d=absent", script)[0] == 6
     assert cli("run", "submit", "--package", "a", "--conda", "b", script)[0] == 2
     assert cli("run", "submit", "--env", "A", script)[0] == 1

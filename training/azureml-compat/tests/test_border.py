@@ -1,6 +1,7 @@
 """Native errors are v1 exceptions once azureml.core is imported."""
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,16 @@ def test_what_the_native_error_knew_is_kept() -> None:
     error = native.ConflictError("taken", code="name.taken", field="name")
     assert isinstance(error, native.UserError)
     assert (error.code, error.field) == ("name.taken", "name")
+
+
+def test_an_error_comes_back_from_another_process() -> None:
+    for error in (
+        native.NotFoundError("no", code="a.b", field="name"),
+        stellwerk_agent.errors.UserError("no"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert (vars(again), str(again)) == (vars(error), str(error))
 
 
 def test_one_class_under_every_import_path() -> None:
@@ -114,9 +125,14 @@ PLACES = (
 )
 OTHERS = sorted(str(f) for p in PLACES for f in Path("/").glob(str(Path(p).expanduser())[1:]))
 IN_RUN = """
-from azureml.core import Run
+import azureml.core.environment
+from azureml.core import Dataset, Run, Workspace
+from azureml.core.compute import ComputeTargetException
+from azureml.core.model import Model
 from azureml.core.run import _OfflineRun
-from azureml.exceptions import UserErrorException
+from azureml.data.datapath import DataPath
+from azureml.exceptions import ComputeTargetException as same, UserErrorException
+assert ComputeTargetException is same and not isinstance(1, Workspace)
 run = Run.get_context()
 assert type(run) is not _OfflineRun, run
 try:
@@ -127,10 +143,24 @@ try:
     run.upload_file("model", "nothing.here")
 except UserErrorException as error:
     print(error.message)
+for use in (
+    lambda: Dataset.get_by_name(None, "x"), lambda: Model.get_model_path("x"), lambda: DataPath(None, "x"),
+    lambda: run.experiment.workspace, lambda: run.parent, lambda: run.get_metrics(),
+):
+    try:
+        use()
+    except Exception as error:
+        print(str(getattr(error, "message", error)).partition(" and this ")[0])
 """
 WORDS = (
     "metric 'loss': one value, not a list; use log_list\n"
     "file 'model': there is no file at 'nothing.here'\n"
+    "Dataset.get_by_name: this asks the platform,\n"
+    "Model.get_model_path: this asks the platform,\n"
+    "DataPath: this asks the platform,\n"
+    "run.experiment.workspace: this asks the platform,\n"
+    "run.parent: this asks the platform,\n"
+    "run.get_metrics: this asks the platform,\n"
 )
 
 

@@ -127,6 +127,7 @@ def test_clones_are_their_own(tmp_path: Path) -> None:
     other = env.clone("second")
     other.python.conda_dependencies.add_pip_package("six")
     assert type(other) is Environment
+    assert other.python.interpreter_path == "python"
     assert (env.name, other.name, other.docker.base_image) == ("first", "second", "acme/image:1")
     assert env.python.conda_dependencies.pip_packages == ["azureml-defaults"]
 

@@ -22,7 +22,7 @@ NEVER_ASKS = {"gateway": LEASES}
 """Verbs that :data:`ASKS` covers and that are somebody else's."""
 BULK = {
     "gpu-executor": ("sw.log.>", "sw.metric.>"),
-    "gateway": ("sw.metric.>",),
+    "gateway": ("sw.metric.>", "sw.log.*.1.*"),
     "environment-build": ("sw.log.*.*.build",),
 }
 """Log bytes and metrics."""

@@ -15,6 +15,7 @@ from stellwerk_dataset.verbs import (
     DatasetFilesQuery,
     DatasetGet,
     DatasetList,
+    DatasetPatchRequest,
     DatasetRegister,
     DatasetUnregister,
     DatastoreFilesQuery,
@@ -59,6 +60,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     verbs = Verbs(store, waiting, objects, fetcher, settings.egress_allow)
     runtime.rpc("dataset-create", DatasetRequest, verbs.create)
     runtime.rpc("dataset-register", DatasetRegister, verbs.register)
+    runtime.rpc("dataset-patch", DatasetPatchRequest, verbs.patch)
     runtime.rpc("dataset-get", DatasetGet, verbs.get)
     runtime.rpc("dataset-list", DatasetList, verbs.list_registered)
     runtime.rpc("dataset-files", DatasetFilesQuery, verbs.files)

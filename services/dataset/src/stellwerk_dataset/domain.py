@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from stellwerk.api import DatasetFiles, DatastorePath
+from stellwerk.api import DatasetFiles, DatasetPatch, DatastorePath
 from stellwerk.errors import NotFoundError, UserError
 from stellwerk.ids import derived_id
 from stellwerk.manifest import Manifest, ManifestEntry, safe_path
@@ -269,6 +269,14 @@ def near_names(name: str, known: Iterable[str]) -> str:
     folded = {text.casefold(): text for text in known}
     near = difflib.get_close_matches(name.casefold(), list(folded), 3, 0.6)
     return f"; did you mean {', '.join(repr(folded[text]) for text in near)}?" if near else ""
+
+
+def patched_tags(patch: DatasetPatch, tags: dict[str, str | None]) -> dict[str, str | None]:
+    """Tags after a patch. Raises UserError where they are too many or too long."""
+    kept = {name: text for name, text in tags.items() if name not in patch.remove_tags}
+    merged = {**kept, **patch.tags}
+    check_tags(merged)
+    return merged
 
 
 def check_tags(tags: dict[str, str | None]) -> None:

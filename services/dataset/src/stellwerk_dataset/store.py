@@ -5,13 +5,14 @@ Each method is one transaction named after its intent. What waits for web files 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import Connection
 
-from stellwerk.api import DatasetRegisterRequest, DatasetView, Page
+from stellwerk.api import DatasetPatch, DatasetRegisterRequest, DatasetView, Page
 from stellwerk.manifest import ManifestEntry
-from stellwerk_dataset.domain import Dataset, PathPattern, WebFile
+from stellwerk_dataset.domain import Dataset, PathPattern, WebFile, patched_tags
 from stellwerk_dataset.reads import (
     check_datastore,
     entry_of,
@@ -42,6 +43,20 @@ class DatasetStore:
         return await self._db.write(
             lambda tx: register_version(tx, get_dataset(tx.conn, dataset_id), request)
         )
+
+    async def patch(self, name: str, version: int, patch: DatasetPatch) -> DatasetView:
+        """Change description and tags of one registered version."""
+
+        def work(tx: Tx) -> DatasetView:
+            found = get_version(tx.conn, name, version)
+            changed: dict[str, Any] = {"tags": patched_tags(patch, found.tags)}
+            if patch.description is not None:
+                changed["description"] = patch.description
+            here = (versions.c.name == name) & (versions.c.version == version)
+            tx.conn.execute(update(versions).where(here).values(**changed))
+            return view(tx.conn, found.dataset_id, get_version(tx.conn, name, version))
+
+        return await self._db.write(work)
 
     async def get(
         self, dataset_id: str | None, name: str | None, version: int | None

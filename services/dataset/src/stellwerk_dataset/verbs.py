@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from stellwerk.api import (
     DatasetFiles,
     DatasetFileView,
+    DatasetPatch,
     DatasetPaths,
     DatasetRegisterRequest,
     DatasetRequest,
@@ -89,6 +90,14 @@ class DatasetFilesQuery(Spec):
     cursor: str | None = None
     fetch: bool = True
     wait_s: Annotated[float, Field(ge=0, le=20)] = 3.0
+
+
+class DatasetPatchRequest(Spec):
+    """``dataset-patch``."""
+
+    name: str
+    version: Version
+    patch: DatasetPatch
 
 
 class DatasetUnregister(Spec):
@@ -199,6 +208,10 @@ class Verbs:
         if request.path is not None:
             views = [view for view in views if view.path == request.path]
         return _page(_after(views, request.cursor), request.limit)
+
+    async def patch(self, request: DatasetPatchRequest) -> DatasetView:
+        """Change description and tags of a registered version."""
+        return await self._store.patch(request.name, request.version, request.patch)
 
     async def unregister(self, request: DatasetUnregister) -> DatasetUnregistered:
         """Take a name away; datasets and the runs that used them stay."""

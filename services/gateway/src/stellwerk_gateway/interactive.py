@@ -10,6 +10,7 @@ from stellwerk.events import Envelope, RunCancelRequested, RunEndReported
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.run_records import RunEndRequest
 from stellwerk.runstate import TERMINAL, RunStatus
+from stellwerk_gateway.client_logs import closures
 from stellwerk_gateway.downloads import run_files
 from stellwerk_gateway.platform import BEST_EFFORT_S, Platform
 from stellwerk_gateway.problems import HttpError
@@ -94,6 +95,7 @@ async def _report(platform: Platform, run: RunView, request: RunEndRequest, who:
         code=request.code,
         message=request.message,
         outputs_manifest=listed,
+        logs=closures(request.logs),
         reported_by=who,
     )
     source = f"/stellwerk/gateway/{platform.settings.instance}"

@@ -21,6 +21,7 @@ OF_ITS_OWN = frozenset(
     {
         ("PATCH", "/runs/{run_id}"),
         ("POST", "/runs/{run_id}/records"),
+        ("POST", "/runs/{run_id}/logs"),
         ("POST", "/runs/{run_id}/end"),
         ("POST", "/runs/{run_id}/cancel"),
     }

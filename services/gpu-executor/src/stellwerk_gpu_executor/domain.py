@@ -251,8 +251,3 @@ def exit_summary(
         logs=logs,
         metric_records=records,
     )
-
-
-def log_stream(path: str) -> str:
-    """Subject token of a file under ``./logs``."""
-    return f"f-{hashlib.sha256(path.encode()).hexdigest()[:12]}"

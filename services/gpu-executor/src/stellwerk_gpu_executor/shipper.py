@@ -15,7 +15,6 @@ from urllib.parse import quote
 from stellwerk import subjects
 from stellwerk.events import LogClosure
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS, AttemptDir
-from stellwerk_gpu_executor.domain import log_stream
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.failpoints import failpoint
 
@@ -44,7 +43,7 @@ class Shipper:
         """Send everything that is there now."""
         await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)
         for name, path in self._files(work):
-            await self._ship_log(log_stream(name), name, path)
+            await self._ship_log(subjects.file_stream(name), name, path)
         await self._ship_records()
 
     async def ship_log(self) -> None:
@@ -55,7 +54,7 @@ class Shipper:
     def closures(self, work: Path) -> tuple[LogClosure, ...]:
         """Length and SHA-256 of each log, as shipped."""
         logs = [("std", "user_logs/std_log.txt", self._folder.log)]
-        logs += [(log_stream(name), name, path) for name, path in self._files(work)]
+        logs += [(subjects.file_stream(name), name, path) for name, path in self._files(work)]
         return tuple(
             LogClosure(
                 stream=stream,

@@ -16,7 +16,7 @@ def begun(run: Run, now: float) -> Decision:
 
 def reported(run: Run, fact: RunEndReported, now: float, limits: Limits) -> Decision:
     """RunFinalizing with what the client said."""
-    summary = ExitSummary(reason="exited", outputs_manifest=fact.outputs_manifest)
+    summary = ExitSummary(reason="exited", outputs_manifest=fact.outputs_manifest, logs=fact.logs)
     failure = None
     if fact.outcome == "Failed":
         failure = Failure(fact.code or "run.failed", fact.message or "the client says so")

@@ -1,13 +1,15 @@
 """What datasets of files and tables have in common: identity, registration, use in runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stellwerk.answers import Anything
 from stellwerk.api import (
     DatasetFileView,
     DatasetPart,
+    DatasetPatch,
     DatasetRegisterRequest,
     DatasetRequest,
     DatasetSource,
@@ -102,11 +104,40 @@ class AbstractDataset:
         )
         return type(self)(client=workspace.client, view=view)
 
+    def update(
+        self, description: str | None = None, tags: dict[str, str | None] | None = None
+    ) -> Self:
+        """Change description and tags of the registered version; other tags stay."""
+        return self._patched({"description": description, "tags": tags or {}})
+
+    def add_tags(self, tags: dict[str, str | None]) -> Self:
+        """Add tags to the registered version, or change them."""
+        return self._patched({"tags": tags})
+
+    def remove_tags(self, tags: Sequence[str]) -> Self:
+        """Take tags off the registered version."""
+        return self._patched({"remove_tags": (tags,) if isinstance(tags, str) else tuple(tags)})
+
+    def _patched(self, change: dict[str, Any]) -> Self:
+        with naming_the_field():
+            patch = DatasetPatch(**change)
+        name = self._registered_name()
+        path = f"/datasets/by-name/{segment(name)}/versions/{self.version}"
+        self._view = self._connected().call("PATCH", path, DatasetView, body=patch)
+        return self
+
+    def _registered_name(self) -> str:
+        if self.name is None:
+            raise UserError(
+                "the dataset is not registered; register() gives it a name",
+                code="dataset.not_registered",
+            )
+        return self.name
+
     def unregister_all_versions(self) -> None:
         """Take the name away from all its versions; runs that used them keep their data."""
-        if self.name is None:
-            raise UserError("the dataset is not registered", code="dataset.not_registered")
-        self._connected().call("DELETE", f"/datasets/by-name/{segment(self.name)}", Anything)
+        name = self._registered_name()
+        self._connected().call("DELETE", f"/datasets/by-name/{segment(name)}", Anything)
         self._view = self.saved(None).model_copy(update={"name": None, "version": None})
 
     def files(self) -> list[DatasetFileView]:

@@ -285,6 +285,14 @@ class DatasetRegisterRequest(Spec):
     create_new_version: bool = False
 
 
+class DatasetPatch(Spec):
+    """Body of ``PATCH /api/v1/datasets/by-name/{name}/versions/{version}``; tags are merged."""
+
+    description: Description | None = None
+    tags: Tags = {}
+    remove_tags: tuple[str, ...] = ()
+
+
 class DatasetView(View):
     """A dataset; ``name`` and ``version`` are None until it is registered.
 

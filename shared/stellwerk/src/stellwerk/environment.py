@@ -176,6 +176,9 @@ class ImageBuildDetails:
         self._client = client
         self.view = view
 
+    def __repr__(self) -> str:
+        return f"ImageBuildDetails(Environment: {self.view.env_id}, Status: {self.view.state})"
+
     @property
     def status(self) -> str:
         """``not-built``, ``building``, ``ready`` or ``failed``; asks the platform."""

@@ -109,7 +109,8 @@ class Experiment:
         """Begin a run that this process drives: Running at once, over with ``complete()``.
 
         ``snapshot_directory`` is stored as its source (None: nothing). Everything that lies in
-        ``./outputs`` (or ``outputs``; False: nothing) and ``./logs`` at the end becomes the run's.
+        ``./outputs`` (or ``outputs``; False: nothing) at the end becomes the run's; files under
+        ``./logs`` are logs of it, sent while they grow.
         Raises UserError source.too_large.
         """
         if kwargs:
@@ -135,7 +136,7 @@ class Experiment:
         run = self.run_class.of_view(self.workspace, view)
         if outputs is not False:
             run.track(outputs if isinstance(outputs, str) else OUTPUTS)
-        run.track(LOGS, make=False)
+        run.stream_logs(LOGS)
         return run
 
     def get_runs(

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from stellwerk.errors import UserError
 
 Accelerator = Literal["cpu", "cuda"]
-Mend = Literal["keras-lr"]
+Mend = Literal["keras-lr", "keras-modules"]
 
 
 def _requirement(text: str) -> str:
@@ -64,6 +64,8 @@ RequirementTemplate = str  # {version} stands in it
 MENDS: dict[Mend, str] = {
     "keras-lr": "Keras 2.11 to 2.15 take lr= and ignore it, and refuse decay=; in this environment "
     "lr sets learning_rate and decay gives the optimizer of older Keras",
+    "keras-modules": "Keras has no keras.utils.np_utils, keras.layers.core and the like since "
+    "2.13; in this environment such names lead to where things are now",
 }
 """What is put right where a substitute means something else, for the log and the run's warnings."""
 

@@ -5,7 +5,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from stellwerk.api import RunView
-from stellwerk.run_records import RunEndRequest
+from stellwerk.run_log_files import LogFiles
+from stellwerk.run_records import LogEnd, RunEndRequest
 from stellwerk.run_reports import ClientReports, tree
 from stellwerk.runstate import TERMINAL
 
@@ -18,14 +19,18 @@ class Ending(ClientReports):
     def _prepare(self) -> None:
         super()._prepare()
         self._tracked: list[tuple[str, Path]] = []
+        self._log_files: LogFiles | None = None
 
-    def track(self, folder: str | None, *, make: bool = True) -> None:
-        """A folder whose files become the run's when it ends; made unless ``make`` is False."""
+    def track(self, folder: str | None) -> None:
+        """A folder whose files become the run's when it ends; made where it is missing."""
         if folder is not None:
             path = Path(folder).absolute()
-            if make:
-                path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             self._tracked.append((path.name, path))
+
+    def stream_logs(self, folder: str) -> None:
+        """A folder whose files are logs of the run, sent while they grow."""
+        self._log_files = LogFiles(self._client, self._path, Path(folder).absolute())
 
     def complete(self, _set_status: bool = True) -> None:
         """Store what was logged and the tracked folders, and end the run as Completed.
@@ -65,6 +70,8 @@ class Ending(ClientReports):
     def _store_tracked(self) -> None:
         """Everything below the tracked folders that the run does not have yet."""
         self.flush()
+        if self._view.status in TERMINAL:
+            return
         for name, folder in self._tracked:
             files = list(tree(folder, name))
             if files:
@@ -73,7 +80,12 @@ class Ending(ClientReports):
     def _end(
         self, status: Literal["Completed", "Failed"], code: str = "", message: str = ""
     ) -> None:
-        body = RunEndRequest(status=status, code=code[:100], message=message[:MAX_MESSAGE])
+        logs: tuple[LogEnd, ...] = ()
+        if self._log_files is not None and self._view.status not in TERMINAL:
+            logs = self._log_files.finish()
+        body = RunEndRequest(
+            status=status, code=code[:100], message=message[:MAX_MESSAGE], logs=logs
+        )
         self._view = self._client.call("POST", f"{self._path}/end", RunView, body=body)
         if self._view.kind == "interactive" and self._view.status not in TERMINAL:
             self._wait_until_ended()

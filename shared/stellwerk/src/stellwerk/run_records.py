@@ -6,13 +6,15 @@ The letters of a record's fields are those of ``docs/run-protocol.md``.
 from types import NoneType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Base64Bytes, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from stellwerk.api import Count, View
 from stellwerk.ids import ID_PATTERN
 from stellwerk.runspec import Digest, RelativePath, Spec
 
+LOG_CHUNK = 256 * 1024
+MAX_LOGS = 100
 MetricName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
@@ -83,9 +85,38 @@ class RecordsView(View):
     seen: bool
 
 
+LogPath = Annotated[str, StringConstraints(pattern=r"^logs/", max_length=1024)]
+
+
+class LogChunk(Spec):
+    """Body of ``POST /api/v1/runs/{id}/logs``: the next bytes of a file under ``logs/``, base64.
+
+    ``offset`` is where they stand in it: repeats change nothing.
+    """
+
+    path: LogPath
+    offset: Count
+    data: Annotated[Base64Bytes, Field(min_length=1, max_length=LOG_CHUNK)]
+
+
+class LogChunkView(View):
+    """``next`` is the offset that follows."""
+
+    next: int
+
+
+class LogEnd(Spec):
+    """All of a log that was sent."""
+
+    path: LogPath
+    bytes: Count
+    sha256: Digest
+
+
 class RunEndRequest(Spec):
-    """Body of ``POST /api/v1/runs/{id}/end``: an interactive run is over."""
+    """Body of ``POST /api/v1/runs/{id}/end``: an interactive run is over, its ``logs`` complete."""
 
     status: Literal["Completed", "Failed", "Canceled"]
     code: Annotated[str, StringConstraints(max_length=100)] = ""
     message: Annotated[str, StringConstraints(max_length=4000)] = ""
+    logs: Annotated[tuple[LogEnd, ...], Field(max_length=MAX_LOGS)] = ()

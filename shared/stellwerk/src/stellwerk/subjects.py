@@ -7,6 +7,8 @@
 ``sw.dead.<consumer>``                             dead letters
 """
 
+import hashlib
+
 from stellwerk.errors import ProtocolError
 from stellwerk.ids import is_id
 
@@ -30,6 +32,11 @@ def events_of(aggregate: str, aggregate_id: str = "*") -> str:
 def log(owner: str, attempt: int, stream: str) -> str:
     """Log bytes of a run's attempt, or of an environment's build (owner = environment id)."""
     return f"sw.log.{_token(owner)}.{attempt}.{_token(stream)}"
+
+
+def file_stream(path: str) -> str:
+    """The log stream of a file under ``./logs``."""
+    return f"f-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
 
 
 def metric(run: str, attempt: int) -> str:

@@ -27,6 +27,8 @@ from stellwerk.tabular_filter import evaluate
 from stellwerk.tabular_partitions import partition_columns
 
 PATH_COLUMN = "Path"
+LOOKED_AT = 50
+"""Rows whose text decides whether a column may hold dates; then all of them have to."""
 
 _ENCODINGS = {"utf8bom": "utf-8-sig", "windows1252": "cp1252", "iso88591": "iso-8859-1"}
 _DTYPES = {"string": "str", "integer": "Int64", "decimal": "float64", "boolean": "boolean"}
@@ -113,8 +115,8 @@ def _with_dates(pandas: Any, frame: Any, definition: TabularDefinition) -> Any:
         values = frame[name]
         if pandas.api.types.is_numeric_dtype(values) or name in definition.column_types:
             continue
-        present = values.dropna().astype(str)
-        if len(present) and present.map(lambda text: bool(_ISO_DATE.fullmatch(text))).all():
+        first = values.dropna().head(LOOKED_AT).astype(str)
+        if len(first) and first.map(lambda text: bool(_ISO_DATE.fullmatch(text))).all():
             try:
                 frame[name] = pandas.to_datetime(values, format="ISO8601")
             except ValueError:

@@ -8,6 +8,7 @@ from pydantic import Field
 from stellwerk.api import (
     DatasetFiles,
     DatasetFileView,
+    DatasetPatch,
     DatasetRegisterRequest,
     DatasetRequest,
     DatasetView,
@@ -25,6 +26,7 @@ from stellwerk_gateway.fields import (
     FilePath,
     PageQuery,
     Version,
+    VersionNumber,
     relative_path,
 )
 from stellwerk_gateway.platform import Here, Platform
@@ -97,6 +99,21 @@ async def get_dataset_by_name(
 ) -> DatasetView:
     """A registered dataset, the latest version unless one is asked for."""
     return await platform.ask("dataset", "dataset-get", DatasetView, name=dataset, version=version)
+
+
+@router.patch(
+    "/datasets/by-name/{dataset}/versions/{version}",
+    summary="Change a dataset's tags",
+    responses=documented(400, 404, 413),
+)
+async def patch_dataset(
+    dataset: DatasetName, version: VersionNumber, body: DatasetPatch, platform: Here
+) -> DatasetView:
+    """Merges tags and sets the description of one registered version."""
+    patch = body.model_dump(exclude_unset=True)
+    return await platform.ask(
+        "dataset", "dataset-patch", DatasetView, name=dataset, version=version, patch=patch
+    )
 
 
 @router.delete("/datasets/by-name/{dataset}", summary="Unregister", responses=documented(404))

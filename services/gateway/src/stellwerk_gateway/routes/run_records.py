@@ -8,8 +8,15 @@ from starlette.responses import Response
 from stellwerk.answers import SeriesPage
 from stellwerk.api import RunView
 from stellwerk.errors import NotFoundError
-from stellwerk.run_records import RecordsRequest, RecordsView, RunEndRequest
+from stellwerk.run_records import (
+    LogChunk,
+    LogChunkView,
+    RecordsRequest,
+    RecordsView,
+    RunEndRequest,
+)
 from stellwerk_gateway import examples
+from stellwerk_gateway.client_logs import add_chunk
 from stellwerk_gateway.fields import RunId
 from stellwerk_gateway.interactive import end
 from stellwerk_gateway.platform import ANSWER_S, Here, Who
@@ -34,6 +41,16 @@ async def post_records(
     """What a client logs into a run: stored for good when this answers. Repeats are harmless."""
     run = await find_run(platform, run_id)
     return await add_records(platform, run, body)
+
+
+@router.post(
+    "/runs/{run_id}/logs",
+    summary="Send a piece of a log",
+    responses=documented(400, 404, 408, 409, 413, 415),
+)
+async def post_log(run_id: RunId, body: LogChunk, platform: Here) -> LogChunkView:
+    """The next bytes of a file under `logs/` of an interactive run. Repeats are harmless."""
+    return await add_chunk(platform, await find_run(platform, run_id), body)
 
 
 @router.post(

@@ -35,6 +35,12 @@ _INPUT = re.compile(
 @click.option("--conda", type=click.Path(), help="A conda environment file.")
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
 @click.option("--package", multiple=True, help="A package of the environment. Repeatable.")
+@click.option("--interpreter", metavar="PYTHON", help="A Python of the node; nothing is built.")
+@click.option(
+    "--distributed",
+    metavar="BACKEND:PROCESSES",
+    help="Several processes with ranks: pytorch, mpi or tensorflow, for example pytorch:4.",
+)
 @click.option(
     "--input",
     "inputs",
@@ -99,6 +105,7 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
         max_retries=options["max_retries"],
         display_name=options["name"],
         warm=options["warm"],
+        distributed_job_config=_distributed(options["distributed"]),
     )
     run = workspace.experiment(options["experiment"]).submit(
         config, tags=pairs(options["tag"], "--tag"), show_progress=True
@@ -174,15 +181,34 @@ def _output(text: str) -> "OutputFileDatasetConfig":
     return output.register_on_complete(dataset) if equal else output
 
 
+def _distributed(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    backend, _, count = text.partition(":")
+    if backend not in {"pytorch", "mpi", "tensorflow"} or not count.isdecimal():
+        raise click.BadParameter(
+            f"got {text!r}; write BACKEND:PROCESSES with pytorch, mpi or tensorflow, for example "
+            "pytorch:4",
+            param_hint="--distributed",
+        )
+    return {"backend": backend, "process_count": int(count)}
+
+
 def _environment(workspace: "Workspace", options: dict[str, Any]) -> "Environment | None":
     from stellwerk.environment import Environment
 
-    given = [each for each in ("environment", "conda", "requirements", "package") if options[each]]
+    forms = ("environment", "conda", "requirements", "package", "interpreter")
+    given = [each for each in forms if options[each]]
     if len(given) > 1:
         raise click.UsageError(f"--{given[0]} and --{given[1]} exclude each other; give one.")
     if options["environment"]:
         name, version = name_and_version(options["environment"])
         return Environment.get(workspace, name, version)
+    if options["interpreter"]:
+        own = Environment("command-line")
+        own.python.user_managed_dependencies = True
+        own.python.interpreter_path = options["interpreter"]
+        return own
     return local_environment("command-line", options)
 
 

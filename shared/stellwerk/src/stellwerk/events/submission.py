@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from stellwerk.events.attempt import LogClosure
 from stellwerk.events.base import Event, event
 from stellwerk.ids import ID_PATTERN
 from stellwerk.runspec import Digest, Name, RunSpec
@@ -52,4 +53,5 @@ class RunEndReported(Event):
     code: Annotated[str, StringConstraints(max_length=100)] = ""
     message: Annotated[str, StringConstraints(max_length=4000)] = ""
     outputs_manifest: Digest | None = None
+    logs: tuple[LogClosure, ...] = ()
     reported_by: Annotated[str, StringConstraints(max_length=255)] | None = None

@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from azureml._absent import stand_in
 from azureml._border import speak_v1
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 speak_v1()
+stand_in()
 
 
 def __getattr__(name: str) -> object:
@@ -72,4 +74,5 @@ def __dir__() -> "list[str]":
 
 
 if sys.version_info < (3, 7):  # noqa: UP036 - which does not know a module's __getattr__
-    from azureml.core.run import Run
+    for _name in HOMES:
+        __getattr__(_name)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from azureml._absent import REASON
 from azureml.core._offline_run import _OfflineRun
 from stellwerk_agent import Run as _Inside
 from stellwerk_agent import RunEnvironmentError
@@ -37,9 +38,14 @@ class _SubmittedRun(Run):
 
     def __getattr__(self, name: str) -> Any:
         """What the in-run library can do; anything else needs the platform."""
-        if name != "_inside" and hasattr(self._inside, name):
+        if name not in {"_inside", "parent"} and hasattr(self._inside, name):
             return getattr(self._inside, name)
         raise AttributeError(_needs(f"run.{name}"))
+
+    @property
+    def experiment(self) -> "_Experiment":
+        """The experiment, with its name."""
+        return _Experiment(self._inside.experiment.name)
 
     def __enter__(self) -> "_SubmittedRun":  # noqa: PYI034 - Self is newer than some Pythons
         return self
@@ -51,8 +57,15 @@ class _SubmittedRun(Run):
         return repr(self._inside)
 
 
+class _Experiment:
+    """The experiment of the run, as far as it is known here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(_needs(f"run.experiment.{name}"))
+
+
 def _needs(what: str) -> str:
-    return (
-        f"{what} asks the platform, and this environment lacks the packages for that; add "
-        "azureml-defaults to its pip packages"
-    )
+    return f"{what}: {REASON}"

@@ -253,6 +253,7 @@ class Environment(Section, native.Environment):
     def _of(cls, name: str, definition: EnvironmentDefinition) -> Self:
         made = super()._of(name, definition)
         made.python.conda_dependencies = CondaDependencies.of(definition)
+        made.python.interpreter_path = definition.interpreter or "python"
         return made
 
     @classmethod

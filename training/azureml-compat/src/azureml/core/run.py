@@ -5,19 +5,14 @@ in-run library alone: values, files and tags are reported, and what needs the pl
 add to the environment.
 """
 
-import sys
 from typing import TYPE_CHECKING
 
+from azureml._absent import ABSENT
 from azureml.core._offline_run import _OfflineRun
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or not ABSENT:
     from azureml.core._run import Run, _SubmittedRun
-elif sys.version_info < (3, 11):  # noqa: UP036 - a run may have an older Python
-    from azureml.core._run_inside import Run, _SubmittedRun
 else:
-    try:
-        from azureml.core._run import Run, _SubmittedRun
-    except ImportError:
-        from azureml.core._run_inside import Run, _SubmittedRun
+    from azureml.core._run_inside import Run, _SubmittedRun
 
 __all__ = ["Run", "_OfflineRun", "_SubmittedRun"]
