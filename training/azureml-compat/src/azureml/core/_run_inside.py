@@ -47,6 +47,10 @@ class _SubmittedRun(Run):
         """The experiment, with its name."""
         return _Experiment(self._inside.experiment.name)
 
+    def get_secret(self, name: str) -> "str | None":
+        """The value of a secret of the workspace, or None."""
+        return self.get_secrets([name])[name]
+
     def __enter__(self) -> "_SubmittedRun":  # noqa: PYI034 - Self is newer than some Pythons
         return self
 
