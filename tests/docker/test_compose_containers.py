@@ -97,3 +97,31 @@ def test_a_killed_container_costs_an_attempt_not_the_run(platform: Composed) -> 
         container.kill()
         assert wait_terminal(http, run, 120)["status"] == "Completed"
         assert log_text(http, run).decode().splitlines() == [f"line {n}" for n in range(60)]
+
+
+CALLS = """
+import os, socket
+from stellwerk import Dataset, Workspace
+workspace = Workspace.from_config()
+os.mkdir("words")
+open("words/a.txt", "w").write("some words")
+words = Dataset.File.upload_directory("words", (workspace.get_default_datastore(), "words"))
+(path,) = words.download("copy")
+print(open(path).read())
+try:
+    socket.create_connection(("nats", 4222), 2)
+except OSError:
+    print("no broker")
+"""
+
+
+def test_runs_may_call_the_platform_where_the_operator_allows_it(platform: Composed) -> None:
+    """On the network `runs`: REST, files by presigned addresses there and back, nothing else."""
+    platform.environment["STELLWERK_RUN_NETWORK"] = f"{platform.project}_runs"
+    platform.up()
+    with platform.http() as http:
+        run = submit(http, body(CALLS))
+        view = wait_terminal(http, run, 120)
+        log = log_text(http, run).decode()
+        assert view["status"] == "Completed", (log, view)
+        assert log.splitlines()[-2:] == ["some words", "no broker"]

@@ -5,20 +5,20 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import images as stand_ins
 import pytest
+import servers_in_containers
 from docker.errors import ImageNotFound
 from engine import client
 
@@ -37,53 +37,14 @@ PYTHON = Path("/usr/bin/python3.11")
 """Debian's, which the base image has as well."""
 
 
-@dataclass
-class Registry:
-    """Debian's docker-registry on a free port."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        config = self.folder / "registry.yml"
-        config.write_text(
-            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}/data}}}}\n"
-            f"http: {{addr: '{self.host}'}}\n"
-        )
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["docker-registry", "serve", str(config)], stdout=log, stderr=log
-            )
-        end = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-            except OSError:
-                assert time.monotonic() < end, (self.folder / "log").read_text()
-                time.sleep(0.02)
-            else:
-                return
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(10)
-
-
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    made = Registry(tmp_path_factory.mktemp("registry"), free_port())
-    made.start()
-    yield made
-    made.stop()
-    for host in (f"{made.host}/", ""):
-        for image in client().images.list(name=f"{host}stellwerk/environment"):
-            client().images.remove(image.id, force=True)
+def registry() -> Iterator[str]:
+    """``host:port`` of a registry."""
+    with servers_in_containers.registry() as host:
+        yield host
+        for prefix in (f"{host}/", ""):
+            for image in client().images.list(name=f"{prefix}stellwerk/environment"):
+                client().images.remove(image.id, force=True)
 
 
 @pytest.fixture
@@ -158,13 +119,13 @@ def run(image: str, code: str, **options: Any) -> str:
     )
 
 
-async def test_pushed_and_run_by_digest(folder: Path, registry: Registry) -> None:
-    settings = ImageSettings(stand_ins.base(), registry.host)
+async def test_pushed_and_run_by_digest(folder: Path, registry: str) -> None:
+    settings = ImageSettings(stand_ins.base(), registry)
     made, log = await builder(folder, settings), list[str]()
     result = await build(made, log)
     assert not result.cached
     image = str(result.ready.image)
-    assert image.startswith(f"{registry.host}/stellwerk/environment@sha256:"), image
+    assert image.startswith(f"{registry}/stellwerk/environment@sha256:"), image
     assert any(line.startswith("[5/5] Making an image") for line in log), log
 
     client().images.remove(image, force=True)
@@ -185,9 +146,9 @@ async def test_pushed_and_run_by_digest(folder: Path, registry: Registry) -> Non
 
 
 async def test_layers_of_the_base_are_shared_and_nothing_of_this_machine_is_inside(
-    folder: Path, registry: Registry
+    folder: Path, registry: str
 ) -> None:
-    result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry.host)))
+    result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry)))
     image = client().images.get(str(result.ready.image))
     base = client().images.get(stand_ins.base())
     layers = image.attrs["RootFS"]["Layers"]
@@ -201,8 +162,8 @@ async def test_layers_of_the_base_are_shared_and_nothing_of_this_machine_is_insi
     )
 
 
-async def test_one_added_package_is_one_small_layer(folder: Path, registry: Registry) -> None:
-    made = await builder(folder, ImageSettings(stand_ins.base(), registry.host))
+async def test_one_added_package_is_one_small_layer(folder: Path, registry: str) -> None:
+    made = await builder(folder, ImageSettings(stand_ins.base(), registry))
     first = await build(made)
     log = list[str]()
     second = await build(made, log, packages=("alpha", "beta"))
@@ -270,8 +231,8 @@ async def test_engine_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch
     gc.collect()
 
 
-async def test_a_rebuild_replaces_the_image(folder: Path, registry: Registry) -> None:
-    made = await builder(folder, ImageSettings(stand_ins.base(), registry.host))
+async def test_a_rebuild_replaces_the_image(folder: Path, registry: str) -> None:
+    made = await builder(folder, ImageSettings(stand_ins.base(), registry))
     first = await build(made)
     spec, identity = made.identify(from_packages(["alpha"]))
     second = await made.build(spec, identity, lambda _: None, rebuild=True)
@@ -289,12 +250,10 @@ async def test_what_a_killed_builder_left_is_swept() -> None:
     await ImageMaker(ImageSettings(stand_ins.base())).sweep()
 
 
-async def test_registry_answers_by_digest_only_what_was_pushed(
-    folder: Path, registry: Registry
-) -> None:
-    result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry.host)))
+async def test_registry_answers_by_digest_only_what_was_pushed(folder: Path, registry: str) -> None:
+    result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry)))
     digest = str(result.ready.image).partition("@")[2]
-    url = f"http://{registry.host}/v2/stellwerk/environment/manifests/{digest}"
+    url = f"http://{registry}/v2/stellwerk/environment/manifests/{digest}"
     accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
     answer = httpx2.get(url, headers=accept)
     assert "sha256:" + hashlib.sha256(answer.content).hexdigest() == digest

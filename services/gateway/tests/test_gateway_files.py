@@ -208,3 +208,21 @@ def test_manifests_name_each_snapshot_for_ever() -> None:
     first = Manifest(entries=(ManifestEntry(**entry("a")), ManifestEntry(**entry("b"))))
     second = Manifest(entries=(ManifestEntry(**entry("b")), ManifestEntry(**entry("a"))))
     assert first.digest() == second.digest()
+
+
+async def test_who_asks_inside_gets_addresses_inside(
+    gateway_factory: GatewayFactory, s3_settings: dict[str, Any], objects: ObjectStore
+) -> None:
+    """A run in the platform's network cannot reach the store's public address, nor we the other."""
+    public = {"s3_public_endpoint": "files.example.org"}
+    names = {"allowed_hosts": ("inside",), "inside_hosts": ("inside",)}
+    gateway = await gateway_factory(**s3_settings, **public, **names)
+    asked = {"json": {"blobs": [{"sha256": DIGEST, "size": len(DATA)}]}}
+    there = (await gateway.client.post("/blobs", **asked)).json()["missing"][0]["url"]
+    assert there.startswith("http://files.example.org/")
+    headers = {"Host": "inside:8470"}
+    answer = await gateway.client.post("/blobs", **asked, headers=headers)
+    here = answer.json()["missing"][0]["url"]
+    assert here.startswith(f"http://{s3_settings['s3_endpoint']}/")
+    async with httpx2.AsyncClient() as anybody:
+        assert (await anybody.put(here, content=DATA)).status_code == 200

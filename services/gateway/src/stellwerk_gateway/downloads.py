@@ -13,7 +13,8 @@ from stellwerk_gateway.submission import find_run
 
 def to_blob(platform: Platform, sha256: str, path: str) -> RedirectResponse:
     """307 to the blob, which the store serves as an attachment under its file name."""
-    return RedirectResponse(platform.objects.presign_get(sha256, path), status_code=307)
+    url = platform.objects.presign_get(sha256, path, inside=platform.inside)
+    return RedirectResponse(url, status_code=307)
 
 
 async def run_files(platform: Platform, run_id: str, after: str = "") -> AsyncIterator[RunFileView]:

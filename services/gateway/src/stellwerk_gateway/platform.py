@@ -5,7 +5,7 @@ One :class:`Platform` per process, injected as ``Here``. Answers of services are
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -30,8 +30,9 @@ T = TypeVar("T", bound=BaseModel)
 class Platform:
     """The connections of the gateway. ``stopping`` is set when it ends: open streams end too.
 
-    ``targets``: when a compute target was last seen. The scheduler decides; a sweep's thousand
-    submissions need not ask it a thousand times before.
+    ``inside``: asked under a name that only the platform's own network knows, so addresses of files
+    must lead there. ``targets``: when a compute target was last seen. The scheduler decides; a
+    sweep's thousand submissions need not ask it a thousand times before.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Platform:
     snapshots: SnapshotPaths
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     targets: dict[str, float] = field(default_factory=dict)
+    inside: bool = False
 
     async def ask(
         self,
@@ -88,7 +90,8 @@ class Platform:
 
 async def _platform(request: Request) -> Platform:
     found: Platform = request.app.state.platform
-    return found
+    inside = request.url.hostname in found.settings.inside_hosts
+    return replace(found, inside=True) if inside else found
 
 
 async def _principal(request: Request) -> str:

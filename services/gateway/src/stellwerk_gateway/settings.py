@@ -27,6 +27,11 @@ class Settings(ServiceSettings):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Host names accepted besides the loopback names, as a JSON list."
     )
+    inside_hosts: tuple[str, ...] = Field(
+        (),
+        description="Those of them that only the platform's own network knows, as a JSON list: "
+        "who asks there gets addresses of files there.",
+    )
     allow_remote: bool = Field(
         False,
         description="Listen off loopback. Tokens then travel the network: put TLS in front.",

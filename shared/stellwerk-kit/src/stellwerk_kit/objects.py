@@ -64,7 +64,7 @@ class ObjectStore:
         self._bucket = settings.s3_bucket
         self._client = _client(settings.s3_endpoint, keys, settings)
         public = settings.s3_public_endpoint or settings.s3_endpoint
-        self._signer = _client(public, keys, settings)
+        self._signers = {False: _client(public, keys, settings), True: self._client}
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="s3")
         self._lately: OrderedDict[str, float] = OrderedDict()
 
@@ -118,19 +118,22 @@ class ObjectStore:
         found = await asyncio.gather(*(self.size(digest) for digest in unique))
         return dict(zip(unique, found, strict=True))
 
-    def presign_get(self, digest: str, filename: str | None = None) -> str:
-        """URL to read one blob for 15 minutes, as an attachment called ``filename``."""
+    def presign_get(self, digest: str, filename: str | None = None, *, inside: bool = False) -> str:
+        """URL to read one blob for 15 minutes, as an attachment called ``filename``.
+
+        ``inside``: for who reaches the store where services do, not at its public address.
+        """
         extra: dict[str, str | list[str] | tuple[str]] | None = None
         if filename:
             name = quote(filename.rsplit("/", 1)[-1])
             extra = {"response-content-disposition": f"attachment; filename*=UTF-8''{name}"}
-        return self._signer.presigned_get_object(
+        return self._signers[inside].presigned_get_object(
             self._bucket, blob_key(digest), expires=PRESIGN_FOR, extra_query_params=extra
         )
 
-    def presign_put(self, digest: str) -> str:
+    def presign_put(self, digest: str, *, inside: bool = False) -> str:
         """URL to store one blob within 15 minutes."""
-        return self._signer.presigned_put_object(
+        return self._signers[inside].presigned_put_object(
             self._bucket, blob_key(digest), expires=PRESIGN_FOR
         )
 

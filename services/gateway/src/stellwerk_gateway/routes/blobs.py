@@ -36,9 +36,11 @@ async def plan_blobs(
     """Where to PUT those of the blobs that the store does not have; the URLs last 15 minutes."""
     sizes = await platform.objects.sizes(blob.sha256 for blob in body.blobs)
     wanted = dict.fromkeys(blob.sha256 for blob in body.blobs if sizes[blob.sha256] != blob.size)
+    presign = platform.objects.presign_put
     return BlobPlan(
         missing=tuple(
-            BlobUpload(sha256=digest, url=platform.objects.presign_put(digest)) for digest in wanted
+            BlobUpload(sha256=digest, url=presign(digest, inside=platform.inside))
+            for digest in wanted
         )
     )
 
