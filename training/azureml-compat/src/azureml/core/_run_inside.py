@@ -49,8 +49,8 @@ class _SubmittedRun(Run):
 
     def get_secret(self, name: str) -> "str | None":
         """The value of a secret of the workspace, or None."""
-        value: "str | None" = self._inside.get_secrets([name])[name]
-        return value
+        found: dict[str, str | None] = self._inside.get_secrets([name])
+        return found[name]
 
     def __enter__(self) -> "_SubmittedRun":  # noqa: PYI034 - Self is newer than some Pythons
         return self
