@@ -28,6 +28,7 @@ def test_get_or_create(ws: Workspace, capsys: pytest.CaptureFixture[str]) -> Non
         "Creating...\nSucceeded\nAmlCompute wait for completion finished\n\n"
         "Minimum number of nodes requested have been provisioned\n"
     )
+    made.wait_for_completion(min_node_count="0", timeout_in_minutes="1")
     found = ComputeTarget(workspace=ws, name="gpu-cluster")
     assert type(made) is type(found) is type(ws.compute_targets["gpu-cluster"]) is AmlCompute
     assert (found.type, found.provisioning_state, found.vm_size) == (

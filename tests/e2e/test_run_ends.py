@@ -118,6 +118,10 @@ def test_queue_explains_itself_and_obeys_priority(stack: Stack) -> None:
         blocker = submit(
             http, run_body("import time\ntime.sleep(600)\n", target="one-node", grace_s=1)
         )
+        end = time.monotonic() + 60
+        while request("GET", http, f"/runs/{blocker}").json().get("status") != "Running":
+            assert time.monotonic() < end  # the urgent run would pass it while its node comes up
+            time.sleep(0.05)
         low = submit(http, run_body("print(1)\n", target="one-node", priority=10))
         high = submit(http, run_body("print(1)\n", target="one-node", priority=90))
         end = time.monotonic() + 60

@@ -153,6 +153,11 @@ def test_the_sdk_asks_for_a_python_it_runs_on() -> None:
     sdk = normalise(from_packages(["azureml-core"], python="3.8"), available_pythons=PYTHONS)
     assert sdk.python == "3.11.7"
     assert sdk.warnings[0] == "python 3.8 -> 3.11.7: the SDK inside a run needs Python >=3.11"
+    old = normalise(from_packages(["azureml-core"], python="3.6.2"), available_pythons=PYTHONS)
+    assert old.warnings[0].startswith(
+        "python 3.6.2 -> 3.11.7: the SDK inside a run needs Python >="
+    )
+    assert "3.8.18" not in old.warnings[0]
 
 
 def test_the_table_names_what_the_sdk_declares() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import stellwerk_agent
+from stellwerk_agent import distributed
 from stellwerk_agent.distributed import PREFERRED_PORT, free_ports, variables
 
 AGENT = str(Path(stellwerk_agent.__file__).parent.parent)
@@ -59,10 +60,12 @@ def test_each_process_knows_its_rank(tmp_path: Path, backend: str, names: list[s
 
 def test_tensorflow_gets_its_cluster_and_servers_end_with_the_workers(tmp_path: Path) -> None:
     script = (
-        "import json, os, time\n"
+        "import json, os, pathlib, time\n"
+        f"serving = pathlib.Path({str(tmp_path / 'serving')!r})\n"
         "config = json.loads(os.environ['TF_CONFIG'])\n"
         "print(json.dumps(config))\n"
-        "time.sleep(0 if config['task']['type'] == 'worker' else 600)\n"
+        "if config['task']['type'] == 'ps':\n    serving.touch()\n    time.sleep(600)\n"
+        "while not serving.exists(): time.sleep(0.01)\n"
     )
     run = start(tmp_path, script, "tensorflow", 3, "--parameter-servers", "1")
     run.communicate(timeout=30)
@@ -83,6 +86,32 @@ def test_one_that_fails_ends_all(tmp_path: Path) -> None:
     assert run.returncode == 7
     assert "process 1 ended with 7; ending the others" in out
     assert time.monotonic() - began < 20
+
+
+def test_one_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(distributed, "END_GRACE_S", 0.2)
+    ready = tmp_path / "ready"
+    script = (
+        "import os, pathlib, signal, sys, time\n"
+        f"ready = pathlib.Path({str(ready)!r})\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    while not ready.exists(): time.sleep(0.01)\n"
+        "    sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nready.touch()\nprint('on\\n\\nand on', flush=True)\ntime.sleep(600)\n"
+    )
+    try:
+        code = distributed.run(
+            [sys.executable, "-c", script], "pytorch", 2, 0, str(tmp_path / "logs")
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 7
+    assert capfd.readouterr().out.splitlines() == [
+        "[0] on", "[0] ", "[0] and on", "process 1 ended with 7; ending the others",
+    ]  # fmt: skip
 
 
 def test_a_stop_reaches_all_and_gives_them_time(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Native errors are v1 exceptions once azureml.core is imported."""
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,16 @@ def test_what_the_native_error_knew_is_kept() -> None:
     error = native.ConflictError("taken", code="name.taken", field="name")
     assert isinstance(error, native.UserError)
     assert (error.code, error.field) == ("name.taken", "name")
+
+
+def test_an_error_comes_back_from_another_process() -> None:
+    for error in (
+        native.NotFoundError("no", code="a.b", field="name"),
+        stellwerk_agent.errors.UserError("no"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert (vars(again), str(again)) == (vars(error), str(error))
 
 
 def test_one_class_under_every_import_path() -> None:

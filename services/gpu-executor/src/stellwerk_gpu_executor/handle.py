@@ -37,7 +37,7 @@ class ProcessHandle:
 
     def renew(self, deadline_mono: float | None) -> None:
         """Let the run live until that monotonic time; after its end its folder is left alone."""
-        if self._ended.done():
+        if self._ended.done() or deadline_mono == self._lease:
             return
         before, self._lease = self._lease, deadline_mono
         self.attempt.write_lease(deadline_mono)

@@ -17,7 +17,7 @@ from stellwerk_kit.bus import Bus
 
 EXPIRES_S = 15.0
 WATCHDOG_EXTRA_S = 5.0
-BUSY_RATE = 100
+BUSY_RATE = 40
 """Messages a second from which on a consumer waits a little to take several at once."""
 _ENDED = ("404", "408")
 _IDLE = "100"

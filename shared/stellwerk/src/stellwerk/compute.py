@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
 
 _LOOK_EVERY_S = 1.0
+WAIT_MINUTES = 25.0
 
 
 class AmlComputeProvisioningConfiguration:
@@ -199,14 +200,18 @@ class AmlCompute(ComputeTarget):
     def wait_for_completion(
         self,
         show_output: bool = False,
-        min_node_count: int | None = None,
-        timeout_in_minutes: float = 25,
+        min_node_count: int | str | None = None,
+        timeout_in_minutes: float | str | None = None,
         is_delete_operation: bool = False,
     ) -> None:
-        """Wait until the cluster has its nodes: ``min_node_count``, by default its minimum."""
+        """Wait until the cluster has its nodes: ``min_node_count``, by default its minimum.
+
+        At most 25 minutes unless told otherwise; numbers may be texts.
+        """
         del is_delete_operation
         out = sys.stdout if show_output else None
-        deadline = time.monotonic() + 60 * timeout_in_minutes
+        minutes = WAIT_MINUTES if timeout_in_minutes is None else float(timeout_in_minutes)
+        deadline = time.monotonic() + 60 * minutes
         self.refresh_state()
         wanted = self._view.min_nodes if min_node_count is None else int(min_node_count)
         if out:

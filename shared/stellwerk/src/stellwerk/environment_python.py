@@ -38,7 +38,8 @@ def choose_python(
     nearest = min(usable, key=lambda version: _distance(version, allowed))
     if any(allowed.contains(version, prereleases=True) for version in available):
         return nearest, f"the SDK inside a run needs Python {sdk}"
-    return nearest, f"this machine has {', '.join(available)}"
+    have = f"this machine has {', '.join(usable)}"
+    return nearest, f"the SDK inside a run needs Python {sdk}; {have}" if sdk else have
 
 
 def python_range(text: str) -> SpecifierSet:

@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PREFERRED_PORT = 6105
 END_GRACE_S = 10.0
+DRAIN_S = 5.0
 _HERE = "127.0.0.1"
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 16
@@ -103,18 +105,19 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        self._copier = threading.Thread(target=self._copy)
-        threading.Thread(target=self._wait, daemon=True).start()
+        self._copier = threading.Thread(target=self._copy, daemon=True)
         self._copier.start()
+        threading.Thread(target=self._wait, daemon=True).start()
 
     def signal(self, number: int) -> None:
         """Send a signal if the process is alive."""
-        if self._process.poll() is None:
-            self._process.send_signal(number)
+        with suppress(ProcessLookupError):  # it may have ended just now
+            if self._process.poll() is None:
+                self._process.send_signal(number)
 
     def drain(self) -> None:
         """Wait until all it printed is copied; what it left running may hold the pipe open."""
-        self._copier.join(1.0)
+        self._copier.join(DRAIN_S)
 
     def _wait(self) -> None:
         code = self._process.wait()
@@ -123,10 +126,10 @@ class _Process:
 
     def _copy(self) -> None:
         assert self._process.stdout is not None
-        source, pending = self._process.stdout.fileno(), b""
-        with open(self._log, "wb", buffering=0) as log:
+        pending = b""
+        with self._process.stdout as source, open(self._log, "wb", buffering=0) as log:
             while True:
-                chunk = os.read(source, _CHUNK)
+                chunk = os.read(source.fileno(), _CHUNK)
                 log.write(chunk)
                 pending += chunk
                 end = pending.rfind(b"\n") + 1
@@ -142,14 +145,17 @@ def _print(rank: int, text: bytes) -> None:
     """Whole lines in one write: what the processes print does not mix within a line."""
     if text:
         mark = b"[%d] " % rank
-        os.write(1, b"".join(mark + line + b"\n" for line in text.rstrip(b"\n").split(b"\n")))
+        lines = text[:-1].split(b"\n") if text.endswith(b"\n") else text.split(b"\n")
+        sys.stdout.buffer.write(b"".join(mark + line + b"\n" for line in lines))
+        sys.stdout.buffer.flush()
 
 
 def run(argv: "List[str]", backend: str, processes: int, servers: int, logs: str) -> int:
     """Start, watch and end the processes; the exit code of the whole."""
     os.makedirs(logs, exist_ok=True)
     # The supervisor signals the whole group: the processes end by themselves, this one after them.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    asked_to_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: asked_to_stop.set())
     ports = free_ports(processes if backend == "tensorflow" else 1)
     ended: "Ended" = queue.Queue()
     width = len(str(processes - 1))
@@ -158,32 +164,31 @@ def run(argv: "List[str]", backend: str, processes: int, servers: int, logs: str
         env = variables(backend, rank, processes, servers, ports)
         log = os.path.join(logs, "std_log_process_%0*d.txt" % (width, rank))
         started.append(_Process(rank, argv, env, log, ended))
+    if asked_to_stop.is_set():  # some of them may have been started after the signal
+        for each in started:
+            each.signal(signal.SIGTERM)
     return _watch(started, processes - servers, ended)
 
 
 def _watch(started: "List[_Process]", workers: int, ended: "Ended") -> int:
-    alive, code = set(started), 0
-    timeout: "Optional[float]" = None
+    alive, code, stopping = set(started), 0, False
+    kill_after: "Optional[float]" = None
     while alive:
         try:
-            process, status = ended.get(timeout=timeout)
+            process, status = ended.get(timeout=kill_after)
         except queue.Empty:
+            kill_after = None
             for each in alive:
                 each.signal(signal.SIGKILL)
-            timeout = None
             continue
         alive.discard(process)
-        stopping = timeout is not None
-        if status and not stopping and not code:
+        if status and not stopping:
             code = status
             if alive:
-                print(
-                    "process %d ended with %d; ending the others" % (process.rank, status),
-                    flush=True,
-                )
-        done = code or not any(each.rank < workers for each in alive)
-        if done and alive and not stopping:
-            timeout = END_GRACE_S
+                text = "process %d ended with %d; ending the others"
+                print(text % (process.rank, status), flush=True)
+        if not stopping and (code or not any(each.rank < workers for each in alive)):
+            stopping, kill_after = True, END_GRACE_S
             for each in alive:
                 each.signal(signal.SIGTERM)
     return code

@@ -6,6 +6,8 @@ meaning, which the user's code catches. Nothing is wrapped, so tracebacks stay s
 message, ``code`` and ``field`` stay as they are. Works in every Python that a run may have.
 """
 
+from typing import Any
+
 from azureml import exceptions as v1
 from stellwerk import errors as native
 from stellwerk_agent import errors as inside
@@ -58,5 +60,18 @@ def _both(raised: "type[Exception]", code: "str | None") -> "type[Exception]":
         # Whoever comes first takes the arguments of the constructor.
         takes_code = issubclass(raised, native.StellwerkError)
         bases = (raised, known) if takes_code else (known, raised)
-        _joined[raised, known] = type(known.__name__, bases, {"__module__": known.__module__})
+        content = {
+            "__module__": known.__module__,
+            "__reduce__": lambda self: (_again, (raised, self.args, vars(self))),
+        }
+        _joined[raised, known] = type(known.__name__, bases, content)
     return _joined[raised, known]
+
+
+def _again(
+    raised: "type[Exception]", args: "tuple[object, ...]", state: "dict[str, object]"
+) -> Any:
+    """The error that another process pickled."""
+    error = raised.__new__(raised, *args)
+    vars(error).update(state)
+    return error

@@ -47,6 +47,11 @@ class _SubmittedRun(Run):
         """The experiment, with its name."""
         return _Experiment(self._inside.experiment.name)
 
+    def get_secret(self, name: str) -> "str | None":
+        """The value of a secret of the workspace, or None."""
+        found: dict[str, str | None] = self._inside.get_secrets([name])
+        return found[name]
+
     def __enter__(self) -> "_SubmittedRun":  # noqa: PYI034 - Self is newer than some Pythons
         return self
 
