@@ -6,6 +6,7 @@ Never a second one beside a running one: on the same network it would take the f
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -36,6 +37,13 @@ def client() -> docker.DockerClient:
 
 def answers() -> bool:
     """Whether an engine answers where ``$DOCKER_HOST``, or the default, says."""
+    where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if where.startswith("unix://"):  # the client library leaves the socket of a refusal behind
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(where.removeprefix("unix://"))
+            except OSError:
+                return False
     try:
         client = docker.from_env(timeout=10)
         try:
@@ -82,14 +90,14 @@ def engine(run: Path) -> Iterator[None]:
     if others:
         raise RuntimeError(f"dockerd runs (pid {others}) and does not answer; see to it first")
     install()
-    socket = f"unix://{run / 'docker.sock'}"
+    address = f"unix://{run / 'docker.sock'}"
     with (run / "dockerd.log").open("ab") as log:
         process = subprocess.Popen(
             ["dockerd", "--data-root", str(cache_folder() / "engine"), "--exec-root", str(run / "exec"),
-             "-p", str(run / "dockerd.pid"), "-H", socket, "--log-level", "warn"],
+             "-p", str(run / "dockerd.pid"), "-H", address, "--log-level", "warn"],
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    before, os.environ["DOCKER_HOST"] = os.environ.get("DOCKER_HOST"), socket
+    before, os.environ["DOCKER_HOST"] = os.environ.get("DOCKER_HOST"), address
     try:
         deadline = time.monotonic() + READY_S
         while not answers():

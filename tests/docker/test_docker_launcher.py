@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ SAME = (
     "test_invalid_utf8_is_kept", "test_many_lines", "test_stdout_and_stderr_keep_their_order",
     "test_missing_interpreter", "test_missing_working_folder", "test_stop_then_kill_after_grace",
     "test_repeated_stop_may_shorten_the_grace", "test_stop_is_graceful", "test_longest_duration",
-    "test_lease_expires", "test_lease_renewed_and_taken_back", "test_log_limit_blocks_the_run",
+    "test_lease_expires", "test_log_limit_blocks_the_run",
     "test_log_limit_drops_on_request",
 )  # fmt: skip
 globals().update({name: getattr(ends, name) for name in SAME})
@@ -252,6 +253,21 @@ async def test_nothing_to_adopt(tmp_path: Path) -> None:
         made = launch_request(tmp_path / "a1", "print(1)")
         attempt.write_launch(made.launch_file(attempt, tmp_path / "notify" / "sock"))
         assert await service.adopt(attempt) is None  # written down, and never started
+
+
+async def test_lease_renewed_and_taken_back(tmp_path: Path) -> None:
+    async with launcher(tmp_path) as service:
+        first = time.monotonic() + 3
+        waits = "import signal; signal.pause()"
+        handle = await service.start(launch_request(tmp_path / "a1", waits, lease=first))
+        handle.renew(time.monotonic() + 600)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(first + 0.5 - time.monotonic()):
+                await handle.wait()
+        handle.renew(time.monotonic())
+        record = await handle.wait()
+        await service.cleanup(handle.attempt)
+    assert record.reason == "lease-expired"
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
