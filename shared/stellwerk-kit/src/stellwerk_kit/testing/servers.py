@@ -149,6 +149,9 @@ class S3Server(_Server):
             "ip.bind": "127.0.0.1",
             **self.ports,
             "master.telemetry": "false",
+            # Each test has a bucket, each bucket volumes of its own: small ones, or the disk's
+            # share of them is used up within a few hundred tests.
+            "master.volumeSizeLimitMB": 32,
             "webdav": "false",
             "admin.ui": "false",
             "s3.port.iceberg": 0,
