@@ -4,12 +4,16 @@ import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import psutil
 from latency import follow
-from measure import Report, SkippedError, child_cpu, summary
+from many import run_many
+from measure import Report, SkippedError, child_cpu, summary, timed
 from stack import Stack, request, run_body, submit, wait_terminal
 
 from stellwerk import Dataset, Environment, Experiment, ScriptRunConfig, StellwerkError, Workspace
@@ -19,6 +23,7 @@ EXAMPLE = ROOT / "training" / "examples" / "keras-mnist"
 AGENT = ROOT / "training" / "agent" / "src"
 ROUNDS = int(os.environ.get("STELLWERK_BENCH_KERAS_ROUNDS", "5"))
 VARIABLES = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+SPAWNS, KERAS_RUNS = 4, 40
 OPTIONS = ["--batch-size", "50", "--epochs", "1"]
 
 
@@ -62,6 +67,7 @@ def import_keras(stack: Stack, report: Report, python: Path, config: ScriptRunCo
             _, done = follow(http, submit(http, body))
             bare.append(alone)
             ratios.append((done - started) / alone)
+        _keras_rate(http, report, python, body)
     value = statistics.median(ratios[1:])
     report.add(
         "warm.import_keras_completed_over_bare",
@@ -71,6 +77,23 @@ def import_keras(stack: Stack, report: Report, python: Path, config: ScriptRunCo
         value <= 0.05,
         bare_s=summary(bare[1:]),
         **summary(ratios[1:]),
+    )
+
+
+def _keras_rate(http: httpx2.Client, report: Report, python: Path, body: dict[str, Any]) -> None:
+    """Runs a second that have Keras imported, two slots, over spawning that two at a time."""
+
+    def spawn(_: int) -> None:
+        child_cpu([str(python), "-c", "import keras"], env=_bare_environment())
+
+    ratios = []
+    for _ in range(ROUNDS):
+        with ThreadPoolExecutor(2) as pool:
+            alone = timed(lambda: list(pool.map(spawn, range(SPAWNS)))) / SPAWNS
+        ratios.append(alone * KERAS_RUNS / run_many(http, KERAS_RUNS, body))
+    value = statistics.median(ratios)
+    report.add(
+        "warm.keras_rate_over_spawn", value, "ratio", ">= 30", value >= 30, **summary(ratios)
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 
 import httpx2
 import psutil
@@ -17,6 +18,7 @@ from stack import TERMINAL, Stack, request, run_body, submit, wait_terminal
 NOOPS = 60
 ROUNDS = 9
 URGENT = 100
+NOOP = run_body("pass\n", target="bench")
 ASLEEP = run_body("import time\ntime.sleep(3600)\n", target="bench")
 
 
@@ -28,11 +30,11 @@ def throughput(stack: Stack, report: Report) -> None:
     """
     ratios, costs, parts = [], [], list[dict[str, float]]()
     with stack.http() as http:
-        _run_many(http, 10)
+        run_many(http, 10, NOOP)
         seconds, spawn_cpu = _spawn()
         for _ in range(ROUNDS):
             before, own = _cpu_by_part(stack), time.process_time()
-            took = _run_many(http, NOOPS)
+            took = run_many(http, NOOPS, NOOP)
             part = {name: cpu - before[name] for name, cpu in _cpu_by_part(stack).items()}
             part["client"] = time.process_time() - own
             parts.append({name: cpu / NOOPS for name, cpu in part.items()})
@@ -78,10 +80,9 @@ def _spawn() -> tuple[float, float]:
     return wall, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
-def _run_many(http: httpx2.Client, count: int) -> float:
+def run_many(http: httpx2.Client, count: int, body: dict[str, Any]) -> float:
     """Seconds from the first submission to the last completion; nobody polls meanwhile."""
     started = time.time()
-    body = run_body("pass\n", target="bench")
     with ThreadPoolExecutor(2) as pool:
         ids = list(pool.map(lambda _: submit(http, body), range(count)))
     ended = 0.0
