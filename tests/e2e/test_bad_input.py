@@ -188,7 +188,7 @@ def test_an_impossible_run_from_the_bus_fails_alone(stack: Stack) -> None:
     cases = {
         "bus-file-in-file": ({"source": {"inline": {"main.py": "", "main.py/x": ""}}}, "main.py"),
         "bus-path-out": ({"source": {"inline": {"main.py": "", "../x": ""}}}, "../x"),
-        "bus-nul": ({"arguments": ["a\0b"]}, "null byte"),
+        "bus-nul": ({"arguments": ["a\0b"]}, "U+0000"),
     }
 
     async def publish() -> None:

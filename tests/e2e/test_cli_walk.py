@@ -92,10 +92,13 @@ def test_datasets_environments_and_clusters(stack: Stack, tmp_path: Path) -> Non
     succeeded(stack, "dataset", "download", "walk-data:1", "--to", str(tmp_path / "old"))
     assert (tmp_path / "old/a.txt").read_text() == "one"
     refused(stack, 5, "dataset", "download", "walk-data:1", "--to", str(tmp_path / "old"))
-    assert as_json(stack, "environment", "register", "walk-env", "--package", "six")["version"] == 1
-    assert as_json(stack, "environment", "show", "walk-env")["definition"]["pip_packages"] == [
-        "six"
-    ]
+    assert (
+        as_json(stack, "environment", "register", "command-line-env", "--package", "six")["version"]
+        == 1
+    )
+    assert as_json(stack, "environment", "show", "command-line-env")["definition"][
+        "pip_packages"
+    ] == ["six"]
     assert as_json(stack, "compute", "create", "walk", "--max-nodes", "2")["max_nodes"] == 2
     refused(stack, 5, "compute", "create", "walk", "--max-nodes", "3")
     succeeded(stack, "compute", "delete", "walk")

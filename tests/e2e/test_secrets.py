@@ -39,7 +39,7 @@ def test_a_secret_by_command_line_and_sdk_leaves_no_trace(stack: Stack, vault: K
     assert vault.get_secrets(["one", "none", "two"]) == {
         "one": VALUE + "1", "none": None, "two": VALUE + "2",
     }  # fmt: skip
-    assert vault.list_secrets() == ["db-password", "one", "two"]
+    assert {"db-password", "one", "two"} <= set(vault.list_secrets())
     listed = secret(stack, "list")
     assert b"db-password" in listed.stdout
     assert VALUE.encode() not in listed.stdout + listed.stderr

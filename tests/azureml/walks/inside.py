@@ -9,8 +9,8 @@ os.makedirs("data", exist_ok=True)
 with open("data/a.txt", "w") as f:
     f.write("a")
 datastore = ws.get_default_datastore()
-datastore.upload("data", target_path="inside", overwrite=True, show_progress=False)
-dataset = Dataset.File.from_files((datastore, "inside")).register(ws, "inside data", create_new_version=True)
+datastore.upload("data", target_path="walk-inside", overwrite=True, show_progress=False)
+dataset = Dataset.File.from_files((datastore, "walk-inside")).register(ws, "walk inside data", create_new_version=True)
 # %%
 env = Environment("inside-env")
 env.python.conda_dependencies.add_pip_package("azureml-defaults")

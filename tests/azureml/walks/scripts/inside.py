@@ -11,7 +11,8 @@ ws = run.experiment.workspace
 print(run, ws.name, run.experiment.name, run.get_portal_url())
 assert Workspace.from_config().get_details()["name"] == ws.name
 # What was there before
-assert Dataset.get_by_name(ws, "inside data").to_path() == ["/a.txt"]
+paths = Dataset.get_by_name(ws, "walk inside data").to_path()
+assert paths == ["/a.txt"], paths
 assert Dataset.get_by_id(ws, run.input_datasets["by_id"].id).to_path() == ["/a.txt"] == Dataset.get_by_id(ws, sys.argv[2]).to_path()
 assert Environment.get(ws, sys.argv[1]).name == run.get_environment().name
 assert run.get_secret(name="walk-secret") == ws.get_default_keyvault().get_secret("walk-secret") == "s3cret"
