@@ -82,7 +82,8 @@ class EnvironmentDefinition(BaseModel):
 class NormalisedSpec(BaseModel):
     """What is installed: one interpreter version and canonical, sorted requirements.
 
-    ``mends`` are changes of meaning that the environment puts right (keras-lr).
+    ``mends`` are changes of meaning that the environment puts right (keras-lr). ``lock`` is the
+    digest of a lock that is installed as it is, instead of resolving the requirements.
     ``warnings`` say what was relaxed or left out; they are no part of the identity.
     """
 
@@ -93,6 +94,7 @@ class NormalisedSpec(BaseModel):
     user_managed: bool = False
     interpreter: str | None = None
     mends: tuple[Mend, ...] = ()
+    lock: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -201,8 +203,9 @@ def normalise(
 def env_id(spec: NormalisedSpec, *, platform: str, builder_version: str) -> str:
     """Identity of a prepared environment: 40 hex digits."""
     content = spec.model_dump(mode="json", exclude={"warnings"})
-    if not spec.mends:
-        del content["mends"]  # the ids of environments without any are older than the field
+    for name in ("mends", "lock"):
+        if not content[name]:
+            del content[name]  # the ids of environments without any are older than the field
     identity = {"schema": _SCHEMA, "platform": platform, "builder": builder_version, **content}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:40]
