@@ -84,7 +84,7 @@ class Environment(Section, native.Environment):
     def list(cls, workspace: Workspace) -> dict[str, Self]:
         """The latest version of every environment, curated ones included, by name."""
         found = {name: cls._curated(name) for name in builtin().curated_names}
-        return found | super().list(workspace)
+        return found | super().list(workspace, curated=True) | super().list(workspace)
 
     @classmethod
     def from_conda_specification(cls, name: str, file_path: str) -> Self:
