@@ -17,7 +17,6 @@ from stellwerk.events import (
     RunPreparing,
 )
 from stellwerk.runspec import EnvironmentReference
-from stellwerk_environment_build.app import build
 from stellwerk_environment_build.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
@@ -27,29 +26,6 @@ from stellwerk_kit.testing import wait_until
 MakeWheel = Callable[..., Path]
 Start = Callable[..., Awaitable[Runtime[Settings]]]
 NAME = "environment-build"
-
-
-@pytest.fixture
-def start(runtime_factory: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts the service with the wheels of ``make_wheel``; the same data folder each time."""
-
-    async def begin(**changes: Any) -> Runtime[Settings]:
-        (tmp_path / "wheels").mkdir(exist_ok=True)
-        return await runtime_factory(NAME, Settings, build, **{**settings_of(tmp_path), **changes})
-
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    return begin
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    return {
-        "data_dir": folder / "data",
-        "environments_dir": folder / "environments",
-        "build_find_links": (folder / "wheels",),
-        "build_no_index": True,
-        "build_workers": 1,
-    }
 
 
 async def test_first_run_waits_for_the_build_and_the_second_is_served_at_once(

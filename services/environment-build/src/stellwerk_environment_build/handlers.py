@@ -1,5 +1,6 @@
 """What the service answers: runs that are being prepared, and requests about environments."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from stellwerk.curated import curated_environment, curated_environments
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
+    NormalisedSpec,
     check,
     from_conda_yaml,
     from_packages,
@@ -17,13 +19,23 @@ from stellwerk.environment_spec import (
 )
 from stellwerk.errors import ConflictError, NotFoundError, UserError
 from stellwerk.events import Envelope, RunPreparing
-from stellwerk.runspec import EnvironmentReference
+from stellwerk.runspec import EnvironmentPin, EnvironmentReference
 from stellwerk_environment_build.builder import Builder
+from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.domain import Waiter, Wanted
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.service import Trigger
+
+
+@dataclass(frozen=True)
+class _Meant:
+    """What has to be installed, its id, and how to see whether it is there."""
+
+    spec: NormalisedSpec
+    env_id: str
+    lookup: Callable[[], Ready | None]
 
 
 class _Request(BaseModel):
@@ -73,21 +85,15 @@ class Handlers:
         assert isinstance(event, RunPreparing)  # noqa: S101 - dispatched by type
         try:
             wanted = await self._wanted(event.environment)
-            spec, env_id = self.builder.identify(wanted.definition)
+            meant = await self._meant(wanted.definition, event.environment_pin)
         except InvalidEnvironment as error:
             await self._refuse(envelope.id, event.run_id, error.code, str(error))
             return
         except NotFoundError as error:
             await self._refuse(envelope.id, event.run_id, error.code, error.message)
             return
-        waits = await self.builds.request(
-            envelope.id,
-            spec,
-            env_id,
-            Waiter.of(event.run_id, wanted, spec),
-            lambda: self.builder.lookup(spec, env_id),
-        )
-        if waits:
+        waiter = Waiter.of(event.run_id, wanted, meant.spec)
+        if await self.builds.request(envelope.id, meant.spec, meant.env_id, waiter, meant.lookup):
             self.builds_due.hint()
 
     async def register_curated(self) -> None:
@@ -140,6 +146,21 @@ class Handlers:
     async def get_build(self, request: GetBuild) -> BuildView:
         """Verb ``build-get``."""
         return await self.builds.get(request.env_id)
+
+    async def _meant(
+        self, definition: EnvironmentDefinition, pin: EnvironmentPin | None
+    ) -> "_Meant":
+        """What is to be had: what the definition means today, or what a pin recorded."""
+        builder = self.builder
+        if pin is None:
+            spec, env_id = builder.identify(definition)
+            return _Meant(spec, env_id, lambda: builder.lookup(spec, env_id))
+        locked, identity = builder.identify_pinned(await self.builds.spec(pin.env_id), pin)
+        return _Meant(
+            locked,
+            identity,
+            lambda: builder.lookup_pinned(pin) or builder.lookup(locked, identity),
+        )
 
     async def _wanted(self, asked: EnvironmentReference | EnvironmentDefinition) -> Wanted:
         if isinstance(asked, EnvironmentDefinition):

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _SCHEMA = 1  # raise it when the meaning of a normalised spec changes: every id changes with it
-_YOUNGER = ("mends", "constraints")  # fields that ids of environments without them are older than
+_YOUNGER = ("mends", "constraints", "lock")  # fields that ids of environments without them are older than
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 Text = Annotated[
@@ -86,7 +86,8 @@ class EnvironmentDefinition(BaseModel):
 class NormalisedSpec(BaseModel):
     """What is installed: one interpreter version and canonical, sorted requirements.
 
-    ``mends`` are changes of meaning that the environment puts right (keras-lr).
+    ``mends`` are changes of meaning that the environment puts right (keras-lr). ``lock`` is the
+    digest of a lock that is installed as it is, instead of resolving the requirements.
     ``warnings`` say what was relaxed or left out; they are no part of the identity.
     """
 
@@ -98,6 +99,7 @@ class NormalisedSpec(BaseModel):
     user_managed: bool = False
     interpreter: str | None = None
     mends: tuple[Mend, ...] = ()
+    lock: str | None = None
     warnings: tuple[str, ...] = ()
 
 
