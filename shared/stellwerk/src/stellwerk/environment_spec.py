@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 _SCHEMA = 1  # raise it when the meaning of a normalised spec changes: every id changes with it
-_YOUNGER = ("mends", "constraints", "lock")  # fields that ids of environments without them are older than
+# Ids of environments without these fields are older than they are.
+_YOUNGER = ("mends", "constraints", "lock")
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 Text = Annotated[
