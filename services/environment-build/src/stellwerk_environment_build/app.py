@@ -1,5 +1,6 @@
 """The composition root: what the service is made of and what it listens to."""
 
+import os
 from typing import TYPE_CHECKING
 
 from stellwerk.api import EnvironmentRequest
@@ -19,6 +20,7 @@ from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.settings import Settings
 from stellwerk_environment_build.store import CONSUMER, BuildStore
 from stellwerk_environment_build.tables import metadata
+from stellwerk_environment_build.uv_command import proxies_in
 from stellwerk_kit.service import Runtime
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ async def build(runtime: Runtime[Settings]) -> None:
         limits=settings.limits,
         overrides=settings.overrides,
         accelerator=settings.accelerator,
-        images=await _images(settings),
+        images=(images := await _images(settings)),
+        objects=None if images is None else await runtime.objects(),
         clock=runtime.clock,
     )
     runtime.log.info(
@@ -78,14 +81,20 @@ async def _images(settings: Settings) -> "ImageMaker | None":
     """What makes images, if they are wanted; clears away what a killed service left."""
     if settings.images == "none":
         return None
-    from stellwerk_environment_build.images import (  # noqa: PLC0415 - its library is slow to load
-        ImageMaker,
-        ImageSettings,
-    )
+    from stellwerk_environment_build.image_engine import ImageSettings  # noqa: PLC0415 - slow
+    from stellwerk_environment_build.images import ImageMaker  # noqa: PLC0415 - to load
 
-    login = settings.read_credentials(settings.registry_credentials)
     maker = ImageMaker(
-        ImageSettings(settings.base_image, settings.registry, login or None, settings.build_image_s)
+        ImageSettings(
+            base=settings.base_image,
+            registry=settings.registry,
+            logins=settings.registry_logins,
+            limit_s=settings.build_image_s,
+            network=settings.build_network,
+            proxies=proxies_in(os.environ),
+            max_bytes=settings.build_image_bytes,
+            memory_bytes=settings.build_memory_bytes,
+        )
     )
     await maker.sweep()
     return maker

@@ -39,7 +39,8 @@ class Ready(BaseModel):
     """What is known about a finished environment; ``bytes`` counts files shared by hard links too.
 
     ``interpreter`` is set for user-managed environments, which are nowhere in the cache;
-    ``image`` is the environment's image, where images are made, on ``image_base``.
+    ``image`` is the environment's image, where images are made, on ``image_base``. With
+    ``image_python``, an interpreter within the image, the environment is nowhere else.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,6 +50,8 @@ class Ready(BaseModel):
     interpreter: str | None = None
     image: str | None = None
     image_base: str | None = None
+    image_python: str | None = None
+    image_variables: dict[str, str] = {}
     lock_digest: str | None = None
     packages: tuple[str, ...] = ()
     bytes: int = 0
@@ -91,8 +94,9 @@ class EnvironmentCache:
         """The environment if it can be used now, marked as used. One small read, no process."""
         try:
             ready = Ready.model_validate_json((self.path(env_id) / READY).read_bytes())
-            # The link fails where the machine's interpreter below it was removed.
-            self.python(env_id).stat()
+            if ready.image_python is None:
+                # The link fails where the machine's interpreter below it was removed.
+                self.python(env_id).stat()
             os.utime(self.path(env_id) / READY)
         except (OSError, ValidationError):
             return None

@@ -41,7 +41,8 @@ class Limits:
 class Construction:
     """Everything the phases share. ``work`` is empty at first; the result is ``work/env``.
 
-    ``locked``: the text of a lock to install as it is.
+    ``locked``: the text of a lock to install as it is. ``apart``: the version of a Python that is
+    not here; what it would install is laid aside for it, as ``lib`` and ``bin`` of the result.
     """
 
     work: Path
@@ -53,6 +54,7 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
+    apart: str | None = None
 
     @property
     def target(self) -> Path:
@@ -84,7 +86,9 @@ class Construction:
         pins = self.work / "pins.txt" if self.spec.constraints else None
         if pins is not None:
             pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
-        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index, pins)
+        command = uv_command.resolve_command(
+            wanted, lock, self.interpreter, self.index, pins, self.apart
+        )
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
         text = lock.read_text()
         if "://" in text:
@@ -94,7 +98,11 @@ class Construction:
         return Lock(text)
 
     async def create(self) -> None:
-        """An empty virtual environment."""
+        """An empty virtual environment, or the folders of one."""
+        if self.apart is not None:
+            minor = ".".join(self.apart.split(".")[:2])
+            (self.target / "lib" / f"python{minor}" / "site-packages").mkdir(parents=True)
+            return
         command = uv_command.create_command(self.target, self.interpreter)
         ended = await self._run("create", command, _QUICK_SECONDS, _ignore, lambda: "creating")
         _require(ended, "create")
@@ -112,8 +120,17 @@ class Construction:
             done = inspection.count_installed(self.target)
             return f"installed {done} of {total} packages" if done else "downloading"
 
-        command = uv_command.install_command(self.target / LOCK, self.python, self.index)
+        site = inspection.site_packages(self.target)
+        command = (
+            uv_command.install_command(self.target / LOCK, self.python, self.index)
+            if self.apart is None
+            else uv_command.lay_aside_command(
+                self.target / LOCK, self.interpreter, self.index, site, self.apart
+            )
+        )
         await self._uv("install", command, self.limits.install_s, so_far)
+        if self.apart is not None:
+            inspection.move_scripts(site / "bin", self.target / "bin")
 
     def mend(self) -> None:
         """Put the modules in that right what substituted packages changed, with their ``.pth``."""

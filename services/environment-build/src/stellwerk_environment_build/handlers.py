@@ -134,10 +134,12 @@ class Handlers:
         view = await self._registered(request.name, request.version)
         try:
             spec, env_id = self.builder.identify(view.definition)
+            self.builder.require_containers(spec)
         except InvalidEnvironment as error:
             raise UserError(str(error), code=error.code, field=error.field) from error
         found = self.builder.lookup(spec, env_id)
-        if found is not None and (spec.user_managed or not request.rebuild):
+        nothing_to_build = spec.user_managed and spec.container is None
+        if found is not None and (nothing_to_build or not request.rebuild):
             return BuildView(build=0, state="ready", **found.model_dump(include=_SHARED_FIELDS))
         started = await self.builds.start(spec, env_id, rebuild=request.rebuild)
         self.builds_due.hint()
@@ -154,8 +156,13 @@ class Handlers:
         builder = self.builder
         if pin is None:
             spec, env_id = builder.identify(definition)
+            builder.require_containers(spec)
             return _Meant(spec, env_id, lambda: builder.lookup(spec, env_id))
-        locked, identity = builder.identify_pinned(await self.builds.spec(pin.env_id), pin)
+        spec, known = await self.builds.spec(pin.env_id), await self.builds.known(pin.env_id)
+        if pin.image is not None and known is not None and known.image_python is not None:
+            image = known.model_copy(update={"image": pin.image})
+            return _Meant(spec, pin.env_id, lambda: image)
+        locked, identity = builder.identify_pinned(spec, pin)
         return _Meant(
             locked,
             identity,
@@ -208,7 +215,10 @@ class Handlers:
     def _state(self, view: EnvironmentView, recorded: str | None) -> str:
         if recorded in {"building", "failed"}:
             return str(recorded)
-        there = view.definition.user_managed or self.builder.cache.contains(view.env_id)
+        asked = view.definition
+        stands_on = asked.image or asked.dockerfile or asked.build_context
+        bare = asked.user_managed and stands_on is None
+        there = bare or self.builder.cache.contains(view.env_id)
         return "ready" if there else "not-built"
 
 

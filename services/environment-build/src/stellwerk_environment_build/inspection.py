@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk.events.image import IMAGE_ENVIRONMENT
+
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -30,6 +32,19 @@ class Lock:
 def site_packages(environment: Path) -> Path:
     """The folder that packages are installed into."""
     return next(environment.glob("lib/python3.*/site-packages"))
+
+
+def move_scripts(source: Path, target: Path) -> None:
+    """Move entry points to where an image has them, and let its own interpreter run them."""
+    if not source.exists():
+        return
+    source.rename(target)
+    for path in target.iterdir():
+        head, _, rest = path.read_bytes().partition(b"\n")
+        if head == b"#!/bin/sh" and rest.startswith(b"'''exec'"):  # where the path is long
+            head, rest = b"#!python", rest.partition(b"\n' '''\n")[2]
+        if head.startswith(b"#!") and b"python" in head:
+            path.write_bytes(f"#!{IMAGE_ENVIRONMENT}/bin/python\n".encode() + rest)
 
 
 def modules(environment: Path) -> list[str]:

@@ -149,11 +149,12 @@ def environment(
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
-    Later entries win: data, platform, environment definition, the run's own variables. An input
-    called ``path`` must not take the place of PATH.
+    Later entries win: image, data, platform, environment definition, the run's own variables. An
+    input called ``path`` must not take the place of PATH.
     """
     bin_dir = str(Path(python).parent)
-    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    set_there = assigned.image.image_variables
+    system = set_there.get("PATH") or base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
     platform = {
         "PATH": f"{bin_dir}:{system}",
         "VIRTUAL_ENV": str(Path(bin_dir).parent),
@@ -174,7 +175,8 @@ def environment(
     if "PYTHONPATH" in own:
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
     data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
-    return {**data, **platform, **assigned.image.environment_variables, **own}
+    own = {**assigned.image.environment_variables, **own}
+    return {**set_there, **data, **platform, **own}
 
 
 def _platform(access: Access) -> dict[str, str]:

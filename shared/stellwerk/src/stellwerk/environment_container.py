@@ -13,7 +13,11 @@ _NAME = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 _IMAGE = re.compile(rf"{_HOST}{_NAME}(?::[\w][\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?")
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 _FROM = re.compile(r"\s*FROM\s", re.IGNORECASE)
-_WORDS = re.compile(r"\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.I)
+_WORDS = re.compile(
+    r"\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE
+)
+
+_CONTINUED = re.compile(r"\\[ \t]*\n")
 
 DOCKERFILE = "Dockerfile"
 Label = tuple[str, str]
@@ -90,7 +94,7 @@ def bases(dockerfile: str) -> list[str]:
     stages: set[str] = {"scratch"}
     found: list[str] = []
     for line in _instructions(dockerfile):
-        if match := _WORDS.match(line):
+        if match := _WORDS.match(_CONTINUED.sub(" ", line)):
             image = match["image"]
             if image not in stages and "$" not in image and image not in found:
                 found.append(image)

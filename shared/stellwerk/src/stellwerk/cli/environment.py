@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from stellwerk.cli.options import name_and_version, output_option
+from stellwerk.cli.run_submit import container_options
 
 
 @click.group()
@@ -18,6 +19,7 @@ def environment() -> None:
 @click.option("--conda", type=click.Path(), help="A conda environment file.")
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
 @click.option("--package", multiple=True, help="A package. Repeatable.")
+@container_options
 @output_option
 def register(name: str, output: str, **options: Any) -> None:
     """Register an environment; the same definition again is the same version."""
@@ -25,10 +27,16 @@ def register(name: str, output: str, **options: Any) -> None:
     from stellwerk.cli.run_submit import local_environment
     from stellwerk.workspace import Workspace
 
-    found = local_environment(name, options)
-    if found is None or sum(bool(each) for each in options.values()) != 1:
-        raise click.UsageError("Give exactly one of --conda, --requirements and --package.")
-    view = found.saved(Workspace.from_config())
+    workspace = Workspace.from_config()
+    if sum(bool(options[each]) for each in ("conda", "requirements", "package")) > 1:
+        raise click.UsageError("Give only one of --conda, --requirements and --package.")
+    found = local_environment(workspace, name, options)
+    if found is None:
+        raise click.UsageError(
+            "Say what is in it: one of --conda, --requirements and --package, and what that stands "
+            "on: --image, --dockerfile or --build-context."
+        )
+    view = found.saved(workspace)
     if output == "json":
         print_one(view, output)
         return
