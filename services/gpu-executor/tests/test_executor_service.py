@@ -218,8 +218,8 @@ async def test_restart_of_the_executor_loses_nothing(
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
     first = await start(runtime_factory, s3_settings, tmp_path)
-    gate = tmp_path / "gate"
-    script = f"import os, time\nfor n in range(200): print('line', n)\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)\nprint('after')\n"
+    gate = tmp_path / "executor/attempts/run2-1/work/gate"
+    script = "import os, time\nfor n in range(200): print('line', n)\nwhile not os.path.exists('gate'): time.sleep(0.02)\nprint('after')\n"
     await publish(bus, assigned("run2", script), 1)
     await wait_until(lambda: b"line 199" in watch.log, 20)
     await first.stop()

@@ -63,12 +63,11 @@ class View:
         for path in self.hidden:
             if any(path.is_relative_to(each) for each in visible):
                 line += ["--tmpfs", str(path)]
-        line += _binds("--ro-bind-try", [path for path in request.readable if path.exists()])
-        line += _binds("--ro-bind", [folder])
-        own = [folder / name for name in OWN if (folder / name).exists()]
-        line += _binds("--bind", [*own, *(path.absolute() for path in request.writable)])
-        inside = [path for path in request.readable if path.is_relative_to(folder)]
-        return [*line, *_binds("--ro-bind", inside), "--chdir", "/"]
+        readable = [path.absolute() for path in request.readable]
+        line += _binds("--ro-bind-try", [*readable, folder])
+        writable = [path.absolute() for path in request.writable]
+        line += _binds("--bind", [*own_folders(folder, readable), *writable])
+        return [*line, "--chdir", "/"]
 
     def probe(self) -> list[str]:
         """A cell as runs have it, without any run's own folders."""
@@ -162,6 +161,14 @@ def libraries(env: dict[str, str]) -> list[Path]:
     """Folders of LD_LIBRARY_PATH: an interpreter may need them to load at all."""
     named = env.get("LD_LIBRARY_PATH", "").split(":")
     return [Path(each) for each in named if each.startswith("/") and each.strip("/")]
+
+
+def own_folders(folder: Path, readable: Sequence[Path]) -> list[Path]:
+    """What of its attempt folder a run may write to; an input that it has a copy of is its own."""
+    inputs = folder / "inputs"
+    copies = sorted(inputs.iterdir()) if inputs.exists() else []
+    places = [folder / name for name in OWN if (folder / name).exists()]
+    return [*places, *(path for path in copies if path not in readable)]
 
 
 def outermost(paths: Iterable[Path], within: Iterable[str] = SYSTEM) -> list[Path]:
