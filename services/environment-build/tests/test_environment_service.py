@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from stellwerk.api import BuildView, EnvironmentView, Page
+from stellwerk.curated import curated_environments
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
-from stellwerk.errors import NotFoundError, UserError
+from stellwerk.errors import ConflictError, NotFoundError, UserError
 from stellwerk.events import (
     Envelope,
     ImageBuildStarted,
@@ -230,6 +231,45 @@ async def test_curated_environments_are_there_when_asked_for(
     )
     with pytest.raises(NotFoundError):
         await bus.call(NAME, "environment-get", {"name": "AzureML-unheard-of"}, EnvironmentView)
+
+
+async def test_the_platforms_own_environments_cannot_be_overwritten(bus: Bus, start: Start) -> None:
+    await start()
+    listed = await bus.call(NAME, "environment-list", {"curated": True}, Page[EnvironmentView])
+    assert [(each.name, each.version) for each in listed.items] == [
+        (name, 1) for name in curated_environments()
+    ]
+    assert all(each.curated and each.description for each in listed.items)
+    others = await bus.call(NAME, "environment-list", {}, Page[EnvironmentView])
+    assert others.items == ()
+    found = await bus.call(NAME, "environment-get", {"name": "Keras-TF"}, EnvironmentView)
+    assert (found.name, found.version, found.curated) == ("keras-tf", 1, True)
+    with pytest.raises(NotFoundError, match="versions are 1 to 1"):
+        await bus.call(NAME, "environment-get", {"name": "minimal", "version": 2}, EnvironmentView)
+    for name in ("Minimal", "AzureML-sklearn-1.5"):
+        body = {"name": name, "requirements": "six"}
+        with pytest.raises(ConflictError, match="cannot be overwritten") as caught:
+            await bus.call(NAME, "environment-register", body, EnvironmentView)
+        assert (caught.value.code, caught.value.field) == ("env.curated", "name")
+
+
+async def test_new_pins_of_a_curated_environment_are_a_new_version(
+    bus: Bus, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = await start()
+    await runtime.stop()
+    minimal = curated_environments()["minimal"]
+    fewer = minimal.definition.model_copy(update={"pip_packages": ("click==8.5.1",)})
+    changed = {"minimal": minimal.model_copy(update={"definition": fewer})}
+    monkeypatch.setattr(
+        "stellwerk_environment_build.handlers.curated_environments", lambda: changed
+    )
+    await start()
+    newest = await bus.call(NAME, "environment-get", {"name": "minimal"}, EnvironmentView)
+    assert (newest.version, newest.definition) == (2, fewer)
+    body = {"name": "minimal", "version": 1}
+    older = await bus.call(NAME, "environment-get", body, EnvironmentView)
+    assert older.definition == minimal.definition
 
 
 async def test_requests_that_cannot_be_met_name_the_field(bus: Bus, start: Start) -> None:

@@ -81,7 +81,10 @@ class Construction:
         await self.log.line(f"[1/4] Resolving {len(self.spec.requirements)} requirements")
         for line in self.spec.requirements:
             await self.log.line(f"      {line}")
-        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index)
+        pins = self.work / "pins.txt" if self.spec.constraints else None
+        if pins is not None:
+            pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
+        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index, pins)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
         text = lock.read_text()
         if "://" in text:

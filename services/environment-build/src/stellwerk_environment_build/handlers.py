@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.curated import curated_environment, curated_environments
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
@@ -16,7 +17,7 @@ from stellwerk.environment_spec import (
     from_packages,
     from_requirements,
 )
-from stellwerk.errors import NotFoundError, UserError
+from stellwerk.errors import ConflictError, NotFoundError, UserError
 from stellwerk.events import Envelope, RunPreparing
 from stellwerk.runspec import EnvironmentPin, EnvironmentReference
 from stellwerk_environment_build.builder import Builder
@@ -49,9 +50,10 @@ class NamedEnvironment(_Request):
 
 
 class ListEnvironments(_Request):
-    """A page of versions, of one name or of all."""
+    """A page of versions: of one name, of the curated ones, or of all others."""
 
     name: str | None = None
+    curated: bool = False
     limit: int = Field(50, ge=1, le=1000)
     cursor: str | None = None
 
@@ -94,8 +96,16 @@ class Handlers:
         if await self.builds.request(envelope.id, meant.spec, meant.env_id, waiter, meant.lookup):
             self.builds_due.hint()
 
+    async def register_curated(self) -> None:
+        """Have the curated environments registered; new pins are a new version of theirs."""
+        for each in curated_environments().values():
+            with suppress(InvalidEnvironment):  # a machine without any Python has none
+                identified = self.builder.identify(each.definition)
+                await self.registry.register(each.name, each.definition, *identified)
+
     async def register(self, request: EnvironmentRequest) -> EnvironmentView:
         """Verb ``environment-register``."""
+        self._refuse_curated(request.name)
         try:
             definition = _definition(request)
             spec, env_id = self.builder.identify(definition)
@@ -114,7 +124,9 @@ class Handlers:
 
     async def list(self, request: ListEnvironments) -> Page[EnvironmentView]:
         """Verb ``environment-list``."""
-        page = await self.registry.list(request.name, request.limit, request.cursor)
+        page = await self.registry.list(
+            request.name, request.limit, request.cursor, curated=request.curated
+        )
         return Page(items=await self._with_states(*page.items), next_cursor=page.next_cursor)
 
     async def start_build(self, request: StartBuild) -> BuildView:
@@ -161,6 +173,8 @@ class Handlers:
 
         Versions of curated environments were the vendor's: whichever is asked for gives ours.
         """
+        if (ours := curated_environment(name)) is not None:
+            return await self.registry.get(ours.name, version)
         table = self.builder.overrides
         packages = table.curated_packages(name)
         if packages is None:
@@ -170,6 +184,15 @@ class Handlers:
             return await self.registry.get(name, None)
         definition = from_packages(packages)
         return await self.registry.register(name, definition, *self.builder.identify(definition))
+
+    def _refuse_curated(self, name: str) -> None:
+        if curated_environment(name) or self.builder.overrides.curated_packages(name) is not None:
+            raise ConflictError(
+                f"name: {name!r} is a curated environment and cannot be overwritten; choose "
+                "another name (Environment.clone gives a copy to change)",
+                code="env.curated",
+                field="name",
+            )
 
     async def _refuse(self, event_id: str, run_id: str, code: str, message: str) -> None:
         failure = Failure("your-spec", code, message, retryable=False)
