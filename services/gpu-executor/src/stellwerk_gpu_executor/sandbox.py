@@ -1,7 +1,7 @@
 """What a run may see of this machine, as bubblewrap is told it. Pure but for links and folders.
 
 A run sees the system, its environment and its own attempt. Nothing else of the machine is there:
-no other run, no folder of the platform, no home. docs/adr/0023-sandbox.md says why each line is.
+no other run, no folder of the platform, no home. docs/adr/0030-sandbox.md says why each line is.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 The run's first process stays the supervisor's own child, so its exit status, signals and a warm
 interpreter are what they are without walls; bubblewrap's first process is the init of its process
 namespace, and the kernel ends everything in there with it. It holds the cell as long as this
-supervisor lives. docs/adr/0023-sandbox.md says why it is done this way.
+supervisor lives. docs/adr/0030-sandbox.md says why it is done this way.
 """
 
 from __future__ import annotations
