@@ -24,6 +24,7 @@ from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.sandbox import prefixes
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_kit.testing import wait_until
+from stellwerk_kit.testing.host import lacking
 
 MIB = 1024 * 1024
 
@@ -50,7 +51,7 @@ def walls(node: Path, **changes: Any) -> Isolation:
         )
     )
     if found.view is None:
-        pytest.fail("no sandbox here: as root, apt-get install bubblewrap; then stellwerk doctor")
+        lacking("no sandbox here")
     return found
 
 
@@ -304,7 +305,7 @@ async def test_cores_are_shared_out(node: Path) -> None:
 
 def needs(found: Isolation, controller: str) -> None:
     if controller not in found.groups.folders:
-        pytest.fail(f"the control group {controller} cannot be used here; doctor says why")
+        lacking(f"the control group {controller} cannot be used here")
 
 
 async def test_nothing_is_left_of_its_groups(node: Path) -> None:
