@@ -72,9 +72,12 @@ class DockerfileBuild:
         """End the build; its steps are killed."""
         self._stopped.set()
         with suppress(*TROUBLE), connect() as client:
-            for container in left(client, self.env_id):
-                with suppress(APIError):
-                    container.kill()
+            self._kill(client)
+
+    def _kill(self, client: Client) -> None:
+        for container in left(client, self.env_id):
+            with suppress(APIError):
+                container.kill()
 
     def _build(self, client: Client, say: Say) -> str:
         dockerfile = self.context.with_name("Dockerfile.labelled")
@@ -98,8 +101,7 @@ class DockerfileBuild:
             )
             for line in _lines(stream):
                 if self._stopped.is_set():
-                    stream.close()
-                    break
+                    continue  # until the engine has seen that its step was killed
                 if match := _SUCCESS.match(line):
                     found = match[1]
                 last.append(line)
@@ -113,7 +115,7 @@ class DockerfileBuild:
             raise BuildFailedError(of_dockerfile(words, network=network)) from error
         except APIError as error:
             raise BuildFailedError(of_dockerfile(str(error.explanation), network=True)) from error
-        if not found:
+        if self._stopped.is_set() or not found:
             raise DockerException("the build was ended")
         return found
 
@@ -125,6 +127,8 @@ class DockerfileBuild:
         def watch() -> None:
             with suppress(*TROUBLE), connect() as client:
                 while not over.wait(WATCH_S):
+                    if self._stopped.is_set():
+                        self._kill(client)
                     filters = {"label": f"{LABEL}={self.env_id}"}
                     for each in client.api.containers(size=True, filters=filters):
                         if each.get("SizeRw", 0) > self.settings.max_bytes:

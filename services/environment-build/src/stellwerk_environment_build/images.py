@@ -42,6 +42,8 @@ MOST_LAYERS = 60
 """The engine allows 127."""
 MOST_PARENTS = 5
 """So many candidates are compared, the largest first."""
+END_S = 30.0
+"""So long a thread that is to end is waited for."""
 T = TypeVar("T")
 
 
@@ -168,12 +170,16 @@ async def in_thread(
     def say(text: str) -> None:
         asyncio.run_coroutine_threadsafe(log.line(text), loop).result()
 
+    thread = loop.run_in_executor(None, work, say)
     try:
         async with asyncio.timeout(limit_s):
-            return await asyncio.to_thread(work, say)
+            return await asyncio.shield(thread)
     except BaseException as error:
-        # What goes on in the thread ends when its container does.
+        # What goes on in the thread ends when its container does, and clears up after itself.
         await asyncio.to_thread(give_up)
+        done, _ = await asyncio.wait({thread}, timeout=END_S)
+        for each in done:
+            each.exception()  # taken: the one above is the one to tell
         if isinstance(error, TimeoutError):
             raise BuildFailedError(took_too_long(limit_s)) from error
         raise
