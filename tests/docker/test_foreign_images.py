@@ -340,9 +340,14 @@ async def test_a_killed_builder_leaves_nothing_for_long(folder: Path) -> None:
     await wait_until(at_the_last_step, 60)
     process.kill()
     process.wait()
-    await ImageMaker(settings()).sweep()
-    # The engine itself removes a step whose client is gone; that may take it a moment.
-    await wait_until(lambda: client().api.containers(all=True, filters=filters) == [], 10)
+
+    async def swept() -> bool:
+        """The engine itself removes a step whose client is gone; that may take it a moment."""
+        await ImageMaker(settings()).sweep()
+        left = client().api.containers(all=True, filters=filters)
+        return left == client().api.images(filters={**filters, "dangling": True}) == []
+
+    await wait_until(swept, 20)
     assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
     ready = (await build(await builder(folder, settings()), dockerfile("RUN true"))).ready
     assert ready.image

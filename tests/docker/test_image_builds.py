@@ -49,10 +49,15 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
+    before = nameless()
     yield
     assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
-    nameless = client().images.list(filters={"dangling": True})
-    assert [image.id for image in nameless if not image.attrs["RepoDigests"]] == []
+    assert nameless() == before
+
+
+def nameless() -> set[str]:
+    found = client().images.list(filters={"dangling": True})
+    return {image.id for image in found if not image.attrs["RepoDigests"]}
 
 
 async def build(

@@ -36,7 +36,14 @@ class ContainerBuild:
     log: BuildLog
 
     async def run(self, spec: NormalisedSpec, blank: Ready, *, anew: bool) -> Ready:
-        """What is known of the finished environment. Raises BuildFailedError."""
+        """What is known of the finished environment. Raises BuildFailedError; nothing is left."""
+        try:
+            return await self._run(spec, blank, anew=anew)
+        except BaseException:
+            await self.maker.forget(blank.env_id)
+            raise
+
+    async def _run(self, spec: NormalisedSpec, blank: Ready, *, anew: bool) -> Ready:
         asked = spec.container
         assert asked is not None  # noqa: S101 - only those come here
         interpreter = spec.interpreter or INTERPRETER

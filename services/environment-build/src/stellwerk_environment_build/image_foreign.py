@@ -4,6 +4,8 @@ Packages come from the builder as files; the image's own Python makes the enviro
 and compiles them, in a container without network. No code of the image ever runs anywhere else.
 """
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from stellwerk_environment_build.image_engine import (
     ImageSettings,
     Say,
     archive,
+    clear,
     connect,
     environment_first,
     failed,
@@ -104,6 +107,15 @@ class ForeignMaker:
             forget(name)
 
         return await in_thread(work, log, self.settings.limit_s, give_up)
+
+    async def forget(self, env_id: str) -> None:
+        """Remove what was built for an environment that is not to be."""
+
+        def work() -> None:
+            with suppress(*TROUBLE), connect() as client:
+                clear(client, env_id)
+
+        await asyncio.to_thread(work)
 
     async def as_it_is(self, env_id: str, standing: Standing, log: BuildLog) -> str:
         """Its reference: the digest it was named by, or what it is kept as."""
