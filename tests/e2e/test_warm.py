@@ -46,6 +46,32 @@ def test_required_warm_and_told(stack: Stack) -> None:
         assert steps["process"]["detail"] == f"cold: {view['start']['cold_reason']}"
 
 
+def test_imports_and_first_step_in_rest_stream_and_command_line(stack: Stack) -> None:
+    with stack.http() as http:
+        body = run_body(
+            "import keras; from keras.src.callbacks import CallbackList as C; C().on_train_batch_end(0)"
+        )
+        body["spec"]["source"]["inline"] |= {
+            "keras/__init__.py": "import time; time.sleep(0.2); from keras.src import callbacks",
+            "keras/src/__init__.py": "",
+            "keras/src/callbacks.py": "class CallbackList:\n def on_train_batch_end(self, n): ...",
+        }
+        view = wait_terminal(http, submit(http, body), 120)
+        assert view["status"] == "Completed", view
+        took = view["start"]["timings_s"]
+        assert set(took) == {"prepare", "code", "launch", "imports", "first_step"}
+        assert 0.2 <= took["imports"] < 20
+        assert 0 <= took["first_step"] < 20
+        entries = request("GET", http, f"/runs/{view['run_id']}/events").json()["events"]
+        (*_, entry) = [each for each in entries if each["type"] == "AttemptProgressed"]
+        assert entry["data"]["timings_s"] == {
+            name: took[name] for name in ("imports", "first_step")
+        }
+        done = stack.command("run", "timeline", view["run_id"][:12])
+        assert "imports" in done.stdout
+        assert "first training step" in done.stdout
+
+
 def test_required_and_impossible(stack: Stack) -> None:
     with stack.http() as http:
         body = run_body("print(1)", warm="require")

@@ -1,7 +1,7 @@
 """Bare, cold and warm do the same: exit code or signal, output bytes, files written.
 
 `STELLWERK_SAMENESS_PYTHON=/path/to/bin/python` runs the suite in another environment, with the
-cases of the frameworks it has: that is how TensorFlow 2.21 and 2.15 are covered.
+cases of the frameworks it has: TensorFlow 2.21 and 2.15, Keras 3 on JAX and on torch.
 """
 
 import ast
@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,25 +19,34 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from real_attempts import attempt_of, launcher, request
-from same_scripts import PLAIN, TENSORFLOW
+from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH
 
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_shim import marks
 
 PYTHON = os.environ.get("STELLWERK_SAMENESS_PYTHON", sys.executable)
 PRELOAD = ("multiprocessing.pool", "concurrent.futures.process", "asyncio", "decimal", "unittest")
-FRAMEWORKS = ("numpy", "tensorflow", "keras", "matplotlib.pyplot")
-HAS_TENSORFLOW = (
+FRAMEWORKS = ("numpy", "tensorflow", "torch", "jax", "keras", "matplotlib.pyplot")
+LOOK = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])"
+HAS = ast.literal_eval(
     subprocess.run(
-        [PYTHON, "-c", "import importlib.util as u; exit(u.find_spec('tensorflow') is None)"],
-        check=False,
-    ).returncode
-    == 0
+        [PYTHON, "-c", LOOK.format(("tensorflow", "jax", "torch", "keras"))],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 )
-CASES = PLAIN | (TENSORFLOW if HAS_TENSORFLOW else {})
+CASES = (
+    PLAIN
+    | (KERAS if "keras" in HAS else {})
+    | (TENSORFLOW if "tensorflow" in HAS else {})
+    | (JAX if "jax" in HAS else {})
+    | (TORCH if "torch" in HAS else {})
+)
 ENV = {
     "PATH": os.environ["PATH"],
     "PYTHONUNBUFFERED": "1",
@@ -44,6 +54,7 @@ ENV = {
     "MPLBACKEND": "Agg",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
+    **({"KERAS_BACKEND": HAS[0]} if "keras" in HAS else {}),
 }
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -119,7 +130,11 @@ async def through(
             cwd=work,
             warm=server,
         )
-        environment = ENV | {"HOME": str(work)}
+        environment = ENV | {
+            "HOME": str(work),
+            marks.WANTED: "1",
+            "PYTHONPATH": str(_site(tmp_path)),
+        }
         asked.env.clear()
         asked.env.update(environment)
         handle = await service.start(asked)
@@ -131,14 +146,21 @@ async def through(
         return code, facts(work, handle.attempt.log.read_bytes())
 
 
+def _site(folder: Path) -> Path:
+    """What a run has on its path: the library's folder with our sitecustomize."""
+    site = folder / "site"
+    site.mkdir(exist_ok=True)
+    shutil.copy(str(marks.__file__), site / "sitecustomize.py")
+    return site
+
+
 @pytest.mark.parametrize("case", CASES)
 async def test_warm_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> None:
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
-    own = ("STELLWERK_",)
     (tmp_path / "work").rename(tmp_path / "was-bare")
     server, _ = await fork_server(pool, tmp_path)
     found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
-    assert _without(found, own) == _without(expected, own)
+    assert _without(found) == _without(expected)
 
 
 @pytest.mark.parametrize("case", ["process", "exception", "finalizers", "signal-handlers"])
@@ -146,23 +168,23 @@ async def test_cold_is_as_bare(case: str, tmp_path: Path) -> None:
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
     (tmp_path / "work").rename(tmp_path / "was-bare")
     found = await through(tmp_path, lay_out(tmp_path / "work", case), None)
-    assert _without(found, ("STELLWERK_",)) == _without(expected, ("STELLWERK_",))
+    assert _without(found) == _without(expected)
 
 
-def _without(
-    result: tuple[int, tuple[bytes, dict[str, str]]], prefixes: tuple[str, ...]
-) -> tuple[int, bytes, dict[str, str]]:
+def _without(result: tuple[int, tuple[bytes, dict[str, str]]]) -> tuple[int, bytes, dict[str, str]]:
     """The result without variables that only a run of the platform has."""
     code, (output, files) = result
-    lines = [_without_pairs(line, prefixes) for line in output.split(b"\n")]
+    lines = [_without_pairs(line) for line in output.split(b"\n")]
     return code, b"\n".join(lines), files
 
 
-def _without_pairs(line: bytes, prefixes: tuple[str, ...]) -> bytes:
+def _without_pairs(line: bytes) -> bytes:
     if not line.startswith(b"[('"):
         return line
     pairs = ast.literal_eval(line.decode())
-    return repr([pair for pair in pairs if not pair[0].startswith(prefixes)]).encode()
+    return repr(
+        [pair for pair in pairs if not pair[0].startswith(("STELLWERK_", "PYTHONPATH"))]
+    ).encode()
 
 
 async def test_runs_outlive_their_fork_server(tmp_path: Path, pool: WarmPool) -> None:
