@@ -204,7 +204,7 @@ PLAIN = {
         def fail(): raise ValueError('in a thread')
         t = threading.Thread(target=fail, name='worker'); t.start(); t.join()
         u = threading.Thread(target=sys.exit, args=(5,)); u.start(); u.join()
-        print(threading.current_thread(), threading.main_thread().ident == threading.get_ident())
+        print(threading.current_thread().name, threading.main_thread().ident == threading.get_ident())
         print(threading.active_count(), threading.get_native_id() == __import__('os').getpid())
         """
     ),

@@ -113,18 +113,18 @@ async def test_the_least_recently_used_leaves(nodes: Nodes, tmp_path: Path) -> N
     one, two, three = (recipe(KERAS_BACKEND=name) for name in "abc")
     await pool.ready(one)
     await pool.ready(two)
-    kept = pool.take(one, tmp_path)
+    kept = pool.take(one)
     await pool.ready(three)
-    assert pool.take(one, tmp_path) is kept
+    assert pool.take(one) is kept
     with pytest.raises(ColdError, match="no warm process yet"):
-        pool.take(two, tmp_path)
+        pool.take(two)
 
 
 async def test_one_that_needs_too_much_memory_is_not_kept(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(memory_bytes=1)
     await pool.ready(recipe())
     with pytest.raises(ColdError, match="more memory"):
-        pool.take(recipe(), tmp_path)
+        pool.take(recipe())
     pool.want(recipe())
     with pytest.raises(ColdError, match="more memory"):
         await pool.ready(recipe())
@@ -148,13 +148,13 @@ async def test_a_list_that_cannot_be_loaded_keeps_runs_cold(
     with pytest.raises(ColdError, match=words):
         await pool.ready(poisoned)
     with pytest.raises(ColdError, match="refuses to serve"):
-        pool.take(poisoned, tmp_path)
+        pool.take(poisoned)
 
 
 async def test_what_is_not_installed_is_left_out(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(("no_such_framework", "json"))
     await pool.ready(recipe())
-    assert pool.take(recipe(), tmp_path)
+    assert pool.take(recipe())
 
 
 async def test_begun_anew_after_its_forks_and_in_a_replaced_environment(
@@ -165,14 +165,14 @@ async def test_begun_anew_after_its_forks_and_in_a_replaced_environment(
     interpreter.symlink_to(sys.executable)
     pool, mine = nodes.pool(forks=1), recipe_of(str(interpreter), ENV)
     await pool.ready(mine)
-    first = pool.take(mine, tmp_path)
+    first = pool.take(mine)
     pool.used(mine)
     await pool.ready(mine)
-    second = pool.take(mine, tmp_path)
+    second = pool.take(mine)
     assert second.pid != first.pid
     (tmp_path / "env" / "changed").touch()
     with pytest.raises(ColdError, match="no warm process yet"):
-        pool.take(mine, tmp_path)
+        pool.take(mine)
     await wait_until(lambda: not Path(f"/proc/{second.pid}").exists(), 10)
 
 
@@ -199,4 +199,4 @@ async def test_the_choice_and_its_reason(nodes: Nodes, tmp_path: Path) -> None:
 async def test_two_hundred_at_once(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool()
     await asyncio.gather(*(pool.ready(recipe()) for _ in range(200)))
-    assert len({pool.take(recipe(), tmp_path).pid for _ in range(200)}) == 1
+    assert len({pool.take(recipe()).pid for _ in range(200)}) == 1

@@ -70,10 +70,10 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPo
     await tasks.close()
 
 
-async def fork_server(pool: WarmPool, tmp_path: Path) -> tuple[ForkServer, Recipe]:
+async def fork_server(pool: WarmPool) -> tuple[ForkServer, Recipe]:
     recipe = recipe_of(PYTHON, ENV)
     await pool.ready(recipe)
-    return pool.take(recipe, tmp_path), recipe
+    return pool.take(recipe), recipe
 
 
 def facts(folder: Path, output: bytes) -> tuple[bytes, dict[str, str]]:
@@ -158,7 +158,7 @@ def _site(folder: Path) -> Path:
 async def test_warm_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> None:
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
     (tmp_path / "work").rename(tmp_path / "was-bare")
-    server, _ = await fork_server(pool, tmp_path)
+    server, _ = await fork_server(pool)
     found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
     assert _without(found) == _without(expected)
 
@@ -188,7 +188,7 @@ def _without_pairs(line: bytes) -> bytes:
 
 
 async def test_runs_outlive_their_fork_server(tmp_path: Path, pool: WarmPool) -> None:
-    server, recipe = await fork_server(pool, tmp_path)
+    server, recipe = await fork_server(pool)
     script = "import time; print('on', flush=True); time.sleep(0.5); print('done')"
     async with launcher(tmp_path) as service:
         asked = request(tmp_path / "a", script, argv=[PYTHON, "main.py"], warm=server)
@@ -212,7 +212,7 @@ async def test_runs_outlive_their_fork_server(tmp_path: Path, pool: WarmPool) ->
 async def test_a_fork_that_hangs_is_killed_and_started_cold(
     tmp_path: Path, pool: WarmPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, recipe = await fork_server(pool, tmp_path)
+    server, recipe = await fork_server(pool)
     monkeypatch.setattr("stellwerk_gpu_executor.launcher.WARM_TIMEOUT_S", 0.5)
     server.link.settimeout(0.5)
     os.kill(server.pid, signal.SIGSTOP)
@@ -228,7 +228,7 @@ async def test_a_fork_that_hangs_is_killed_and_started_cold(
 
 
 async def test_cancel_ends_one_run_and_no_neighbour(tmp_path: Path, pool: WarmPool) -> None:
-    server, _ = await fork_server(pool, tmp_path)
+    server, _ = await fork_server(pool)
     script = "import time; print('on', flush=True); time.sleep(SECONDS); print('done')"
     async with launcher(tmp_path) as service:
         handles = []
@@ -240,4 +240,4 @@ async def test_cancel_ends_one_run_and_no_neighbour(tmp_path: Path, pool: WarmPo
         records = [await handle.wait() for handle in handles]
         assert (records[0].reason, records[0].signal) == ("canceled", signal.SIGTERM)
         assert (records[1].reason, records[1].exit_code) == ("exited", 0)
-    assert pool.take(recipe_of(PYTHON, ENV), tmp_path) is server
+    assert pool.take(recipe_of(PYTHON, ENV)) is server

@@ -8,7 +8,7 @@ memory, the least recently used leaves; each is begun anew after a number of for
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,14 @@ import structlog
 import stellwerk_shim
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor.domain import Places
+from stellwerk_gpu_executor.early_settings import (
+    UnknowableError,
+    applied,
+    read_sources,
+    settings_of,
+)
 from stellwerk_gpu_executor.forkserver import ForkServer
-from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
+from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
@@ -90,25 +96,31 @@ class WarmPool:
             if must:
                 raise ColdError(reason)
             return Choice(reason=reason)
-        wanted = recipe_of(python, env)
-        script = places.work / (assigned.spec.script or "")
+        try:
+            sources = read_sources(places.work, assigned.spec.script or "")
+            set_by_script = settings_of(sources.script, sources.helpers, READ_EARLY)
+        except UnknowableError as error:
+            if must:
+                raise ColdError(str(error)) from error
+            return Choice(reason=str(error))
+        wanted = recipe_of(python, applied(env, set_by_script))
         try:
             if must:
                 await self.ready(wanted)
-            return Choice(self.take(wanted, script.parent), recipe=wanted)
+            return Choice(self.take(wanted, sources.names), recipe=wanted)
         except ColdError as error:
             if must:
                 raise
             return Choice(reason=str(error), recipe=wanted)
 
-    def take(self, recipe: Recipe, script_folder: Path) -> ForkServer:
-        """The fork server for one run. Raises ColdError."""
+    def take(self, recipe: Recipe, names: Iterable[str] = ()) -> ForkServer:
+        """The fork server for one run, whose own modules have these names. Raises ColdError."""
         warm = self._current(recipe)
         if warm is None:
             raise ColdError(self._refusal(recipe) or "its environment has no warm process yet")
         if not warm.ready.done():
             raise ColdError("its warm process is still loading")
-        reason = shadowed(warm.ready.result(), (path.name for path in script_folder.iterdir()))
+        reason = shadowed(warm.ready.result(), names)
         if reason is not None:
             raise ColdError(reason)
         warm.forks += 1

@@ -33,7 +33,7 @@ class Words:
         self._output = os.open("/proc/self/fd/2", os.O_RDONLY | os.O_CLOEXEC)
         self._end = os.fstat(self._output).st_size
         self._show = warnings.showwarning
-        warnings.showwarning = self._warned
+        warnings.showwarning = self._warned  # type: ignore[assignment]
 
     def take(self) -> list[Said]:
         """What was said since the last call."""
@@ -111,7 +111,7 @@ class Latent:
         self._environment = _read_once()
 
     def find_spec(
-        self, name: str, path: object = None, target: types.ModuleType | None = None
+        self, name: str, _path: object = None, _target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
         """A spec whose module is there already."""
         package = self._packages.get(name)
@@ -119,7 +119,7 @@ class Latent:
             return None
         own = package.spec
         spec = ModuleSpec(name, self, origin=own and own.origin)  # type: ignore[arg-type]
-        spec.submodule_search_locations = own and own.submodule_search_locations
+        spec.submodule_search_locations = None if own is None else own.submodule_search_locations
         return spec
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
