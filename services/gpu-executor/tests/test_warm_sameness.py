@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,8 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPo
     await tasks.close()
 
 
-async def fork_server(pool: WarmPool) -> tuple[ForkServer, Recipe]:
-    recipe = recipe_of(PYTHON, ENV)
+async def fork_server(pool: WarmPool, *, plain: bool = False) -> tuple[ForkServer, Recipe]:
+    recipe = replace(recipe_of(PYTHON, ENV), plain=plain)
     await pool.ready(recipe)
     return pool.take(recipe), recipe
 
@@ -158,9 +159,12 @@ def _site(folder: Path) -> Path:
 async def test_warm_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> None:
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
     (tmp_path / "work").rename(tmp_path / "was-bare")
-    server, _ = await fork_server(pool)
-    found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
-    assert _without(found) == _without(expected)
+    for plain in (True, False) if case in PLAIN else (False,):
+        server, _ = await fork_server(pool, plain=plain)
+        found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
+        assert _without(found) == _without(expected), f"plain: {plain}"
+        (tmp_path / "work").rename(tmp_path / f"was-plain-{plain}")
+        shutil.rmtree(tmp_path / "attempt")
 
 
 @pytest.mark.parametrize("case", ["process", "exception", "finalizers", "signal-handlers"])

@@ -220,6 +220,8 @@ class Attempts:
         failpoint("gpu-executor.after_launch")
         if choice.recipe and choice.server and not (folder.read_launch() or {}).get("warm"):
             self.warm.broken(choice.recipe)
+        elif choice.recipe and choice.server and not choice.recipe.plain:
+            attempt.timings["imports"] = 0.0  # until the script says more
         attempt.timings["launch"] = max(0.0, _began(folder, time.monotonic()) - prepared)
         return handle
 
@@ -245,8 +247,6 @@ class Attempts:
         if shim is None:
             return
         assigned, launch = attempt.assigned, folder.read_launch() or {}
-        if launch.get("warm"):
-            attempt.timings["imports"] = 0.0  # until the script says more
         await self.store.started(
             AttemptStarted(
                 run_id=assigned.run_id,

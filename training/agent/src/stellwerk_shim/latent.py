@@ -63,24 +63,20 @@ class Words:
 
 
 class Package:
-    """A package out of sight: its modules by name, and what was said while it was loaded."""
+    """A package and what was said while it was loaded."""
 
     def __init__(self, name: str, said: list[Said]) -> None:
         self.name, self.said = name, said
-        self.modules = {
-            each: sys.modules.pop(each) for each in list(sys.modules) if _top(each) == name
-        }
+        self.modules = {each: sys.modules[each] for each in sys.modules if _top(each) == name}
         self.top = self.modules[name]
         self.spec = self.top.__spec__
-
-    def uses(self) -> set[str]:
-        """Top-level names of the packages whose modules its own ones hold."""
-        return {
-            _top(value.__name__)
+        self.uses = {
+            _top(str(_names(value).get("__name__")))
             for module in self.modules.values()
-            for value in list(getattr(module, "__dict__", {}).values())
-            if isinstance(value, types.ModuleType)
+            for value in list(_names(module).values())
+            if issubclass(type(value), types.ModuleType)
         }
+        """Top-level names of the packages whose modules its own ones hold."""
 
     def say(self) -> None:
         """Say again what was said; warnings go through the filters that are in force now."""
@@ -99,7 +95,11 @@ def hide(said: dict[str, list[Said]]) -> None:
     `said`: top-level names in the order of loading, with what was said meanwhile.
     """
     names = [name for name in said if name in _HIDDEN and name in sys.modules]
-    sys.meta_path.insert(0, Latent([Package(name, said[name]) for name in names]))
+    packages = [Package(name, said[name]) for name in names]
+    for package in packages:
+        for each in package.modules:
+            del sys.modules[each]
+    sys.meta_path.insert(0, Latent(packages))
 
 
 class Latent:
@@ -107,7 +107,6 @@ class Latent:
 
     def __init__(self, packages: list[Package]) -> None:
         self._packages = {package.name: package for package in packages}
-        self._uses = {package.name: package.uses() for package in packages}
         self._environment = _read_once()
 
     def find_spec(
@@ -144,7 +143,7 @@ class Latent:
 
     def _show(self, name: str) -> None:
         package = self._packages.pop(name)
-        for other in [each for each in self._packages if each in self._uses[name]]:
+        for other in [each for each in self._packages if each in package.uses]:
             if other in self._packages:
                 self._show(other)
         package.top.__spec__ = package.spec
@@ -154,6 +153,14 @@ class Latent:
 
 def _read_once() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(READ_ONCE)}
+
+
+def _names(thing: object) -> dict[str, object]:
+    """An object's own names, without waking modules that load themselves when they are used."""
+    try:
+        return dict(object.__getattribute__(thing, "__dict__"))
+    except AttributeError:
+        return {}
 
 
 def _top(name: str) -> str:
