@@ -37,6 +37,7 @@ from stellwerk_kit.tasks import TaskOwner
 
 LINK = 3
 LOAD_S = 180.0
+TRIES = 3
 TELL_BYTES = 1 << 20
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
 
@@ -101,6 +102,7 @@ class WarmPool:
     tasks: TaskOwner
     _warm: dict[Recipe, _Warm] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
+    _deaths: dict[Recipe, int] = field(default_factory=dict)
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
@@ -191,6 +193,10 @@ class WarmPool:
         """A fork of it did not begin: it is not asked again."""
         self._drop(recipe)
 
+    def servers(self) -> list[ForkServer]:
+        """Those there are, loading or ready."""
+        return [warm.server for warm in self._warm.values()]
+
     def close(self) -> None:
         """End all; their runs go on."""
         for recipe in list(self._warm):
@@ -226,6 +232,9 @@ class WarmPool:
             if "refused" in told:
                 raise ColdError(str(told["refused"]))
             marks = origins(warm.home) if recipe.user_managed else warm.environment
+        except ConnectionResetError as error:
+            self._ended(recipe, warm, f"its warm process refuses to serve: {error}")
+            return
         except (ColdError, OSError, ValueError, TimeoutError) as error:
             self._refuse(recipe, f"its warm process refuses to serve: {error}"[:500])
             self._fail(recipe, warm, self._refusal(recipe) or "")
@@ -234,9 +243,18 @@ class WarmPool:
             self._fail(recipe, warm, "its environment changed while its warm process was loading")
             return
         warm.environment = marks
+        self._deaths.pop(recipe, None)
         log.info("warm process", action="warm_ready", pid=warm.server.pid, seconds=told["seconds"])
         warm.ready.set_result(_Told(frozenset(told["modules"]), tuple(told["startup"])))
         self._make_room(recipe, self.limits.count)
+
+    def _ended(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
+        """It died while it was loading: it gets a few tries, somebody may have killed it."""
+        self._deaths[recipe] = self._deaths.get(recipe, 0) + 1
+        if self._deaths[recipe] >= TRIES:
+            self._deaths.pop(recipe)
+            self._refuse(recipe, reason)
+        self._fail(recipe, warm, reason)
 
     def _fail(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
         warm.ready.set_exception(ColdError(reason))
