@@ -33,6 +33,7 @@ def ended(http: httpx2.Client, script: str, **spec: object) -> dict[str, object]
 def test_required_warm_and_told(stack: Stack) -> None:
     with stack.http() as http:
         view = ended(http, "import sys; print('here'); sys.exit(3)", warm="require")
+        assert view["start"], view["error"]
         assert view["start"]["warm"] is True
         assert view["start"]["cold_reason"] is None
         assert (view["status"], view["exit"]["exit_code"]) == ("Failed", 3)

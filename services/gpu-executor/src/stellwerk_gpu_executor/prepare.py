@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import py_compile
 import shutil
 import time
 from importlib.util import find_spec
@@ -58,7 +59,9 @@ class Preparer:
             spec = find_spec(name)  # not imported: azureml changes what errors are
             source = Path(str(spec and spec.origin)).parent
             shutil.copytree(source, self._agent / name, ignore=skipped)
-        shutil.copy(str(marks.__file__), self._agent / "sitecustomize.py")
+        site = self._agent / "sitecustomize.py"
+        shutil.copy(str(marks.__file__), site)
+        py_compile.compile(str(site))  # else the first run would, and change a folder on every path
 
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""

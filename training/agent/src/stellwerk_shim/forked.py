@@ -234,6 +234,6 @@ def _strings_below(home: str) -> list[tuple[types.ModuleType, str, str]]:
     found = []
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, str) and (value == home or value.startswith(home + "/")):
+            if type(value) is str and (value == home or value.startswith(home + "/")):
                 found.append((module, name, value[len(home) :]))
     return found

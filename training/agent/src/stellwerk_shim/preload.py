@@ -73,8 +73,9 @@ def write_origins(path: str) -> None:
     for folder in (os.path.dirname(sys.executable), sys.prefix):
         found.add(os.path.join(folder, "pyvenv.cfg"))
     for module in list(sys.modules.values()):
-        found.add(getattr(module, "__file__", None) or "")
-        found.update(getattr(module, "__path__", ()))
+        own_names = getattr(module, "__dict__", {})  # a module that answers any name is no help
+        found.add(own_names.get("__file__") or "")
+        found.update(own_names.get("__path__") or ())
     with open("/proc/self/maps") as maps:
         found.update(line.split(None, 5)[-1].strip() for line in maps if "/" in line)
     found.update(_pth_files())
