@@ -28,6 +28,7 @@ from stellwerk.events import (
 from stellwerk.ids import new_id
 from stellwerk_gpu_executor import domain
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
+from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.marks import KIND, Progress
@@ -98,6 +99,7 @@ class Attempts:
     leases: LeaseClient
     token_key: bytes | None
     warm: WarmPool
+    isolation: Isolation
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -171,7 +173,13 @@ class Attempts:
 
     async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
         assigned = attempt.assigned
+<<<<<<< HEAD
         started = time.monotonic()
+=======
+        started = time.perf_counter()
+        if self.isolation.refusal is not None:
+            raise PrepareError("launch-failed", self.isolation.refusal)
+>>>>>>> main
         python = self.preparer.interpreter(assigned)
         folder.create()
         layout = self._repeat(lambda: self.preparer.lay_out(assigned, folder.path))

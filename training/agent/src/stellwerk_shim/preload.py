@@ -36,7 +36,7 @@ def preload(
     """
     started = time.monotonic()
     loaded: list[str] = []
-    threads, words = _threads(), Words()
+    threads, blas, words = _threads(), 0, Words()
     said: dict[str, list[Said]] = {}
     for name in names:
         if not _installed(name):
@@ -48,9 +48,9 @@ def preload(
         loaded.append(name)
         said.setdefault(name.partition(".")[0], []).extend(words.take())
         if name == "numpy":
-            threads = _threads()  # those of its BLAS, which handles forks itself
+            blas = _threads() - threads  # those of its BLAS, which handles forks itself
     words.close()
-    _check(threads)
+    _check(threads + blas * max(1, _blas_libraries()))
     fresh = {name.partition(".")[0] for name in set(sys.modules) - started_with}
     told = {
         "loaded": loaded,
@@ -138,6 +138,12 @@ def _check(threads: int) -> None:
             continue
         if target.startswith(("/dev/nvidia", "/dev/dri", "/dev/kfd")):
             raise RefusedError(f"the preloaded modules have opened {target}")
+
+
+def _blas_libraries() -> int:
+    """How many OpenBLAS there are: SciPy brings another than NumPy's, as many threads each."""
+    with open("/proc/self/maps") as maps:
+        return len({line.split()[-1] for line in maps if "openblas" in line})
 
 
 def _threads() -> int:
