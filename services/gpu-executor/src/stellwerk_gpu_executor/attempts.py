@@ -173,13 +173,9 @@ class Attempts:
 
     async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
         assigned = attempt.assigned
-<<<<<<< HEAD
         started = time.monotonic()
-=======
-        started = time.perf_counter()
         if self.isolation.refusal is not None:
             raise PrepareError("launch-failed", self.isolation.refusal)
->>>>>>> main
         python = self.preparer.interpreter(assigned)
         folder.create()
         layout = self._repeat(lambda: self.preparer.lay_out(assigned, folder.path))
