@@ -159,8 +159,10 @@ async def test_a_run_that_ends_its_parents_ends_alone(
     server = await server_of(pool)
     neighbour = await start(service, tmp_path / "n", WAITS, server)
     await log_holds(neighbour, b"ready\n")
-    script = "import os, signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"
+    script = WAITS + "import signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"
     first = await start(service, tmp_path / "a", script, server)
+    await log_holds(first, b"ready\n")
+    go_on(tmp_path / "a-work")
     record = await first.wait()
     assert (record.reason, record.exit_code) == ("shim-lost", None)
     assert record.message == "the run's supervisor was killed, so the run was ended"
