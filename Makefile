@@ -47,6 +47,7 @@ test: setup ## every test: real broker, real object store, real Keras
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(MEMBERS:%=%/src)
+	@deploy/host-packages
 	@$(BIN)/pytest -q --durations=15
 
 test-docker: setup $(VENV)/.docker-ready ## what needs a Docker engine; starts one if none answers

@@ -27,6 +27,7 @@ from stellwerk.events import (
 from stellwerk.ids import new_id
 from stellwerk_gpu_executor import domain
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
+from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.outputs import Outputs
@@ -96,6 +97,7 @@ class Attempts:
     leases: LeaseClient
     token_key: bytes | None
     warm: WarmPool
+    isolation: Isolation
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -170,6 +172,8 @@ class Attempts:
     async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
         assigned = attempt.assigned
         started = time.perf_counter()
+        if self.isolation.refusal is not None:
+            raise PrepareError("launch-failed", self.isolation.refusal)
         python = self.preparer.interpreter(assigned)
         folder.create()
         layout = self._repeat(lambda: self.preparer.lay_out(assigned, folder.path))

@@ -67,6 +67,10 @@ class LaunchRequest:
     warm: ForkServer | None = None
     """A fork server of the run's environment: the script begins in a fork of it."""
     cold_reason: str | None = None
+    cell: tuple[str, ...] = ()
+    """What makes the walls it runs in, see `stellwerk_shim.cell`; empty: none."""
+    cgroups: tuple[str, ...] = ()
+    """Control groups that its processes belong to."""
 
     def launch_file(self, attempt: AttemptDir, notify: Path) -> dict[str, object]:
         """Content of launch.json; docs/run-protocol.md lists it."""
@@ -133,11 +137,26 @@ class Launcher(Protocol):
         ...
 
 
-class ProcessLauncher:
-    """Launcher for plain processes; see Launcher."""
+class Walls(Protocol):
+    """What keeps a plain process apart from this machine, and within its limits."""
 
-    def __init__(self, notify: NotifyServer, *, clock: Clock | None = None) -> None:
+    def around(self, request: LaunchRequest) -> LaunchRequest:
+        """The same request with its cell and control groups."""
+        ...
+
+    def clear(self, name: str) -> None:
+        """The attempt of that name is gone."""
+        ...
+
+
+class ProcessLauncher:
+    """Launcher for plain processes; see Launcher. Without ``walls`` they are just that."""
+
+    def __init__(
+        self, notify: NotifyServer, *, clock: Clock | None = None, walls: Walls | None = None
+    ) -> None:
         self._notify = notify
+        self._walls = walls
         self._clock = clock or SystemClock()
         self._tasks = TaskOwner()
         self._spawner = Spawner()
@@ -149,6 +168,8 @@ class ProcessLauncher:
         attempt = AttemptDir(request.folder)
         attempt.create()
         attempt.write_lease(request.lease)
+        if self._walls is not None:
+            request = self._walls.around(request)
         if request.warm is not None:
             handle = await self._start_warm(request, attempt, request.warm)
             if handle is not None:
@@ -228,6 +249,8 @@ class ProcessLauncher:
             await self._kill(attempt)
         launch = attempt.read_launch()
         await asyncio.to_thread(remove, attempt.path)
+        if self._walls is not None:
+            self._walls.clear(attempt.path.name)
         if launch is not None:
             self._notify.forget(str(launch["notify_key"]))
 

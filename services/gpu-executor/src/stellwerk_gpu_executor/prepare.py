@@ -117,6 +117,8 @@ class Preparer:
     async def _lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         work, home, temporary = folder / "work", folder / "home", folder / "tmp"
         await asyncio.to_thread(_fresh, folder, [work, home, temporary])
+        if assigned.spec.distributed is not None:
+            (folder / PROCESS_LOGS).mkdir(exist_ok=True)
         matplotlib = self._dir / "matplotlib" / assigned.image.env_id
         matplotlib.mkdir(parents=True, exist_ok=True)
         await self._source(assigned, work)  # first: an input may not be written through
