@@ -36,7 +36,22 @@ def after(script: str, env: dict[str, str] | None = None, **helpers: str) -> dic
             {"KERAS_BACKEND": "jax"},
         ),
         ("import os\nif x:\n  os.environ['KERAS_BACKEND'] = 'jax'\nimport keras", None),
-        ("import os\ndef f():\n  os.environ['JAX_A'] = 'jax'", None),
+        ("import os\ndef f():\n  if x: os.environ['JAX_A'] = 'jax'", None),
+        (
+            """
+            import os
+            def build():
+                import keras
+            def main():
+                os.environ['KERAS_BACKEND'] = 'jax'
+                import keras
+            if __name__ == '__main__':
+                os.environ['TF_A'] = '1'
+                main()
+            """,
+            {"KERAS_BACKEND": "jax", "TF_A": "1"},
+        ),
+        ("import keras, os\ndef f():\n  os.environ['KERAS_BACKEND'] = 'jax'", {}),
         ("import os\nos.environ['TF_A'] = str(1)", None),
         ("import os\nos.environ['XLA_FLAGS'] += ' --x'", None),
         ("import numpy, os\nos.environ['OMP_NUM_THREADS'] = '1'", None),
@@ -59,7 +74,7 @@ def test_a_default_gives_way() -> None:
 
 def test_helpers_may_set_none_and_may_import() -> None:
     sets = "import os\nos.environ['KERAS_BACKEND'] = 'jax'\n"
-    with pytest.raises(UnknowableError, match=r"config\.py sets KERAS_BACKEND"):
+    with pytest.raises(UnknowableError, match="config sets KERAS_BACKEND"):
         after("import config, keras", config=sets)
     assert after("import config\n" + sets, config="x = 1") == {"KERAS_BACKEND": "jax"}
     with pytest.raises(UnknowableError, match="line 3"):
@@ -69,10 +84,21 @@ def test_helpers_may_set_none_and_may_import() -> None:
 def test_only_a_script_that_changes_its_path_may_import_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "src" / "deep").mkdir(parents=True)
     (tmp_path / "src" / "train.py").write_text("import helper")
-    (tmp_path / "src" / "helper.py").write_text("x = 1")
+    (tmp_path / "src" / "helper.py").write_text("import lib.deep")
+    (tmp_path / "src" / "other.py").write_text("y = 1")
+    (tmp_path / "src" / "lib").mkdir()
+    (tmp_path / "src" / "lib" / "deep.py").write_text("z = 1")
     (tmp_path / "src" / "deep" / "keras.py").write_text("")
     found = read_sources(tmp_path, "src/train.py")
-    assert (found.script, dict(found.helpers)) == ("import helper", {"helper": "x = 1"})
-    assert found.names == {"train.py", "helper.py", "deep"}
+    assert found.script == "import helper"
+    assert dict(found.helpers) == {"helper": "import lib.deep", "lib": "z = 1"}
+    assert found.names == {"train.py", "helper.py", "other.py", "deep", "lib"}
     (tmp_path / "src" / "helper.py").write_text("import sys; sys.path.append('deep')")
     assert "keras.py" in read_sources(tmp_path, "src/train.py").names
+
+
+def test_the_example_of_the_readme_can_begin_warm() -> None:
+    train = Path(__file__).parents[3] / "training" / "examples" / "keras-mnist" / "train"
+    sources = read_sources(train, "keras_mnist.py")
+    found = applied({}, settings_of(sources.script, sources.helpers, READ_EARLY))
+    assert found == {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}

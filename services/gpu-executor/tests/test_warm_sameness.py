@@ -117,7 +117,8 @@ def _no_core() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGINT):  # ignored in what a shell starts behind itself
+        signal.signal(number, signal.SIG_DFL)
 
 
 async def through(

@@ -8,7 +8,9 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeGuard
 
 READERS = {
     "KERAS_": {"keras"},
@@ -20,11 +22,14 @@ READERS = {
 }
 """Who reads a variable, by its first letters; any framework may read another one."""
 FRAMEWORKS = frozenset({"numpy"}.union(*READERS.values()))
-MAX_CHARACTERS = 1_000_000
-SOME = "?"
-"""Which ones a helper imports is not told apart."""
+MAX_CHARACTERS, MAX_FILES = 1_000_000, 200
+_IMPORT = re.compile(r"(?m)^\s*(?:import|from)\s+(.*)$")
+_WORD = re.compile(r"(?<![\w.])\w+")
+_ANY_NAME = re.compile(r"\b(?:import_module|__import__|runpy|exec)\b")
+MAYBE = "?"
+"""Before a framework that a helper imports somewhere."""
 _MAY_SET = re.compile(r"environ|putenv")
-_IMPORTS = re.compile(rf"(?m)^\s*(?:import|from)\s+(?:{'|'.join(FRAMEWORKS)})\b")
+_FRAMEWORK = re.compile(rf"(?m)^\s*(?:import|from)\s+({'|'.join(FRAMEWORKS)})\b")
 
 
 class UnknowableError(Exception):
@@ -42,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """A script and the modules beside it by name; ``names``: of files that may be imported."""
+    """A script and its own modules by name; ``names``: of files that it may import."""
 
     script: str
     helpers: Mapping[str, str]
@@ -53,12 +58,30 @@ def read_sources(work: Path, script: str) -> Sources:
     """What of a run's code matters here. A script that changes `sys.path` may import any file."""
     path = work / script
     main = _read(path)
-    beside = [each for each in path.parent.iterdir() if each.name != path.name]
-    helpers = {each.stem: _read(each) for each in beside if each.suffix == ".py"}
-    names = {each.name for each in beside} | {path.name}
+    beside = {each.stem: each for each in path.parent.iterdir() if each.name != path.name}
+    helpers: dict[str, str] = {}
+    wanted = _mentioned(main, beside)
+    while wanted:
+        name = wanted.pop()
+        helpers[name] = _package(beside[name])
+        wanted |= _mentioned(helpers[name], beside) - helpers.keys()
+    names = {each.name for each in beside.values()} | {path.name}
     if any("sys.path" in text for text in (main, *helpers.values())):
         names |= {each.name for each in work.rglob("*") if each.suffix in {"", ".py", ".so"}}
     return Sources(main, helpers, frozenset(names))
+
+
+def _mentioned(source: str, known: Mapping[str, Path]) -> set[str]:
+    """Which of the known modules a source imports; any where it imports by computed names."""
+    if _ANY_NAME.search(source):
+        return {name for name, path in known.items() if path.is_dir() or path.suffix == ".py"}
+    return {word for line in _IMPORT.findall(source) for word in _WORD.findall(line)} & known.keys()
+
+
+def _package(path: Path) -> str:
+    """The source of a module, or of all modules of a package."""
+    files = [path] if path.is_file() else islice(path.rglob("*.py"), MAX_FILES)
+    return "\n".join(map(_read, files))
 
 
 def _read(path: Path) -> str:
@@ -83,27 +106,64 @@ def settings_of(
 ) -> tuple[Setting, ...]:
     """What ``script`` sets, of the variables that ``early`` matches, while it matters.
 
-    ``helpers``: sources beside it by module name; none of them may. Raises UnknowableError.
+    ``helpers``: sources of its own modules by name; none of them may. Raises UnknowableError.
     """
     for name, source in helpers.items():
         for each in _writes(_parse(source), early):
-            raise UnknowableError(f"{name}.py sets {each.variable}, which is read early")
-    found: list[Setting] = []
-    seen: set[str] = set()
-    for statement in _parse(script).body:
-        seen |= _imported(statement, helpers)
+            raise UnknowableError(f"{name} sets {each.variable}, which is read early")
+    return tuple(_Follower(helpers, early).follow(_parse(script).body, set()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Follower:
+    """Reads statements in the order in which they are executed."""
+
+    helpers: Mapping[str, str]
+    early: re.Pattern[str]
+
+    def follow(self, block: list[ast.stmt], seen: set[str]) -> list[Setting]:
+        """What a block sets before it matters no more; ``seen``: frameworks loaded by then.
+
+        What a function sets counts where it imports the framework itself, further down.
+        """
+        found: list[Setting] = []
+        for statement in block:
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                found += self.follow(statement.body, set(seen))
+            elif _is_main(statement):
+                found += self.follow(statement.body, seen)
+            else:
+                seen |= _imported(statement, self.helpers)
+                found += self._set_by(statement, seen)
+        return found
+
+    def _set_by(self, statement: ast.stmt, seen: set[str]) -> list[Setting]:
         plain = isinstance(statement, ast.Assign | ast.Expr)
-        for each in _writes(statement, early):
+        found = []
+        for each in _writes(statement, self.early):
             readers = _readers(each.variable)
             if readers <= seen:
                 continue  # as in a new interpreter: it comes too late to change what is loaded
-            if not plain or each.value is None or seen & (readers | {SOME}):
+            if (
+                not plain
+                or each.value is None
+                or seen & (readers | {MAYBE + name for name in readers})
+            ):
                 raise UnknowableError(
                     f"line {statement.lineno} of the script sets {each.variable}, which is read "
                     "early; set it in plain lines above the first framework"
                 )
             found.append(each)
-    return tuple(found)
+        return found
+
+
+def _is_main(statement: ast.stmt) -> TypeGuard[ast.If]:
+    """Whether it is ``if __name__ == "__main__":``."""
+    match statement:
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"), ops=[ast.Eq()])):
+            return True
+        case _:
+            return False
 
 
 def _parse(source: str) -> ast.Module:
@@ -129,8 +189,9 @@ def _imported(statement: ast.stmt, helpers: Mapping[str, str]) -> set[str]:
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.partition(".")[0])
-    through = any(_IMPORTS.search(helpers[name]) for name in names & helpers.keys())
-    return {SOME} if through else names & FRAMEWORKS
+    sources = helpers.values() if names & helpers.keys() else ()
+    mentioned = {name for source in sources for name in _FRAMEWORK.findall(source)}
+    return (names & FRAMEWORKS) | {MAYBE + name for name in mentioned}
 
 
 def _writes(tree: ast.AST, early: re.Pattern[str]) -> Iterator[Setting]:
