@@ -43,6 +43,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         accelerator=settings.accelerator,
         images=(images := await _images(settings)),
         objects=None if images is None else await runtime.objects(),
+        channels=settings.conda,
         clock=runtime.clock,
     )
     runtime.log.info(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
@@ -23,8 +23,11 @@ from stellwerk.environment_spec import (
 from stellwerk.override_table import Accelerator, OverrideTable, builtin
 from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
+from stellwerk_environment_build.apart_construction import ApartConstruction
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
+from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
+from stellwerk_environment_build.conda_construction import CondaConstruction
 from stellwerk_environment_build.construction import Construction, Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure, classify
 from stellwerk_environment_build.interpreters import Interpreter, platform_tag
@@ -62,6 +65,7 @@ class Builder:
         accelerator: Accelerator = "cpu",
         images: "ImageMaker | None" = None,
         objects: "ObjectStore | None" = None,
+        channels: ChannelSettings | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -80,6 +84,14 @@ class Builder:
             cache=cache.installer_cache,
             config_file=uv_command.operator_config(environ),
         )
+        self._channels = CondaChannels(
+            channels or ChannelSettings(), cache.conda_cache, self._environ, self._clock
+        )
+
+    async def recognise(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
+        """:meth:`identify`, once it is known whether the channels it needs can be reached."""
+        await self._channels.look(definition)
+        return self.identify(definition)
 
     def identify(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
         """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment."""
@@ -88,6 +100,7 @@ class Builder:
             available_pythons=tuple(self._interpreters),
             overrides=self.overrides,
             accelerator=self._accelerator,
+            conda=self._channels.known(definition),
         )
         return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
 
@@ -199,14 +212,15 @@ class Builder:
     async def _construct(
         self, spec: NormalisedSpec, identity: str, lines: BuildLog, started: float, work: Path
     ) -> Ready:
-        await lines.line(f"Preparing environment {identity} with Python {spec.python}")
+        python = f"Python {spec.python}" if spec.python else "conda packages"
+        await lines.line(f"Preparing environment {identity} with {python}")
         for warning in spec.warnings:
             await lines.line(f"Warning: {warning}")
-        construction = self._construction(spec, work, lines, self._interpreter(spec))
+        construction = self._construction(spec, identity, lines, work)
         lock = await construction.resolve()
         self.cache.keep_lock(lock.digest, lock.text)
         failpoint("environment-build.resolved")
-        await construction.create()
+        await construction.create(lock)
         await construction.install(lock)
         construction.mend()
         failpoint("environment-build.installed")
@@ -214,6 +228,7 @@ class Builder:
         size = await construction.measure()
         ready = self._ready(spec, identity).model_copy(
             update={
+                "python": lock.python or spec.python,
                 "lock_digest": lock.digest,
                 "packages": lock.packages,
                 "bytes": size,
@@ -225,25 +240,36 @@ class Builder:
         return ready
 
     def _construction(
-        self,
-        spec: NormalisedSpec,
-        work: Path,
-        lines: BuildLog,
-        interpreter: Path,
-        apart: str | None = None,
+        self, spec: NormalisedSpec, identity: str, lines: BuildLog, work: Path
     ) -> Construction:
-        return Construction(
-            work=work,
-            spec=spec,
-            interpreter=interpreter,
-            environ=self._environ,
-            index=self._index,
-            limits=self._limits,
-            clock=self._clock,
-            log=lines,
-            locked=self._locked(spec),
-            apart=apart,
+        shared = self._shared(spec, lines, work)
+        if spec.conda is None:
+            return Construction(**shared, interpreter=self._interpreter(spec))
+        prefix = self.cache.path(identity)
+        return CondaConstruction(
+            **shared,
+            interpreter=prefix / "bin" / "python",
+            channels=self._channels.settings,
+            conda_cache=self.cache.conda_cache,
+            prefix=prefix,
         )
+
+    def _apart(self, spec: NormalisedSpec, lines: BuildLog, work: Path) -> Construction:
+        any_python = next(iter(self._interpreters.values()))
+        shared = self._shared(spec, lines, work)
+        return ApartConstruction(**shared, interpreter=any_python, version=str(spec.python))
+
+    def _shared(self, spec: NormalisedSpec, lines: BuildLog, work: Path) -> dict[str, Any]:
+        return {
+            "work": work,
+            "spec": spec,
+            "environ": self._environ,
+            "index": self._index,
+            "limits": self._limits,
+            "clock": self._clock,
+            "log": lines,
+            "locked": self._locked(spec),
+        }
 
     async def _in_container(
         self,
@@ -266,9 +292,7 @@ class Builder:
             maker=ForeignMaker(self._images.settings),
             objects=self._objects,
             settle=self._settle,
-            construction=lambda settled, folder: self._construction(
-                settled, folder, lines, next(iter(self._interpreters.values())), settled.python
-            ),
+            construction=lambda settled: self._apart(settled, lines, work),
             keep_lock=self.cache.keep_lock,
             work=work,
             log=lines,

@@ -37,12 +37,11 @@ class Limits:
     workers: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Construction:
     """Everything the phases share. ``work`` is empty at first; the result is ``work/env``.
 
-    ``locked``: the text of a lock to install as it is. ``apart``: the version of a Python that is
-    not here; what it would install is laid aside for it, as ``lib`` and ``bin`` of the result.
+    ``locked``: the text of a lock to install as it is.
     """
 
     work: Path
@@ -54,7 +53,6 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
-    apart: str | None = None
 
     @property
     def target(self) -> Path:
@@ -83,33 +81,23 @@ class Construction:
         await self.log.line(f"[1/4] Resolving {len(self.spec.requirements)} requirements")
         for line in self.spec.requirements:
             await self.log.line(f"      {line}")
-        pins = self.work / "pins.txt" if self.spec.constraints else None
-        if pins is not None:
-            pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
-        command = uv_command.resolve_command(
-            wanted, lock, self.interpreter, self.index, pins, self.apart
-        )
+        command = self._resolve_command(wanted, lock)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
-        text = lock.read_text()
-        if "://" in text:
-            raise BuildFailedError(
-                Failure("internal", "env.lock", "The lock names a host; it is not used.", False)
-            )
-        return Lock(text)
+        return Lock(self.host_free(lock.read_text()))
 
-    async def create(self) -> None:
-        """An empty virtual environment, or the folders of one."""
-        if self.apart is not None:
-            minor = ".".join(self.apart.split(".")[:2])
-            (self.target / "lib" / f"python{minor}" / "site-packages").mkdir(parents=True)
-            return
+    def _resolve_command(self, wanted: Path, lock: Path) -> list[str]:
+        return uv_command.resolve_command(wanted, lock, self.interpreter, self.index, self._pins())
+
+    async def create(self, lock: Lock) -> None:
+        """An empty virtual environment, for ``lock``."""
+        del lock
         command = uv_command.create_command(self.target, self.interpreter)
         ended = await self._run("create", command, _QUICK_SECONDS, _ignore, lambda: "creating")
-        _require(ended, "create")
+        require(ended, "create")
 
     async def install(self, lock: Lock) -> None:
         """Download and install what the lock names, hashes checked. Raises BuildFailedError."""
-        total = len(lock.packages)
+        total = len(lock.pins)
         (self.target / LOCK).write_text(lock.text)
         if not total:
             await self.log.line("[2/4] Nothing to install")
@@ -120,17 +108,7 @@ class Construction:
             done = inspection.count_installed(self.target)
             return f"installed {done} of {total} packages" if done else "downloading"
 
-        site = inspection.site_packages(self.target)
-        command = (
-            uv_command.install_command(self.target / LOCK, self.python, self.index)
-            if self.apart is None
-            else uv_command.lay_aside_command(
-                self.target / LOCK, self.interpreter, self.index, site, self.apart
-            )
-        )
-        await self._uv("install", command, self.limits.install_s, so_far)
-        if self.apart is not None:
-            inspection.move_scripts(site / "bin", self.target / "bin")
+        await self._uv("install", self._install_command(), self.limits.install_s, so_far)
 
     def mend(self) -> None:
         """Put the modules in that right what substituted packages changed, with their ``.pth``."""
@@ -165,7 +143,7 @@ class Construction:
         ended = await self._run(
             "compile", command, self.limits.compile_s, on_line, lambda: f"compiled {done}"
         )
-        _require(ended, "compile")
+        require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
 
     async def measure(self) -> int:
@@ -174,15 +152,42 @@ class Construction:
         await self.log.line(f"[4/4] Installed size {human_bytes(size)}")
         return size
 
+    @staticmethod
+    def host_free(lock: str) -> str:
+        """``lock`` if it names no host. Raises BuildFailedError."""
+        if "://" in lock:
+            raise BuildFailedError(
+                Failure("internal", "env.lock", "The lock names a host; it is not used.", False)
+            )
+        return lock
+
+    def _pins(self) -> Path | None:
+        """The file of versions that packages are held to."""
+        if not self.spec.constraints:
+            return None
+        pins = self.work / "pins.txt"
+        pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
+        return pins
+
+    def _install_command(self) -> list[str]:
+        return uv_command.install_command(self.target / LOCK, self.python, self.index)
+
     async def _uv(
-        self, phase: Phase, command: Sequence[str], limit_s: float, so_far: Callable[[], str]
-    ) -> None:
+        self,
+        phase: Phase,
+        command: Sequence[str],
+        limit_s: float,
+        so_far: Callable[[], str],
+        *,
+        show: bool = True,
+    ) -> Ended:
         async def on_line(line: str) -> None:
-            if not line.startswith("Using Python"):
+            if show and not line.startswith("Using Python"):
                 await self.log.line(f"      {line}")
 
         ended = await self._run(phase, command, limit_s, on_line, so_far, reads_both=False)
-        _require(ended, phase)
+        require(ended, phase)
+        return ended
 
     async def _run(
         self,
@@ -218,6 +223,7 @@ async def _ignore(_line: str) -> None:
     pass
 
 
-def _require(ended: Ended, phase: Phase) -> None:
+def require(ended: Ended, phase: Phase) -> None:
+    """Raise BuildFailedError for a step that did not end well."""
     if ended.returncode != 0:
         raise BuildFailedError(classify(phase, ended.returncode, ended.output))

@@ -30,7 +30,7 @@ class ContainerBuild:
     maker: ForeignMaker
     objects: ObjectStore | None
     settle: Callable[[NormalisedSpec, str], NormalisedSpec]
-    construction: Callable[[NormalisedSpec, Path], Construction]
+    construction: Callable[[NormalisedSpec], Construction]
     keep_lock: Callable[[str, str], None]
     work: Path
     log: BuildLog
@@ -84,10 +84,10 @@ class ContainerBuild:
             raise _your_spec(error.code, str(error)) from error
         for warning in settled.warnings:
             await self.log.line(f"Warning: {warning}")
-        phases = self.construction(settled, self.work)
+        phases = self.construction(settled)
         lock = await phases.resolve()
         self.keep_lock(lock.digest, lock.text)
-        await phases.create()
+        await phases.create(lock)
         await phases.install(lock)
         phases.mend()
         size = await phases.measure()
