@@ -52,7 +52,7 @@ class Ready(BaseModel):
     image: str | None = None
     image_base: str | None = None
     image_python: str | None = None
-    image_variables: dict[str, str] = {}
+    image_variables: tuple[tuple[str, str], ...] = ()
     lock_digest: str | None = None
     packages: tuple[str, ...] = ()
     bytes: int = 0

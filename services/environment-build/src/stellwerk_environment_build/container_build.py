@@ -62,7 +62,7 @@ class ContainerBuild:
         return ready.model_copy(
             update={
                 "image_base": standing.reference or standing.image_id,
-                "image_variables": facts.variables | {"PATH": facts.path},
+                "image_variables": tuple((facts.variables | {"PATH": facts.path}).items()),
                 "warnings": (*ready.warnings, *map(not_taken, facts.not_taken)),
                 "interpreter": None,
             }

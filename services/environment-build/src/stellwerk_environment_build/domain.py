@@ -57,7 +57,7 @@ class Waiter:
             interpreter=ready.interpreter,
             image=ready.image,
             image_python=ready.image_python,
-            image_variables=ready.image_variables,
+            image_variables=dict(ready.image_variables),
             lock_digest=ready.lock_digest,
             environment_variables=dict(self.variables),
             warnings=(*self.warnings, *(ready.warnings if ready.image_python else ())),
