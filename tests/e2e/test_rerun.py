@@ -80,3 +80,22 @@ def test_what_cannot_be_repeated_is_refused(stack: Stack, script_folder: Path) -
     assert again.returncode == 100
     assert stack.command("run", "rerun", run, "--verify", "-d").returncode == 2
     assert stack.command("run", "rerun", "zzzz").returncode == 6
+
+
+def test_prune_keeps_what_was_just_used_and_refuses_nonsense(
+    stack: Stack, script_folder: Path
+) -> None:
+    (script_folder / "quick.py").write_text("print('x')\n")
+    submitted(stack, str(script_folder / "quick.py"))
+    done = stack.command("environment", "prune", "--max-size", "0", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    view = json.loads(done.stdout)
+    assert (view["removed"], view["kept"] >= 1) == ([], True)
+    said = stack.command("environment", "prune", "--older-than", "30d", "--dry-run")
+    assert said.stdout.startswith("0 would go (0 B), ")
+    for wrong in (("--older-than", "30x"), ("--max-size", "much"), ()):
+        assert stack.command("environment", "prune", *wrong).returncode == 2
+    with stack.http() as http:
+        answer = http.post("/api/v1/environments/prune", json={})
+    assert answer.status_code == 422
+    assert "older_than_s" in answer.json()["detail"]

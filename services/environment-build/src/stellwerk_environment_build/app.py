@@ -12,9 +12,11 @@ from stellwerk_environment_build.handlers import (
     Handlers,
     ListEnvironments,
     NamedEnvironment,
+    Prune,
     StartBuild,
 )
 from stellwerk_environment_build.interpreters import find_interpreters
+from stellwerk_environment_build.pruning import Pruner
 from stellwerk_environment_build.reconcile import Reconciler
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.settings import Settings
@@ -68,12 +70,14 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.on_stop(reconciler.stop)
     builds_due = runtime.every("builds", SWEEP_S, reconciler.sweep)
     builds_due.hint()
-    handlers = Handlers(builder, builds, EnvironmentStore(db), builds_due)
+    pruner = Pruner(cache, images, runtime.clock)
+    handlers = Handlers(builder, builds, EnvironmentStore(db), pruner, builds_due)
     await handlers.register_curated()
     runtime.consume(CONSUMER, {RunPreparing: handlers.on_run_preparing})
     runtime.rpc("environment-register", EnvironmentRequest, handlers.register)
     runtime.rpc("environment-get", NamedEnvironment, handlers.get)
     runtime.rpc("environment-list", ListEnvironments, handlers.list)
+    runtime.rpc("environment-prune", Prune, handlers.prune)
     runtime.rpc("build-start", StartBuild, handlers.start_build)
     runtime.rpc("build-get", GetBuild, handlers.get_build)
 

@@ -104,6 +104,20 @@ class EnvironmentCache:
             return None
         return ready
 
+    def known(self, env_id: str) -> Ready | None:
+        """What is known about it; does not count as use."""
+        try:
+            return Ready.model_validate_json((self.path(env_id) / READY).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def last_used(self, env_id: str) -> float | None:
+        """When it was looked up last, None if it is gone."""
+        try:
+            return (self.path(env_id) / READY).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def contains(self, env_id: str) -> bool:
         """Whether it is there; does not count as use."""
         return (self.path(env_id) / READY).exists()

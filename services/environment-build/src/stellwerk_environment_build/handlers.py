@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.api import (
+    BuildView,
+    EnvironmentRequest,
+    EnvironmentView,
+    Page,
+    PruneRequest,
+    PruneView,
+)
 from stellwerk.curated import curated_environment, curated_environments
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
@@ -24,6 +31,8 @@ from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.domain import Waiter, Wanted
 from stellwerk_environment_build.failures import Failure
+from stellwerk_environment_build.pruning import Pruner
+from stellwerk_environment_build.pruning import Wanted as Pruned
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.service import Trigger
@@ -64,6 +73,12 @@ class StartBuild(NamedEnvironment):
     rebuild: bool = False
 
 
+class Prune(PruneRequest):
+    """``in_use``: environments of live runs."""
+
+    in_use: tuple[str, ...] = ()
+
+
 class GetBuild(_Request):
     """An environment by its id."""
 
@@ -77,6 +92,7 @@ class Handlers:
     builder: Builder
     builds: BuildStore
     registry: EnvironmentStore
+    pruner: Pruner
     builds_due: Trigger
 
     async def on_run_preparing(self, envelope: Envelope) -> None:
@@ -144,6 +160,18 @@ class Handlers:
         started = await self.builds.start(spec, env_id, rebuild=request.rebuild)
         self.builds_due.hint()
         return started
+
+    async def prune(self, request: Prune) -> PruneView:
+        """Verb ``environment-prune``."""
+        busy = {job.env_id for job in await self.builds.due()}
+        wanted = Pruned(
+            older_than_s=request.older_than_s,
+            max_bytes=request.max_bytes,
+            in_use=busy | set(request.in_use),
+            dry_run=request.dry_run,
+            from_registry=request.from_registry,
+        )
+        return await self.pruner.prune(wanted)
 
     async def get_build(self, request: GetBuild) -> BuildView:
         """Verb ``build-get``."""

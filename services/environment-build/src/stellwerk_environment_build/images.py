@@ -18,6 +18,7 @@ from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
 from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import (
     NAME,
     TROUBLE,
@@ -72,6 +73,10 @@ class ImageMaker:
             self.settings.limit_s,
             lambda: forget(name),
         )
+
+    async def discard(self, ready: Ready, *, from_registry: bool) -> None:
+        """Take the image of an environment away that leaves the cache."""
+        await asyncio.to_thread(discard, ready, self.settings, from_registry=from_registry)
 
     async def sweep(self) -> None:
         """Remove what builders that died left; without an engine there is nothing."""
