@@ -33,6 +33,9 @@ from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.testing import wait_until
 from stellwerk_kit.testing.servers import free_port
 
+# The client library leaves the socket of an answer that it refuses to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
