@@ -21,6 +21,7 @@ from measure import Report, SkippedError, timed
 from output import logs
 from quiet import command_line, rest, run_list
 from stack import Stack, request
+from trials import first_step, memory, sweep
 
 FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "rest": rest,
@@ -33,6 +34,9 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "throughput": throughput,
     "logs": logs,
     "keras": keras,
+    "first_step": first_step,
+    "memory": memory,
+    "sweep": sweep,
     "queue": queue,
 }
 
