@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import time
 
-from stellwerk_shim import tree
+from stellwerk_shim import signals, tree
 
 
 class Outcome:
@@ -79,7 +78,7 @@ class Outcome:
             self._reason = "exited"
             if self._exit_code:
                 self._message = f"the script exited with status {self._exit_code}"
-        elif self._signal == signal.SIGKILL and tree.oom_kills() > self._oom_kills:
+        elif self._signal == signals.KILL and tree.oom_kills() > self._oom_kills:
             self._reason = "oom"
             self._message = "the kernel ended the script because this machine ran out of memory"
         else:
@@ -88,6 +87,8 @@ class Outcome:
 
 
 def _name(number: int) -> str:
+    import signal  # its enumerations are large, and most runs end without one
+
     try:
         return f"{signal.Signals(number).name} (signal {number})"
     except ValueError:
