@@ -7,12 +7,13 @@ import errno
 import os
 import resource
 
-from stellwerk_shim import signals
+from stellwerk_shim import cgroup, signals
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from stellwerk_shim.cell import Cell
     from stellwerk_shim.forked import Interpreter
 
 PR_SET_PDEATHSIG = 1
@@ -44,7 +45,11 @@ class Child:
     """
 
     def __init__(
-        self, launch: dict[str, object], output: int, interpreter: Interpreter | None = None
+        self,
+        launch: dict[str, object],
+        output: int,
+        interpreter: Interpreter | None = None,
+        cell: Cell | None = None,
     ) -> None:
         self.pid = 0
         self._refused = ""
@@ -57,12 +62,12 @@ class Child:
             self._refused = str(error)
         else:
             if self.pid == 0:
-                _become(launch, output, (gate, report), parent, interpreter)
+                _become(launch, output, (gate, report), parent, interpreter, cell)
         os.close(gate)
         os.close(report)
 
     def begin(self) -> None:
-        """Open the gate for `launch["argv"]`, with stdout and stderr on `output`.
+        """Open the gate for `launch["argv"]`, with stdout and stderr on `output`, in `cell`.
 
         Returns once the program image is loaded, or `interpreter` is about to run the script.
         Raises LaunchError if it cannot be.
@@ -88,6 +93,7 @@ def _become(
     pipes: tuple[int, int],
     parent: int,
     interpreter: Interpreter | None,
+    cell: Cell | None,
 ) -> NoReturn:
     """Turn this fork into the run's program, or report why not and end. Never returns."""
     step = "prepare the process"
@@ -96,18 +102,24 @@ def _become(
     gate, report = pipes
     try:
         os.setsid()
-        # Only the first process is covered; the executor sweeps the others if this supervisor dies.
-        _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(127)
         _redirect(output)
         _limit(launch)
+        cgroup.enter(launch.get("cgroups") or [])  # type: ignore[arg-type]
+        if cell is not None:
+            step = "enter its sandbox"
+            cell.enter()
+        # Only the first process is covered: a cell ends with this supervisor, what else is left
+        # the executor sweeps. After entering, which makes the kernel forget it.
+        _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
+        if cell is None and os.getppid() != parent:
+            os._exit(127)
         step = f"enter the working folder '{launch['cwd']}'"
         os.chdir(str(launch["cwd"]))
         step = f"start '{argv[0]}'"
         if interpreter is not None:
             _keep_only(report, gate)
             gate, report = KEPT_GATE, KEPT_REPORT
+            _forget_signals()
             interpreter.run(argv, env, _enter)
         for number in RESET:
             signals.handle(number, signals.DEFAULT)
@@ -116,6 +128,14 @@ def _become(
     except BaseException as error:
         os.write(report, f"cannot {step}: {_words(error, argv[0])}".encode()[:2000])
     os._exit(127)
+
+
+def _forget_signals() -> None:
+    """Undo what a supervisor that made a cell first has done already; an exec does it by itself."""
+    signals.wake_by(-1)
+    for number in (signals.TERM, signals.HUP, signals.CHLD):
+        signals.handle(number, signals.DEFAULT)
+    signals.handle(signals.INT, signals.interrupt)
 
 
 def _enter() -> None:

@@ -16,7 +16,7 @@ import os
 import sys
 import types
 
-from stellwerk_shim import files, signals
+from stellwerk_shim import files, marks, signals
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
@@ -60,10 +60,11 @@ class Interpreter:
             os._exit(status)
 
     def _forget_parent(self, env: dict[str, str]) -> None:
-        """Undo what this process knows of the one it was forked from. Signals were left alone."""
+        """Undo what this process knows of the one it was forked from."""
         _set_environment(env)
         self._move_home(env.get("HOME", self._home))
         _forget(sys.modules)
+        marks.begin()
 
     def _move_home(self, home: str) -> None:
         """Settings that modules derived from HOME when they were loaded follow it."""
@@ -261,6 +262,6 @@ def _strings_below(home: str) -> list[tuple[types.ModuleType, str, str]]:
     found = []
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, str) and (value == home or value.startswith(home + "/")):
+            if type(value) is str and (value == home or value.startswith(home + "/")):
                 found.append((module, name, value[len(home) :]))
     return found

@@ -11,7 +11,8 @@ import os
 import select
 import time
 
-from stellwerk_shim import child, files, signals, tree
+from stellwerk_shim import cgroup, child, files, signals, tree
+from stellwerk_shim.cell import Cell, CellError
 from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
 from stellwerk_shim.logpipe import LogPipe
 from stellwerk_shim.notifier import Notifier
@@ -64,35 +65,52 @@ class Supervisor:
     ) -> None:
         self._folder, self._lock = folder, lock
         self._launch = launch
+        self._interpreter = interpreter
+        child.become_subreaper()
+        self._cell = _cell(launch)
+        self._cgroups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
         self._log = LogPipe(
             folder + "/std.log",
             _integer(launch.get("log_limit_bytes"), GIB),
             drop=launch.get("log_overflow") == "drop",
         )
-        child.become_subreaper()
-        self._program = child.Child(launch, self._log.child_end, interpreter)
-        os.close(self._log.child_end)
+        self._child = 0
+        if self._cell is None:  # else a fork would not be in it yet
+            self._fork()
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
         self._socket = RunSocket(folder, GIB)
         self._notifier = Notifier(str(launch["notify_path"]), str(launch["notify_key"]))
         self._outcome = Outcome(launch)
         self._limits = Limits(folder, launch, self._outcome.started_mono)
-        self._child = self._program.pid
         self._status: int | None = None
         self._kill_at = NEVER
 
     def run(self) -> None:
         """Start the run, wait for its end, write exit.json, notify."""
         try:
+            if self._cell is not None:
+                self._fork()
             self._program.begin()
-        except child.LaunchError as error:
+        except (child.LaunchError, CellError, OSError) as error:
             self._outcome.launch_failed(str(error))
+            self._clear()
         else:
             self._announce()
             self._loop()
             self._clear()
         self._finish()
+
+    def _fork(self) -> None:
+        """Make the run's first process, in its cell if it has one."""
+        output = self._log.child_end
+        try:
+            if self._cell is not None:
+                self._cell.join()
+            self._program = child.Child(self._launch, output, self._interpreter, self._cell)
+            self._child = self._program.pid
+        finally:
+            os.close(output)
 
     def _announce(self) -> None:
         own = os.getpid()
@@ -107,6 +125,7 @@ class Supervisor:
                 "boot_id": tree.BOOT_ID,
                 "started_at": self._outcome.started_at,
                 "started_mono": self._outcome.started_mono,
+                "began_mono": time.monotonic(),
             },
         )
         self._notifier.send(time.monotonic())
@@ -215,6 +234,9 @@ class Supervisor:
     def _clear(self) -> None:
         """End whatever the run left behind: as subreaper this process has it all below itself."""
         until = time.monotonic() + CLEAR_S
+        if self._cell is not None:
+            self._cell.end()
+            self._wakeups.wait(KILL_AGAIN_S)
         while self._reap():
             left = tree.kill_descendants(os.getpid())
             if not self._wakeups.wait(min(KILL_AGAIN_S, until - time.monotonic())):
@@ -228,7 +250,10 @@ class Supervisor:
         self._log.drain(now, now + DRAIN_S)
         self._socket.drain(now, now + DRAIN_S)
         if self._status is not None:
-            self._outcome.ended(self._status)
+            self._outcome.ended(self._status, cgroup.oom_kills(self._cgroups))
+        refused, limit = cgroup.refused_forks(self._cgroups)
+        if refused:
+            self._outcome.note(f"the run reached its limit of {limit} processes and threads")
         for part, close in (("log", self._log.close), ("records", self._socket.close)):
             try:
                 close()
@@ -269,6 +294,12 @@ def _tell(folder: str, error: BaseException) -> None:
         ),
     )
     os.close(trace)
+
+
+def _cell(launch: dict[str, object]) -> Cell | None:
+    """The cell that the executor wants for this run, in the making."""
+    command = launch.get("cell")
+    return Cell([str(part) for part in command]) if isinstance(command, list) and command else None
 
 
 def _integer(value: object, default: int) -> int:
