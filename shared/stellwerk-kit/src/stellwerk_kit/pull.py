@@ -9,11 +9,11 @@ import asyncio
 import json
 from collections import deque
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from stellwerk_kit.bus import Bus
+from stellwerk_kit.wire import Message
 
 EXPIRES_S = 15.0
 WATCHDOG_EXTRA_S = 5.0
@@ -35,10 +35,10 @@ class Pull:
         self._stopped = False
         self._failure = ""
         self._second, self._count, self._rate = 0.0, 0, 0
-        self.waiting: deque[Msg] = deque()
+        self.waiting: deque[Message] = deque()
         """Arrived and not taken yet."""
 
-    async def some(self, most: int, linger_s: float = 0.0) -> list[Msg]:
+    async def some(self, most: int, linger_s: float = 0.0) -> list[Message]:
         """At least one message and at most ``most``; none once stopped.
 
         While messages keep coming fast, those of the next ``linger_s`` seconds are taken along.
@@ -67,7 +67,7 @@ class Pull:
         try:
             await subscription.unsubscribe()
             while self.waiting:
-                await self.waiting.popleft().nak()
+                self.waiting.popleft().nak()
         except (NatsError, OSError, ValueError):
             self.waiting.clear()  # it all comes again when its time to be acknowledged is over
 
@@ -87,23 +87,23 @@ class Pull:
     async def _request(self, most: int) -> None:
         if self._subscription is None:
             inbox = self._bus.client.new_inbox()
-            self._subscription = await self._bus.client.subscribe(inbox, cb=self._arrived)
+            self._subscription = await self._bus.client.listen(inbox, self._arrived)
         self._due = most
         body = json.dumps({"batch": most, "expires": int(EXPIRES_S * 1e9)}).encode()
-        await self._bus.client.publish(self._subject, body, self._subscription.subject)
+        self._bus.client.send(self._subject, body, reply=self._subscription.subject)
 
-    async def _arrived(self, message: Msg) -> None:
+    def _arrived(self, message: Message) -> None:
         if message.reply:
             self._due -= 1
             self._counted()
             self.waiting.append(message)
         else:
-            status = (message.headers or {}).get("Status", "")
+            status = message.headers.get("Status", "")
             if status == _IDLE:
                 return
             self._due = 0
             if status not in _ENDED:
-                self._failure = f"{status} {(message.headers or {}).get('Description', '')}".strip()
+                self._failure = f"{status} {message.headers.get('Description', '')}".strip()
         self._changed.set()
 
     def _counted(self) -> None:
