@@ -110,7 +110,7 @@ _FIRST_QUEUED = Prepared(
     _by_place(and_(_QUEUED_HERE, runs.c.state == RunStatus.QUEUED.value), _MOST)
 )
 _DEMAND = Prepared(_counted(_QUEUED_HERE))
-_LIVE_RUNS = Prepared(_counted(runs.c.pool == _POOL, runs.c.state.in_(sorted(LIVE))))
+_LIVE_RUNS = _counted(runs.c.pool == _POOL, runs.c.state.in_(sorted(LIVE)))
 _IN_STATE = Prepared(
     select(runs.c.run_id)
     .where(runs.c.pool == _POOL, runs.c.state == bindparam("state"))
@@ -205,7 +205,7 @@ def demand(conn: Connection, pool: str, limit: int) -> int:
 
 def live_runs(conn: Connection, pool: str, limit: int) -> int:
     """How many runs of a pool have not ended, counted up to ``limit``."""
-    return int(_LIVE_RUNS.scalar(conn, {"pool": pool, "most": limit}))
+    return int(conn.execute(_LIVE_RUNS, {"pool": pool, "most": limit}).scalar_one())
 
 
 def in_state(conn: Connection, pool: str, state: RunStatus, limit: int) -> list[str]:

@@ -87,7 +87,10 @@ def decode(subject: str, headers: dict[str, str] | None, body: bytes) -> Envelop
     anything malformed: no headers, a body that does not validate, a subject that does not
     belong to the body.
     """
-    meta = {name.lower(): unquote(text) for name, text in (headers or {}).items()}
+    meta = {
+        name.lower(): unquote(text) if "%" in text else text
+        for name, text in (headers or {}).items()
+    }
     type_name, event_id = meta.get("ce-type"), meta.get("ce-id")
     if not type_name or not event_id:
         raise ProtocolError("event has no ce-type or ce-id header", code="event.headers")
