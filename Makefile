@@ -9,7 +9,7 @@ MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/datas
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo up down check test test-docker e2e chaos bench generate constraints clean
+.PHONY: help setup demo up down check test test-docker e2e chaos bench generate constraints curated clean
 export STELLWERK_HOME ?= $(CURDIR)/.stellwerk
 
 help: ## this list
@@ -67,6 +67,9 @@ bench: setup ## figures as ratios, JSON lines in bench-results/
 
 generate: setup ## docs pages that come from the code
 	@$(BIN)/python docs/generate.py
+
+curated: setup ## resolve the curated environments anew
+	@$(BIN)/python docs/lock_curated.py
 
 constraints: ## pin every dependency anew, host-free
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \

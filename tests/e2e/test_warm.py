@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -36,14 +37,29 @@ def test_required_warm_and_told(stack: Stack) -> None:
         assert view["start"]["cold_reason"] is None
         assert (view["status"], view["exit"]["exit_code"]) == ("Failed", 3)
         assert log_text(http, view["run_id"]) == b"here\n"
-        # What could go wrong unseen stays cold by itself, and says so.
-        view = ended(http, "print('here')")
+        # A file that has the name of a loaded module keeps a run cold, and it says so.
+        body = run_body("print('here')")
+        body["spec"]["source"]["inline"]["socket.py"] = "x = 1\n"
+        view = wait_terminal(http, submit(http, body), 120)
         assert view["start"]["warm"] is False
-        assert "user-managed" in view["start"]["cold_reason"]
+        assert "socket.py beside the script" in view["start"]["cold_reason"]
         done = stack.command("run", "timeline", view["run_id"][:12], "-o", "json")
         steps = {step["name"].strip(): step for step in json.loads(done.stdout)}
         assert {"environment", "queue", "start", "process", "run", "post-processing"} <= set(steps)
         assert steps["process"]["detail"] == f"cold: {view['start']['cold_reason']}"
+
+
+def test_the_second_run_in_an_environment_of_the_users_own_is_warm(stack: Stack) -> None:
+    own = {"EARLY": "1", "PYTHONDEVMODE": ""}  # a variable of its own: no other test's process
+    script = "import sys; print('numpy' in sys.modules)"
+    with stack.http() as http:
+        first = ended(http, script, environment_variables=own)
+        assert first["start"]["cold_reason"] == "its environment has no warm process yet"
+        view: dict[str, Any] = first
+        while view["start"]["cold_reason"] is not None:
+            view = ended(http, script, environment_variables=own)
+            assert view["start"]["cold_reason"] in {None, "its warm process is still loading"}
+        assert log_text(http, view["run_id"]) == b"False\n", "no framework unless required"
 
 
 def test_required_and_impossible(stack: Stack) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from nats.aio.msg import Msg
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.events import Envelope, Event, ImageFailed, ImageReady, RunPreparing, decode
-from stellwerk.runspec import EnvironmentReference
+from stellwerk.runspec import EnvironmentPin, EnvironmentReference
+from stellwerk_environment_build.app import build
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import EnvironmentCache
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.interpreters import Interpreter
+from stellwerk_environment_build.settings import Settings
 from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.service import Runtime
 from stellwerk_kit.testing import wait_until
 
 
@@ -95,6 +98,35 @@ def hanging_index() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/simple"
 
 
+@pytest.fixture
+def start(
+    runtime_factory: Callable[..., Awaitable[Runtime[Settings]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Awaitable[Runtime[Settings]]]:
+    """Starts the service with the wheels of ``make_wheel``; the same data folder each time."""
+
+    async def begin(**changes: Any) -> Runtime[Settings]:
+        (tmp_path / "wheels").mkdir(exist_ok=True)
+        return await runtime_factory(
+            "environment-build", Settings, build, **{**_settings(tmp_path), **changes}
+        )
+
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    return begin
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return {
+        "data_dir": folder / "data",
+        "environments_dir": folder / "environments",
+        "build_find_links": (folder / "wheels",),
+        "build_no_index": True,
+        "build_workers": 1,
+    }
+
+
 @dataclass
 class Seen:
     """Everything the service said on the bus."""
@@ -111,9 +143,18 @@ class Seen:
         ]
 
     async def prepare(
-        self, run_id: str, environment: EnvironmentDefinition | EnvironmentReference
+        self,
+        run_id: str,
+        environment: EnvironmentDefinition | EnvironmentReference,
+        pin: EnvironmentPin | None = None,
     ) -> None:
-        event = RunPreparing(run_id=run_id, experiment="e", environment=environment, inputs={})
+        event = RunPreparing(
+            run_id=run_id,
+            experiment="e",
+            environment=environment,
+            environment_pin=pin,
+            inputs={},
+        )
         now = SystemClock().now()
         await self.bus.publish(Envelope.wrap(event, source="/test", time=now, sequence=2))
 

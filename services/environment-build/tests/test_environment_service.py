@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from stellwerk.api import BuildView, EnvironmentView, Page
+from stellwerk.curated import curated_environments
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
-from stellwerk.errors import NotFoundError, UserError
+from stellwerk.errors import ConflictError, NotFoundError, UserError
 from stellwerk.events import (
     Envelope,
     ImageBuildStarted,
@@ -16,7 +17,6 @@ from stellwerk.events import (
     RunPreparing,
 )
 from stellwerk.runspec import EnvironmentReference
-from stellwerk_environment_build.app import build
 from stellwerk_environment_build.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
@@ -26,29 +26,6 @@ from stellwerk_kit.testing import wait_until
 MakeWheel = Callable[..., Path]
 Start = Callable[..., Awaitable[Runtime[Settings]]]
 NAME = "environment-build"
-
-
-@pytest.fixture
-def start(runtime_factory: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts the service with the wheels of ``make_wheel``; the same data folder each time."""
-
-    async def begin(**changes: Any) -> Runtime[Settings]:
-        (tmp_path / "wheels").mkdir(exist_ok=True)
-        return await runtime_factory(NAME, Settings, build, **{**settings_of(tmp_path), **changes})
-
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    return begin
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    return {
-        "data_dir": folder / "data",
-        "environments_dir": folder / "environments",
-        "build_find_links": (folder / "wheels",),
-        "build_no_index": True,
-        "build_workers": 1,
-    }
 
 
 async def test_first_run_waits_for_the_build_and_the_second_is_served_at_once(
@@ -254,6 +231,45 @@ async def test_curated_environments_are_there_when_asked_for(
     )
     with pytest.raises(NotFoundError):
         await bus.call(NAME, "environment-get", {"name": "AzureML-unheard-of"}, EnvironmentView)
+
+
+async def test_the_platforms_own_environments_cannot_be_overwritten(bus: Bus, start: Start) -> None:
+    await start()
+    listed = await bus.call(NAME, "environment-list", {"curated": True}, Page[EnvironmentView])
+    assert [(each.name, each.version) for each in listed.items] == [
+        (name, 1) for name in curated_environments()
+    ]
+    assert all(each.curated and each.description for each in listed.items)
+    others = await bus.call(NAME, "environment-list", {}, Page[EnvironmentView])
+    assert others.items == ()
+    found = await bus.call(NAME, "environment-get", {"name": "Keras-TF"}, EnvironmentView)
+    assert (found.name, found.version, found.curated) == ("keras-tf", 1, True)
+    with pytest.raises(NotFoundError, match="versions are 1 to 1"):
+        await bus.call(NAME, "environment-get", {"name": "minimal", "version": 2}, EnvironmentView)
+    for name in ("Minimal", "AzureML-sklearn-1.5"):
+        body = {"name": name, "requirements": "six"}
+        with pytest.raises(ConflictError, match="cannot be overwritten") as caught:
+            await bus.call(NAME, "environment-register", body, EnvironmentView)
+        assert (caught.value.code, caught.value.field) == ("env.curated", "name")
+
+
+async def test_new_pins_of_a_curated_environment_are_a_new_version(
+    bus: Bus, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = await start()
+    await runtime.stop()
+    minimal = curated_environments()["minimal"]
+    fewer = minimal.definition.model_copy(update={"pip_packages": ("click==8.5.1",)})
+    changed = {"minimal": minimal.model_copy(update={"definition": fewer})}
+    monkeypatch.setattr(
+        "stellwerk_environment_build.handlers.curated_environments", lambda: changed
+    )
+    await start()
+    newest = await bus.call(NAME, "environment-get", {"name": "minimal"}, EnvironmentView)
+    assert (newest.version, newest.definition) == (2, fewer)
+    body = {"name": "minimal", "version": 1}
+    older = await bus.call(NAME, "environment-get", body, EnvironmentView)
+    assert older.definition == minimal.definition
 
 
 async def test_requests_that_cannot_be_met_name_the_field(bus: Bus, start: Start) -> None:

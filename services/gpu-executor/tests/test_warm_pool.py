@@ -1,8 +1,12 @@
 """Which runs get a warm process, and how many there are."""
 
 import asyncio
+import os
+import shutil
 import sys
-from collections.abc import AsyncIterator
+import venv
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,8 @@ import pytest_asyncio
 from stellwerk.events import ImageInfo, RunAssigned
 from stellwerk.runspec import InlineSource, RunSpec
 from stellwerk_gpu_executor.domain import Places
-from stellwerk_gpu_executor.warm import ColdError, Limits, WarmPool
+from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.warm import Choice, ColdError, Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
@@ -47,8 +52,7 @@ def assigned(image: dict[str, str] | None = None, **spec: object) -> RunAssigned
         (assigned(distributed={"backend": "mpi", "process_count": 2}), ENV, "distributed"),
         (assigned(resources={"gpus": 1}), ENV, "GPU"),
         (assigned(), {**ENV, "PYTHONPATH": "src"}, "PYTHONPATH"),
-        (assigned({"interpreter": "/usr/bin/python3"}), ENV, "user-managed"),
-        (assigned({"interpreter": "/usr/bin/python3"}, warm="require"), ENV, None),
+        (assigned({"interpreter": "/usr/bin/python3"}), ENV, None),
     ],
 )
 def test_what_keeps_a_run_cold(run: RunAssigned, env: dict[str, str], reason: str | None) -> None:
@@ -174,6 +178,102 @@ async def test_begun_anew_after_its_forks_and_in_a_replaced_environment(
     with pytest.raises(ColdError, match="no warm process yet"):
         pool.take(mine, tmp_path)
     await wait_until(lambda: not Path(f"/proc/{second.pid}").exists(), 10)
+
+
+class Venv:
+    """A user's own environment with one package, and a pool that has a plain process in it."""
+
+    def __init__(self, nodes: Nodes, folder: Path) -> None:
+        self.folder = folder
+        venv.create(folder / "env", symlinks=True, with_pip=False)
+        self.site = next((folder / "env" / "lib").glob("python*/site-packages"))
+        python = str(folder / "env" / "bin" / "python")
+        recipe = recipe_of(python, ENV, user_managed=True)
+        self.pool, self.recipe = nodes.pool(), replace(recipe, plain=True)
+
+    async def ready(self) -> ForkServer:
+        while True:  # a file of it may be so young that it could have changed meanwhile
+            try:
+                await self.pool.ready(self.recipe)
+                return self.take()
+            except ColdError as error:
+                if "changed while" not in str(error):
+                    raise
+
+    def take(self) -> ForkServer:
+        return self.pool.take(self.recipe, self.folder, whatever_starts=False)
+
+
+CHANGES: dict[str, Callable[[Venv], object]] = {
+    "a package is installed": lambda env: (env.site / "new.py").touch(),
+    "a .pth file says something else": lambda env: (env.site / "own.pth").write_text("/tmp\n"),
+    "its settings change": lambda env: edit(env.folder / "env" / "pyvenv.cfg"),
+    "a loaded module is edited, its time set back": lambda env: edit(env.site / "loaded.py"),
+    "its interpreter is another": lambda env: relink(env.folder / "env" / "bin" / "python"),
+}
+
+
+def edit(path: Path) -> None:
+    status = path.stat()
+    path.write_text(path.read_text().replace("1", "2", 1))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def relink(python: Path) -> None:
+    target = python.resolve()
+    python.unlink()
+    copied = python.with_name("copied")
+    shutil.copy2(target, copied)
+    python.symlink_to(copied)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_changed_environment_of_the_user_is_never_served(
+    nodes: Nodes, tmp_path: Path, change: str
+) -> None:
+    env = Venv(nodes, tmp_path)
+    (env.site / "loaded.py").write_text("x = 1\n")
+    (env.site / "own.pth").write_text("# nothing\n")
+    (env.site / "__editable__.own.pth").write_text("import loaded\n")
+    server = await env.ready()
+    assert env.take() is server
+    CHANGES[change](env)
+    with pytest.raises(ColdError, match="no warm process yet"):
+        env.take()
+
+
+@pytest.mark.parametrize("name", ["sitecustomize.py", "own.pth"])
+async def test_code_that_runs_in_every_interpreter_keeps_runs_cold(
+    nodes: Nodes, tmp_path: Path, name: str
+) -> None:
+    env = Venv(nodes, tmp_path)
+    (env.site / name).write_text("import os\n")
+    with pytest.raises(ColdError, match=name.removesuffix(".py")):
+        await env.ready()
+    assert env.pool.take(env.recipe, tmp_path), "whoever requires it takes what starts"
+
+
+async def test_a_user_managed_environment_is_plain_until_frameworks_are_required(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    pool = nodes.pool()
+    places = Places(tmp_path, tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
+    mine = assigned({"interpreter": sys.executable})
+
+    async def choose(run: RunAssigned) -> Choice:
+        return await pool.choose(run, sys.executable, ENV, places)
+
+    first = await choose(mine)
+    assert (first.server, first.recipe and first.recipe.plain) == (None, True)
+    assert first.recipe is not None
+    pool.used(first.recipe)
+    await pool.ready(first.recipe)
+    plain = await choose(mine)
+    assert plain.server is not None
+    full = await choose(assigned({"interpreter": sys.executable}, warm="require"))
+    assert full.server is not None
+    assert full.server is not plain.server
+    assert (await choose(mine)).server is full.server
 
 
 async def test_the_choice_and_its_reason(nodes: Nodes, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import asyncio
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,10 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPo
     await tasks.close()
 
 
-async def fork_server(pool: WarmPool, tmp_path: Path) -> tuple[ForkServer, Recipe]:
-    recipe = recipe_of(PYTHON, ENV)
+async def fork_server(
+    pool: WarmPool, tmp_path: Path, *, plain: bool = False
+) -> tuple[ForkServer, Recipe]:
+    recipe = replace(recipe_of(PYTHON, ENV), plain=plain)
     await pool.ready(recipe)
     return pool.take(recipe, tmp_path), recipe
 
@@ -136,9 +140,12 @@ async def test_warm_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> Non
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
     own = ("STELLWERK_",)
     (tmp_path / "work").rename(tmp_path / "was-bare")
-    server, _ = await fork_server(pool, tmp_path)
-    found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
-    assert _without(found, own) == _without(expected, own)
+    for plain in (True, False) if case in PLAIN else (False,):
+        server, _ = await fork_server(pool, tmp_path, plain=plain)
+        found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
+        assert _without(found, own) == _without(expected, own), f"plain: {plain}"
+        (tmp_path / "work").rename(tmp_path / f"was-plain-{plain}")
+        shutil.rmtree(tmp_path / "attempt")
 
 
 @pytest.mark.parametrize("case", ["process", "exception", "finalizers", "signal-handlers"])

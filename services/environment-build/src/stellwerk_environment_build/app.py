@@ -65,6 +65,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     builds_due = runtime.every("builds", SWEEP_S, reconciler.sweep)
     builds_due.hint()
     handlers = Handlers(builder, builds, EnvironmentStore(db), builds_due)
+    await handlers.register_curated()
     runtime.consume(CONSUMER, {RunPreparing: handlers.on_run_preparing})
     runtime.rpc("environment-register", EnvironmentRequest, handlers.register)
     runtime.rpc("environment-get", NamedEnvironment, handlers.get)

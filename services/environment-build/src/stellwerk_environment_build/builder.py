@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec, env_id, normalise
 from stellwerk.override_table import Accelerator, OverrideTable, builtin
+from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
@@ -80,6 +81,20 @@ class Builder:
             accelerator=self._accelerator,
         )
         return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
+
+    def identify_pinned(
+        self, spec: NormalisedSpec, pin: EnvironmentPin
+    ) -> tuple[NormalisedSpec, str]:
+        """``spec``, which ``pin`` was built from, with the pin's lock; and that one's id."""
+        locked = spec.model_copy(update={"lock": pin.lock_digest, "warnings": ()})
+        return locked, env_id(locked, platform=platform_tag(), builder_version=BUILDER_VERSION)
+
+    def lookup_pinned(self, pin: EnvironmentPin) -> Ready | None:
+        """The environment of ``pin`` while it is what it was: the same lock, the same image."""
+        ready = self._whole(self.cache.lookup(pin.env_id))
+        if ready is None or ready.lock_digest != pin.lock_digest:
+            return None
+        return ready if pin.image is None else ready.model_copy(update={"image": pin.image})
 
     def lookup(self, spec: NormalisedSpec, identity: str) -> Ready | None:
         """The environment if nothing has to be done for it; starts no process."""
@@ -164,8 +179,10 @@ class Builder:
             limits=self._limits,
             clock=self._clock,
             log=lines,
+            locked=self._locked(spec),
         )
         lock = await construction.resolve()
+        self.cache.keep_lock(lock.digest, lock.text)
         failpoint("environment-build.resolved")
         await construction.create()
         await construction.install(lock)
@@ -184,6 +201,23 @@ class Builder:
         failpoint("environment-build.before_rename")
         self.cache.publish(construction.target, ready)
         return ready
+
+    def _locked(self, spec: NormalisedSpec) -> str | None:
+        """The text of the lock that is to be installed; None where there is to be a new one."""
+        if spec.lock is None:
+            return None
+        text = self.cache.kept_lock(spec.lock)
+        if text is None:
+            raise BuildFailedError(
+                Failure(
+                    "internal",
+                    "env.lock_unknown",
+                    f"The recorded lock {spec.lock[:12]} is not kept here any more, so the run "
+                    "cannot be repeated exactly; submit it anew.",
+                    retryable=False,
+                )
+            )
+        return text
 
     def _ready(self, spec: NormalisedSpec, identity: str) -> Ready:
         return Ready(

@@ -5,6 +5,7 @@
     <root>/<env_id>/             a virtual environment, requirements.lock, ready.json
     <root>/.building/<env_id>.<n>/   work in progress, renamed into place as the last step
     <root>/.locks/<env_id>       held by whoever builds this environment
+    <root>/.lockfiles/<sha256>   every lock ever installed, so that it can be installed again
     <root>/.uv/                  the installer's own cache, on the same file system for hard links
 
 A rename publishes an environment, so a builder that dies at any moment leaves nothing that can be
@@ -30,6 +31,7 @@ READY = "ready.json"
 LOCK = "requirements.lock"
 PID_FILE = "process"
 _ENV_ID = re.compile(r"^[0-9a-f]{40}$")
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _LOCK_POLL_SECONDS = 0.1
 
 
@@ -73,7 +75,8 @@ class EnvironmentCache:
         self.installer_cache = self.root / ".uv"
         self._building = self.root / ".building"
         self._locks = self.root / ".locks"
-        for folder in (self._building, self._locks, self.installer_cache):
+        self._lockfiles = self.root / ".lockfiles"
+        for folder in (self._building, self._locks, self._lockfiles, self.installer_cache):
             folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, env_id: str) -> Path:
@@ -98,6 +101,21 @@ class EnvironmentCache:
     def contains(self, env_id: str) -> bool:
         """Whether it is there; does not count as use."""
         return (self.path(env_id) / READY).exists()
+
+    def keep_lock(self, digest: str, text: str) -> None:
+        """Keep the text of a lock for good; ``digest`` is its SHA-256."""
+        path = self._lockfiles / _checked_digest(digest)
+        if not path.exists():
+            part = path.with_name(f"{digest}.{os.getpid()}")
+            _write_durably(part, text)
+            part.replace(path)
+
+    def kept_lock(self, digest: str) -> str | None:
+        """The text of a lock that was installed here once."""
+        try:
+            return (self._lockfiles / _checked_digest(digest)).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     @asynccontextmanager
     async def lock(self, env_id: str) -> AsyncIterator[bool]:
@@ -197,6 +215,12 @@ def _checked(env_id: str) -> str:
     if not _ENV_ID.match(env_id):
         raise ValueError(f"environment id: got {env_id[:60]!r}; it is 40 hex digits")
     return env_id
+
+
+def _checked_digest(digest: str) -> str:
+    if not _DIGEST.match(digest):
+        raise ValueError(f"digest: got {digest[:80]!r}; it is 64 hex digits")
+    return digest
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -39,7 +39,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Construction:
-    """Everything the phases share. ``work`` is empty at first; the result is ``work/env``."""
+    """Everything the phases share. ``work`` is empty at first; the result is ``work/env``.
+
+    ``locked``: the text of a lock to install as it is.
+    """
 
     work: Path
     spec: NormalisedSpec
@@ -49,6 +52,7 @@ class Construction:
     limits: Limits
     clock: Clock
     log: BuildLog
+    locked: str | None = None
 
     @property
     def target(self) -> Path:
@@ -61,7 +65,14 @@ class Construction:
         return self.target / "bin" / "python"
 
     async def resolve(self) -> Lock:
-        """Choose exact versions of everything. Raises BuildFailedError."""
+        """Choose exact versions of everything, or take those of ``locked``.
+
+        Raises BuildFailedError.
+        """
+        if self.locked is not None:
+            recorded = Lock(self.locked)
+            await self.log.line(f"[1/4] Using the recorded lock {recorded.digest[:12]}")
+            return recorded
         if not self.spec.requirements:
             await self.log.line("[1/4] Nothing to resolve: no packages are wanted")
             return Lock("")
@@ -70,7 +81,10 @@ class Construction:
         await self.log.line(f"[1/4] Resolving {len(self.spec.requirements)} requirements")
         for line in self.spec.requirements:
             await self.log.line(f"      {line}")
-        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index)
+        pins = self.work / "pins.txt" if self.spec.constraints else None
+        if pins is not None:
+            pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
+        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index, pins)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
         text = lock.read_text()
         if "://" in text:

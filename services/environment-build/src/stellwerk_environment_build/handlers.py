@@ -1,28 +1,41 @@
 """What the service answers: runs that are being prepared, and requests about environments."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.curated import curated_environment, curated_environments
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
+    NormalisedSpec,
     check,
     from_conda_yaml,
     from_packages,
     from_requirements,
 )
-from stellwerk.errors import NotFoundError, UserError
+from stellwerk.errors import ConflictError, NotFoundError, UserError
 from stellwerk.events import Envelope, RunPreparing
-from stellwerk.runspec import EnvironmentReference
+from stellwerk.runspec import EnvironmentPin, EnvironmentReference
 from stellwerk_environment_build.builder import Builder
+from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.domain import Waiter, Wanted
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.service import Trigger
+
+
+@dataclass(frozen=True)
+class _Meant:
+    """What has to be installed, its id, and how to see whether it is there."""
+
+    spec: NormalisedSpec
+    env_id: str
+    lookup: Callable[[], Ready | None]
 
 
 class _Request(BaseModel):
@@ -37,9 +50,10 @@ class NamedEnvironment(_Request):
 
 
 class ListEnvironments(_Request):
-    """A page of versions, of one name or of all."""
+    """A page of versions: of one name, of the curated ones, or of all others."""
 
     name: str | None = None
+    curated: bool = False
     limit: int = Field(50, ge=1, le=1000)
     cursor: str | None = None
 
@@ -71,25 +85,27 @@ class Handlers:
         assert isinstance(event, RunPreparing)  # noqa: S101 - dispatched by type
         try:
             wanted = await self._wanted(event.environment)
-            spec, env_id = self.builder.identify(wanted.definition)
+            meant = await self._meant(wanted.definition, event.environment_pin)
         except InvalidEnvironment as error:
             await self._refuse(envelope.id, event.run_id, error.code, str(error))
             return
         except NotFoundError as error:
             await self._refuse(envelope.id, event.run_id, error.code, error.message)
             return
-        waits = await self.builds.request(
-            envelope.id,
-            spec,
-            env_id,
-            Waiter.of(event.run_id, wanted, spec),
-            lambda: self.builder.lookup(spec, env_id),
-        )
-        if waits:
+        waiter = Waiter.of(event.run_id, wanted, meant.spec)
+        if await self.builds.request(envelope.id, meant.spec, meant.env_id, waiter, meant.lookup):
             self.builds_due.hint()
+
+    async def register_curated(self) -> None:
+        """Have the curated environments registered; new pins are a new version of theirs."""
+        for each in curated_environments().values():
+            with suppress(InvalidEnvironment):  # a machine without any Python has none
+                identified = self.builder.identify(each.definition)
+                await self.registry.register(each.name, each.definition, *identified)
 
     async def register(self, request: EnvironmentRequest) -> EnvironmentView:
         """Verb ``environment-register``."""
+        self._refuse_curated(request.name)
         try:
             definition = _definition(request)
             spec, env_id = self.builder.identify(definition)
@@ -108,7 +124,9 @@ class Handlers:
 
     async def list(self, request: ListEnvironments) -> Page[EnvironmentView]:
         """Verb ``environment-list``."""
-        page = await self.registry.list(request.name, request.limit, request.cursor)
+        page = await self.registry.list(
+            request.name, request.limit, request.cursor, curated=request.curated
+        )
         return Page(items=await self._with_states(*page.items), next_cursor=page.next_cursor)
 
     async def start_build(self, request: StartBuild) -> BuildView:
@@ -129,6 +147,21 @@ class Handlers:
         """Verb ``build-get``."""
         return await self.builds.get(request.env_id)
 
+    async def _meant(
+        self, definition: EnvironmentDefinition, pin: EnvironmentPin | None
+    ) -> "_Meant":
+        """What is to be had: what the definition means today, or what a pin recorded."""
+        builder = self.builder
+        if pin is None:
+            spec, env_id = builder.identify(definition)
+            return _Meant(spec, env_id, lambda: builder.lookup(spec, env_id))
+        locked, identity = builder.identify_pinned(await self.builds.spec(pin.env_id), pin)
+        return _Meant(
+            locked,
+            identity,
+            lambda: builder.lookup_pinned(pin) or builder.lookup(locked, identity),
+        )
+
     async def _wanted(self, asked: EnvironmentReference | EnvironmentDefinition) -> Wanted:
         if isinstance(asked, EnvironmentDefinition):
             return Wanted(asked)
@@ -140,6 +173,8 @@ class Handlers:
 
         Versions of curated environments were the vendor's: whichever is asked for gives ours.
         """
+        if (ours := curated_environment(name)) is not None:
+            return await self.registry.get(ours.name, version)
         table = self.builder.overrides
         packages = table.curated_packages(name)
         if packages is None:
@@ -149,6 +184,15 @@ class Handlers:
             return await self.registry.get(name, None)
         definition = from_packages(packages)
         return await self.registry.register(name, definition, *self.builder.identify(definition))
+
+    def _refuse_curated(self, name: str) -> None:
+        if curated_environment(name) or self.builder.overrides.curated_packages(name) is not None:
+            raise ConflictError(
+                f"name: {name!r} is a curated environment and cannot be overwritten; choose "
+                "another name (Environment.clone gives a copy to change)",
+                code="env.curated",
+                field="name",
+            )
 
     async def _refuse(self, event_id: str, run_id: str, code: str, message: str) -> None:
         failure = Failure("your-spec", code, message, retryable=False)

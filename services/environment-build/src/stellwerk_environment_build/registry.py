@@ -8,6 +8,7 @@ from sqlalchemy import Row, func, insert, select, tuple_
 from sqlalchemy.engine import Connection
 
 from stellwerk.api import EnvironmentView, Page
+from stellwerk.curated import curated_environments
 from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec
 from stellwerk.errors import NotFoundError, UserError
 from stellwerk_environment_build.tables import aware, environments
@@ -49,9 +50,14 @@ class EnvironmentStore:
         """One version, or the latest. Raises NotFoundError that names near names."""
         return await self._db.read(lambda conn: _view(_require(conn, name, version)))
 
-    async def list(self, name: str | None, limit: int, cursor: str | None) -> Page[EnvironmentView]:
-        """Versions of ``name``, or all; by name, then newest first."""
+    async def list(
+        self, name: str | None, limit: int, cursor: str | None, *, curated: bool = False
+    ) -> Page[EnvironmentView]:
+        """Versions of ``name``, or all (``curated``: of those, else the others); newest first."""
         query = select(environments).order_by(environments.c.name, -environments.c.version)
+        if name is None:
+            is_curated = environments.c.name.in_(curated_environments())
+            query = query.where(is_curated if curated else ~is_curated)
         if name is not None:
             query = query.where(environments.c.name == name)
         if cursor is not None:
@@ -100,9 +106,12 @@ def _definition(row: Row[tuple[object, ...]]) -> EnvironmentDefinition:
 
 
 def _view(row: Row[tuple[object, ...]], *, created: bool = True) -> EnvironmentView:
+    curated = curated_environments().get(row.name)
     return EnvironmentView(
         name=row.name,
         version=row.version,
+        curated=curated is not None,
+        description=curated.description if curated else "",
         env_id=row.env_id,
         definition=_definition(row),
         created_at=aware(row.created_at),

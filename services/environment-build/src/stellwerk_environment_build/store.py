@@ -132,6 +132,12 @@ class BuildStore:
         """State of an environment's build. Raises NotFoundError."""
         return await self._db.read(lambda conn: _view(_row(conn, env_id)))
 
+    async def spec(self, env_id: str) -> NormalisedSpec:
+        """What an environment was built from. Raises NotFoundError."""
+        return await self._db.read(
+            lambda conn: NormalisedSpec.model_validate(_row(conn, env_id).spec)
+        )
+
     async def states(self, env_ids: list[str]) -> dict[str, str]:
         """States of those environments that were ever built."""
         query = select(builds.c.env_id, builds.c.state).where(builds.c.env_id.in_(env_ids))

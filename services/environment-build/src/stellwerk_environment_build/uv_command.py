@@ -85,12 +85,18 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(secret for secret in found if len(secret) >= _SHORTEST_SECRET))
 
 
-def resolve_command(wanted: Path, lock: Path, python: Path, options: IndexOptions) -> list[str]:
-    """Write the lock of the requirements in ``wanted``: exact pins with hashes, no hosts."""
+def resolve_command(
+    wanted: Path, lock: Path, python: Path, options: IndexOptions, pins: Path | None = None
+) -> list[str]:
+    """Write the lock of the requirements in ``wanted``: exact pins with hashes, no hosts.
+
+    ``pins``: a file of versions for whatever is needed of them.
+    """
     return [
         *_uv("pip", "compile", str(wanted)),
         *("--output-file", str(lock), "--python", str(python), "--generate-hashes"),
         *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-sources"),
+        *(("--constraint", str(pins)) if pins else ()),
         *_index(options),
     ]
 

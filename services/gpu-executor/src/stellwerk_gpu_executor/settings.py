@@ -59,7 +59,10 @@ class Settings(ServiceSettings):
         description="Modules a warm process loads, those that its environment has.",
     )
     warm_processes: int = Field(
-        2, ge=0, le=100, description="How many warm processes it keeps; 0: every run starts cold."
+        2,
+        ge=0,
+        le=100,
+        description="How many warm processes it keeps, and as many plain; 0: runs start cold.",
     )
     warm_memory_bytes: int = Field(
         2 * 1024**3, ge=0, description="Memory of all warm processes; least recently used leave."

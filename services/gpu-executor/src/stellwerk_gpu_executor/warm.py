@@ -3,13 +3,18 @@
 Each is a fork server inside an environment (`stellwerk_shim.nursery`) that has the frameworks
 loaded and forks a run's supervisor and interpreter in milliseconds. They are bounded by number and
 memory, the least recently used leaves; each is begun anew after a number of forks.
+
+In a user's own environment a run gets a plain one by itself, with nothing loaded but Python: it
+starts at once and costs little. One with frameworks is there when a run has required it.
 """
 
 import asyncio
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ import stellwerk_shim
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
@@ -34,7 +40,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many there may be, with how much memory in all, and how often one may fork."""
+    """How many there may be, with how much memory in all, and how often one may fork.
+
+    As many plain ones are kept besides.
+    """
 
     count: int = 2
     memory_bytes: int = 2 * 1024**3
@@ -57,12 +66,22 @@ class Choice:
     recipe: Recipe | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one said when it was ready: modules that are loaded, code its environment runs first."""
+
+    modules: frozenset[str]
+    startup: tuple[str, ...]
+
+
 @dataclass
 class _Warm:
     server: ForkServer
-    environment: tuple[int, int]
+    home: Path
+    environment: Marks
     used: float
-    ready: "asyncio.Future[frozenset[str]]"
+    ready: "asyncio.Future[_Told]"
+    began_ns: int
     forks: int = 0
 
 
@@ -76,7 +95,7 @@ class WarmPool:
     clock: Clock
     tasks: TaskOwner
     _warm: dict[Recipe, _Warm] = field(default_factory=dict)
-    _refused: dict[Recipe, tuple[tuple[int, int], str]] = field(default_factory=dict)
+    _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
@@ -90,25 +109,37 @@ class WarmPool:
             if must:
                 raise ColdError(reason)
             return Choice(reason=reason)
-        wanted = recipe_of(python, env)
+        wanted = recipe_of(python, env, user_managed=assigned.image.interpreter is not None)
         script = places.work / (assigned.spec.script or "")
         try:
             if must:
                 await self.ready(wanted)
-            return Choice(self.take(wanted, script.parent), recipe=wanted)
+            elif wanted.user_managed and not self._is_ready(wanted):
+                wanted = replace(wanted, plain=True)
+            server = self.take(wanted, script.parent, whatever_starts=must)
+            return Choice(server, recipe=wanted)
         except ColdError as error:
             if must:
                 raise
             return Choice(reason=str(error), recipe=wanted)
 
-    def take(self, recipe: Recipe, script_folder: Path) -> ForkServer:
-        """The fork server for one run. Raises ColdError."""
+    def take(
+        self, recipe: Recipe, script_folder: Path, *, whatever_starts: bool = True
+    ) -> ForkServer:
+        """The fork server for one run. Raises ColdError.
+
+        Code that an environment runs in every interpreter keeps a run cold, unless the caller
+        takes it ``whatever_starts``: it may look at what the run is.
+        """
         warm = self._current(recipe)
         if warm is None:
             raise ColdError(self._refusal(recipe) or "its environment has no warm process yet")
         if not warm.ready.done():
             raise ColdError("its warm process is still loading")
-        reason = shadowed(warm.ready.result(), (path.name for path in script_folder.iterdir()))
+        told = warm.ready.result()
+        if told.startup and recipe.user_managed and not whatever_starts:
+            raise ColdError(f"{told.startup[0]} runs at the start of each interpreter there")
+        reason = shadowed(told.modules, os.listdir(script_folder))  # noqa: PTH208 - half its cost
         if reason is not None:
             raise ColdError(reason)
         warm.forks += 1
@@ -119,7 +150,7 @@ class WarmPool:
         """Begin to load one in the background unless it is there or was refused."""
         if not self.limits.count or self._refusal(recipe) or self._current(recipe):
             return
-        self._make_room(self.limits.count - 1)
+        self._make_room(recipe, self.limits.count - 1)
         try:
             warm = self._begin(recipe)
         except OSError as error:
@@ -155,40 +186,55 @@ class WarmPool:
 
     def _current(self, recipe: Recipe) -> _Warm | None:
         warm = self._warm.get(recipe)
-        if warm is not None and warm.environment != _identity(recipe):
+        if warm is not None and not warm.environment.still():
             self._drop(recipe)
             return None
         return warm
+
+    def _is_ready(self, recipe: Recipe) -> bool:
+        warm = self._warm.get(recipe)
+        return warm is not None and warm.ready.done()
 
     def _begin(self, recipe: Recipe) -> _Warm:
         name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
         home = self.folder.absolute() / name
         home.mkdir(parents=True, exist_ok=True)
         env = {**dict(recipe.variables), "HOME": str(home)}
-        command = [recipe.python, str(_ENTRY), "--warm", str(LINK), *self.preload]
+        modules = () if recipe.plain else self.preload
+        command = [recipe.python, str(_ENTRY), "--warm", str(LINK), *modules]
         output = str(self.folder / f"{name}.log")
+        environment, began_ns = environment_of(recipe.python), time.time_ns()
         server = ForkServer(command, env, LINK, output)
-        future: asyncio.Future[frozenset[str]] = asyncio.get_running_loop().create_future()
-        return _Warm(server, _identity(recipe), self.clock.monotonic(), future)
+        future: asyncio.Future[_Told] = asyncio.get_running_loop().create_future()
+        return _Warm(server, home, environment, self.clock.monotonic(), future, began_ns)
 
     async def _load(self, recipe: Recipe, warm: _Warm) -> None:
         try:
             told = await _hear(warm.server)
             if "refused" in told:
                 raise ColdError(str(told["refused"]))
+            marks = origins(warm.home) if recipe.user_managed else warm.environment
         except (ColdError, OSError, ValueError, TimeoutError) as error:
             self._refuse(recipe, f"its warm process refuses to serve: {error}"[:500])
-            warm.ready.set_exception(ColdError(self._refusal(recipe) or ""))
-            warm.ready.exception()
-            self._drop(recipe)
+            self._fail(recipe, warm, self._refusal(recipe) or "")
             return
+        if recipe.user_managed and not marks.older_than(warm.began_ns):
+            self._fail(recipe, warm, "its environment changed while its warm process was loading")
+            return
+        warm.environment = marks
         log.info("warm process", action="warm_ready", pid=warm.server.pid, seconds=told["seconds"])
-        warm.ready.set_result(frozenset(told["modules"]))
-        self._make_room(self.limits.count)
+        warm.ready.set_result(_Told(frozenset(told["modules"]), tuple(told["startup"])))
+        self._make_room(recipe, self.limits.count)
 
-    def _make_room(self, count: int) -> None:
+    def _fail(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
+        warm.ready.set_exception(ColdError(reason))
+        warm.ready.exception()
+        self._drop(recipe)
+
+    def _make_room(self, wanted: Recipe, count: int) -> None:
         """Drop the least recently used until at most ``count`` are left and their memory fits."""
-        by_use = sorted(self._warm, key=lambda recipe: self._warm[recipe].used)
+        alike = [recipe for recipe in self._warm if recipe.plain == wanted.plain]
+        by_use = sorted(alike, key=lambda recipe: self._warm[recipe].used)
         memory = {recipe: _memory(self._warm[recipe].server.pid) for recipe in by_use}
         while by_use and (
             len(by_use) > count or sum(memory[r] for r in by_use) > self.limits.memory_bytes
@@ -205,12 +251,12 @@ class WarmPool:
 
     def _refuse(self, recipe: Recipe, reason: str) -> None:
         log.warning("no warm process", action="warm_refused", python=recipe.python, reason=reason)
-        self._refused[recipe] = (_identity(recipe), reason)
+        self._refused[recipe] = (environment_of(recipe.python), reason)
 
     def _refusal(self, recipe: Recipe) -> str | None:
         """Why there will be none, as long as the environment is the same."""
-        identity, reason = self._refused.get(recipe, (None, None))
-        return reason if identity == _identity(recipe) else None
+        marks, reason = self._refused.get(recipe, (None, None))
+        return reason if marks is not None and marks.still() else None
 
 
 async def _hear(server: ForkServer) -> dict[str, Any]:
@@ -227,15 +273,6 @@ async def _hear(server: ForkServer) -> dict[str, Any]:
         raise ConnectionResetError("it ended while it was loading")
     told: dict[str, Any] = json.loads(data)
     return told
-
-
-def _identity(recipe: Recipe) -> tuple[int, int]:
-    """What changes when the environment is replaced: its folder's inode and time."""
-    try:
-        status = Path(recipe.python).parent.parent.stat()
-    except OSError:
-        return 0, 0
-    return status.st_ino, status.st_mtime_ns
 
 
 def _memory(pid: int) -> int:

@@ -14,26 +14,33 @@ from stellwerk.events import RunAssigned
 _READ_EARLY = re.compile(
     r"PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_|OMP_|OPENBLAS|GOTO_|BLIS_|MKL_|KMP_|NUMEXPR|VECLIB|TF_|XLA_"
     r"|KERAS_|TORCH|PYTORCH|JAX_|CUDA|NVIDIA|NCCL|HIP_|ROCR_|MPL|ABSL_|GRPC_|GLOG_|PROTOCOL_BUFFERS|TZ$"
+    r"|SETUPTOOLS_|SSL_|OPENSSL_"
 )
 _READ_LATE = frozenset({"TF_CONFIG"})
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a warm process is: an interpreter and the variables it was started with."""
+    """What a warm process is: an interpreter and the variables it was started with.
+
+    ``user_managed``: its environment is the user's own and may change at any moment. ``plain``: no
+    framework is loaded.
+    """
 
     python: str
     variables: tuple[tuple[str, str], ...]
+    user_managed: bool = False
+    plain: bool = False
 
 
-def recipe_of(python: str, env: Mapping[str, str]) -> Recipe:
+def recipe_of(python: str, env: Mapping[str, str], *, user_managed: bool = False) -> Recipe:
     """The warm process for a run with this interpreter and environment."""
     chosen = {
         name: value
         for name, value in env.items()
         if name in {"PATH", "VIRTUAL_ENV"} or (_READ_EARLY.match(name) and name not in _READ_LATE)
     }
-    return Recipe(python, tuple(sorted(chosen.items())))
+    return Recipe(python, tuple(sorted(chosen.items())), user_managed)
 
 
 def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | None:
@@ -45,8 +52,6 @@ def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | No
         return "the run is a command, not a Python script"
     if spec.distributed is not None:
         return "the processes of a distributed run are started by their launcher"
-    if assigned.image.interpreter is not None and spec.warm != "require":
-        return "its environment is user-managed and may change unseen"
     if spec.resources.gpus:
         return "GPU runs start cold"
     if env.get("PYTHONPATH") != agent:

@@ -83,6 +83,7 @@ def preparing_event(run: Run) -> RunPreparing:
         run_id=run.run_id,
         experiment=run.submitted.experiment,
         environment=run.spec.environment,
+        environment_pin=run.spec.environment_pin,
         inputs=run.spec.inputs,
     )
 

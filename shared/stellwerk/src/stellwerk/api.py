@@ -354,10 +354,15 @@ class EnvironmentRequest(Spec):
 
 
 class EnvironmentView(View):
-    """A registered environment version; ``state`` is its build's."""
+    """A registered environment version; ``state`` is its build's.
+
+    ``curated``: it comes with the platform and cannot be overwritten.
+    """
 
     name: str
     version: int
+    curated: bool = False
+    description: str = ""
     env_id: str
     definition: EnvironmentDefinition
     created_at: datetime

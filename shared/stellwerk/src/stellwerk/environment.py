@@ -37,10 +37,14 @@ class PythonSection:
 
 
 class Environment:
-    """A definition, changeable until it is registered; an attribute with a typo is refused."""
+    """A definition, changeable until it is registered; an attribute with a typo is refused.
+
+    ``constraints``: versions for whatever of these packages is needed, as a lock has them.
+    """
 
     __slots__ = (
         "_registered",
+        "constraints",
         "created",
         "dockerfile",
         "environment_variables",
@@ -57,6 +61,7 @@ class Environment:
         self.version: str | None = None
         self.python = PythonSection()
         self.environment_variables: dict[str, str] = {}
+        self.constraints: tuple[str, ...] = ()
         self.strict = False
         self.image: str | None = None
         self.dockerfile: str | None = None
@@ -88,10 +93,11 @@ class Environment:
         return cls.of_view(view)
 
     @classmethod
-    def list(cls, workspace: "Workspace") -> dict[str, Self]:
-        """The latest version of every environment, by name."""
+    def list(cls, workspace: "Workspace", *, curated: bool = False) -> dict[str, Self]:
+        """The latest version of every registered environment by name; or of the curated ones."""
         latest: dict[str, EnvironmentView] = {}
-        for view in workspace.client.pages("/environments", EnvironmentView):
+        params = {"curated": "true" if curated else None}
+        for view in workspace.client.pages("/environments", EnvironmentView, params):
             latest.setdefault(view.name, view)  # newest first
         return {name: cls.of_view(view) for name, view in latest.items()}
 
@@ -122,6 +128,7 @@ class Environment:
         user_managed = self.python.user_managed_dependencies
         return self.python.conda_dependencies.definition(
             environment_variables=dict(self.environment_variables),
+            constraints=self.constraints,
             user_managed=user_managed,
             interpreter=self.python.interpreter_path if user_managed else None,
             strict=self.strict,
@@ -163,6 +170,7 @@ class Environment:
         environment.python.user_managed_dependencies = definition.user_managed
         environment.python.interpreter_path = definition.interpreter
         environment.environment_variables = dict(definition.environment_variables)
+        environment.constraints = definition.constraints
         environment.strict = definition.strict
         environment.image = definition.image
         environment.dockerfile = definition.dockerfile

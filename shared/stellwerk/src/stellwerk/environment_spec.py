@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 _SCHEMA = 1  # raise it when the meaning of a normalised spec changes: every id changes with it
+# Ids of environments without these fields are older than they are.
+_YOUNGER = ("mends", "constraints", "lock")
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 Text = Annotated[
@@ -57,6 +59,8 @@ class EnvironmentDefinition(BaseModel):
     """What the user asked for, as written.
 
     ``python``: a version ("3.11", "3.6.2") or a range (">=3.10,<3.13"); None means the machine's.
+    ``constraints``: versions of whatever of these packages is needed, as of a lock; they want
+    nothing themselves.
     ``user_managed``: nothing is installed, the run uses ``interpreter`` of its node.
     ``strict``: what this machine cannot do exactly is refused instead of relaxed with a warning.
     ``image``, ``dockerfile``: the container of older definitions. What runs run in is the
@@ -69,6 +73,7 @@ class EnvironmentDefinition(BaseModel):
     channels: Texts = ()
     conda_packages: Texts = ()
     pip_packages: Texts = ()
+    constraints: Texts = ()
     environment_variables: dict[VariableName, VariableText] = Field(
         default_factory=dict, max_length=500
     )
@@ -82,7 +87,8 @@ class EnvironmentDefinition(BaseModel):
 class NormalisedSpec(BaseModel):
     """What is installed: one interpreter version and canonical, sorted requirements.
 
-    ``mends`` are changes of meaning that the environment puts right (keras-lr).
+    ``mends`` are changes of meaning that the environment puts right (keras-lr). ``lock`` is the
+    digest of a lock that is installed as it is, instead of resolving the requirements.
     ``warnings`` say what was relaxed or left out; they are no part of the identity.
     """
 
@@ -90,9 +96,11 @@ class NormalisedSpec(BaseModel):
 
     python: str | None = None
     requirements: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
     user_managed: bool = False
     interpreter: str | None = None
     mends: tuple[Mend, ...] = ()
+    lock: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -152,6 +160,14 @@ def check(definition: EnvironmentDefinition) -> None:
     if definition.python is not None:
         python_range(definition.python)
     _requirements(definition)
+    for index, constraint in enumerate(_constraints(definition)):
+        if constraint.extras:
+            raise InvalidEnvironment(
+                "env.requirement",
+                field=f"constraints[{index}]",
+                got=str(constraint),
+                hint="A constraint has no extras; write them at the package in pip_packages.",
+            )
 
 
 def normalise(
@@ -189,6 +205,7 @@ def normalise(
     return NormalisedSpec(
         python=python,
         requirements=normalise_requirements(outcome.requirements),
+        constraints=normalise_requirements(_constraints(definition)),
         mends=tuple(sorted(outcome.mends)),
         warnings=(
             *_conda_warning(wanted),
@@ -198,12 +215,20 @@ def normalise(
     )
 
 
-def env_id(spec: NormalisedSpec, *, platform: str, builder_version: str) -> str:
-    """Identity of a prepared environment: 40 hex digits."""
+def env_id(
+    spec: NormalisedSpec, *, platform: str, builder_version: str, base_image: str | None = None
+) -> str:
+    """Identity of a prepared environment: 40 hex digits.
+
+    ``base_image``: the digest of what its image is laid on, None where there is no image.
+    """
     content = spec.model_dump(mode="json", exclude={"warnings"})
-    if not spec.mends:
-        del content["mends"]  # the ids of environments without any are older than the field
+    for younger in _YOUNGER:
+        if not content[younger]:
+            del content[younger]
     identity = {"schema": _SCHEMA, "platform": platform, "builder": builder_version, **content}
+    if base_image is not None:
+        identity["base_image"] = base_image
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:40]
 
@@ -224,6 +249,13 @@ def _requirements(definition: EnvironmentDefinition) -> _Requirements:
     exchanged = _from_conda(definition)
     became = (Requirement(each.became) for each in exchanged if each.became)
     return _Requirements((*wanted, *became), exchanged)
+
+
+def _constraints(definition: EnvironmentDefinition) -> list[Requirement]:
+    return [
+        parse_requirement(text, f"constraints[{index}]")
+        for index, text in enumerate(definition.constraints)
+    ]
 
 
 def _conda_warning(wanted: _Requirements) -> Iterable[str]:

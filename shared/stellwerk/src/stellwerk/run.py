@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stellwerk import labels
-from stellwerk.answers import LogList, Series, SeriesPage
+from stellwerk.answers import LogList, Series
 from stellwerk.api import (
     EnvironmentView,
     ModelRequest,
@@ -32,6 +32,7 @@ from stellwerk.errors import (
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
 from stellwerk.refusals import naming_the_field
+from stellwerk.run_again import Again, series_pages
 from stellwerk.run_children import Children, run_type
 from stellwerk.run_details import details
 from stellwerk.run_ending import Ending
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
 
 
-class Run(Ending, Children, Snapshots):
+class Run(Ending, Again, Children, Snapshots):
     """One run of an experiment. ``Run(experiment, run_id)``; raises NotFoundError."""
 
     def __init__(self, experiment: "Experiment", run_id: str, *_: object, **__: object) -> None:
@@ -282,22 +283,13 @@ class Run(Ending, Children, Snapshots):
         del run_type, populate
         self.flush()
         found: dict[str, list[Series]] = {self.id: []}
-        for page in self._series(name, recursive=recursive):
+        for page in series_pages(self._client, self.id, name, recursive=recursive):
             for run_id in page.runs:
                 found.setdefault(run_id, [])
             for each in page.series:
                 found[each.run_id].append(each)
         metrics = {run_id: shaped(series, run_id) for run_id, series in found.items()}
         return metrics if recursive else metrics[self.id]
-
-    def _series(self, name: str | None, *, recursive: bool) -> Iterator[SeriesPage]:
-        params = {"name": name, "recursive": "true" if recursive else None, "cursor": None}
-        while True:
-            page = self._client.get(f"{self._path}/series", SeriesPage, params)
-            yield page
-            if page.next is None:
-                return
-            params["cursor"] = page.next
 
     # --- files --------------------------------------------------------------------------------
 

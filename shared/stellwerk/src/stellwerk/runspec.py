@@ -124,6 +124,17 @@ class EnvironmentReference(Spec):
     version: Annotated[int, Field(ge=1)] | None = None
 
 
+class EnvironmentPin(Spec):
+    """A prepared environment as an earlier run recorded it: its id, its lock's digest, its image.
+
+    It is used as it was, whatever the definition would give today.
+    """
+
+    env_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    lock_digest: Digest
+    image: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+
+
 class Resources(Spec):
     """What one attempt needs on its node. Memory in MiB; None means no limit of its own."""
 
@@ -174,6 +185,9 @@ class Container(Spec):
 class RunSpec(Spec):
     """One training run: script or command, arguments, inputs, environment, target, limits.
 
+    ``environment_pin``: the very environment of an earlier run, where ``environment`` alone could
+    mean other packages by now.
+
     ``warm``: whether it may (auto) or must (require) begin in a process of its environment that
     has the frameworks loaded already.
 
@@ -194,6 +208,7 @@ class RunSpec(Spec):
     environment_name: Name | None = Field(
         None, description="What to call an environment that is not registered."
     )
+    environment_pin: EnvironmentPin | None = None
     environment_variables: dict[VariableName, str] = Field(default_factory=dict, max_length=500)
     distributed: Distributed | None = None
     container: Container | None = None

@@ -32,14 +32,16 @@ def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) 
 
     `started_with`: the modules that a script of its own would have found loaded.
     """
-    from stellwerk_shim.forked import Interpreter  # what only a warm one needs: a page that is not
-    from stellwerk_shim.preload import RefusedError, preload  # there need not be copied by a fork
+    # What only a warm one needs: a page that is not there need not be copied by a fork.
+    from stellwerk_shim.forked import Interpreter
+    from stellwerk_shim.preload import RefusedError, preload, write_origins
 
     sys.path.pop()  # the folder of this package, which a script must not see
     link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
     os.chdir(home)
     try:
         told = preload(names, started_with)
+        write_origins(os.path.join(home, "origins"))
     except RefusedError as refusal:
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return

@@ -9,6 +9,9 @@ import sys
 import threading
 import time
 
+HARMLESS_PTH = ("distutils-precedence.pth", "_virtualenv.pth", "-nspkg.pth")
+"""Code of setuptools and virtualenv that looks at nothing but the environment it is in."""
+
 
 class RefusedError(Exception):
     """This process must not serve; the text says why."""
@@ -18,8 +21,9 @@ def preload(names: list[str], started_with: frozenset[str]) -> dict[str, object]
     """Import `names` as far as they are installed; what is then true of this process.
 
     `modules`: top-level names that are loaded now and not in `started_with`. `loaded`: which of
-    `names` are there. Raises RefusedError for a module that does not import, or that has started
-    threads or opened a device: neither survives a fork.
+    `names` are there. `startup`: code the environment runs in every interpreter. Raises
+    RefusedError for a module that does not import, or that has started threads or opened a
+    device: neither survives a fork.
     """
     started = time.monotonic()
     loaded: list[str] = []
@@ -41,7 +45,63 @@ def preload(names: list[str], started_with: frozenset[str]) -> dict[str, object]
         "modules": sorted(fresh),
         "seconds": time.monotonic() - started,
         "python": sys.version.split()[0],
+        "startup": startup_code(),
     }
+
+
+def write_origins(path: str) -> None:
+    """Write what this process was made of to `path`, one name a line.
+
+    The interpreter, its settings, the folders it searches, the `.pth` files in them, every module
+    and every library: as long as they are what they were, a new interpreter would be the same.
+    """
+    own = os.path.dirname(os.path.abspath(__file__))
+    found = {sys.executable, *sys.path}
+    for folder in (os.path.dirname(sys.executable), sys.prefix):
+        found.add(os.path.join(folder, "pyvenv.cfg"))
+    for module in list(sys.modules.values()):
+        found.add(getattr(module, "__file__", None) or "")
+        found.update(getattr(module, "__path__", ()))
+    with open("/proc/self/maps") as maps:
+        found.update(line.split(None, 5)[-1].strip() for line in maps if "/" in line)
+    found.update(_pth_files())
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as out:
+        for name in sorted(found):
+            if name.startswith("/") and "\n" not in name and not name.startswith(own):
+                out.write(name + "\n")
+
+
+def startup_code() -> list[str]:
+    """What this environment runs when an interpreter starts: it may look at what a run is."""
+    code = [
+        os.path.basename(path)
+        for path in _pth_files()
+        if not path.endswith(HARMLESS_PTH) and not _editable(path) and _has_code(path)
+    ]
+    return [name for name in ("sitecustomize", "usercustomize") if name in sys.modules] + code
+
+
+def _pth_files() -> list[str]:
+    found = []
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        found += [os.path.join(folder, name) for name in sorted(names) if name.endswith(".pth")]
+    return found
+
+
+def _editable(path: str) -> bool:
+    return os.path.basename(path).startswith("__editable__")
+
+
+def _has_code(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as source:
+            return any(line.startswith(("import ", "import\t")) for line in source)
+    except OSError:
+        return True
 
 
 def _installed(name: str) -> bool:

@@ -23,13 +23,14 @@ class EnvironmentQuery(PageQuery):
     """What to list."""
 
     name: str | None = Field(None, max_length=255, description="All versions of this one.")
+    curated: bool = Field(False, description="Those that come with the platform instead.")
 
 
 @router.post(
     "/environments",
     status_code=201,
     summary="Register an environment",
-    responses=documented(400, 413, 415),
+    responses=documented(400, 409, 413, 415),
 )
 async def register_environment(
     body: Annotated[EnvironmentRequest, Body(openapi_examples=examples.ENVIRONMENT)],
@@ -46,7 +47,7 @@ async def register_environment(
 async def list_environments(
     query: Annotated[EnvironmentQuery, Query()], platform: Here
 ) -> Page[EnvironmentView]:
-    """The latest version of each, or all versions of one."""
+    """All versions of all registered ones, or of one, newest first; or the curated ones."""
     return await platform.ask(
         "environment-build", "environment-list", Page[EnvironmentView], **query.model_dump()
     )

@@ -18,6 +18,7 @@ Exit codes:
   6    not found
   100  the run failed        (where the command waited for it)
   103  the run was canceled  (where the command waited for it)
+  104  the rerun came to something else  (run rerun --verify)
   130  interrupted with Ctrl-C; a run goes on
 """
 

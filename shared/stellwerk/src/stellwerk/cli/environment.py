@@ -39,21 +39,26 @@ def register(name: str, output: str, **options: Any) -> None:
 
 
 @environment.command("list")
+@click.option("--curated", is_flag=True, help="Those that come with the platform instead.")
 @output_option
-def list_environments(output: str) -> None:
-    """List the latest version of every environment."""
+def list_environments(curated: bool, output: str) -> None:
+    """List registered environments, all versions of each."""
     from stellwerk.api import EnvironmentView
     from stellwerk.cli.output import print_list
     from stellwerk.workspace import Workspace
 
+    last: dict[str, Any] = {"created": lambda view: view.created_at}
+    if curated:
+        last = {"description": lambda view: view.description}
+    params = {"curated": "true" if curated else None}
     print_list(
-        Workspace.from_config().client.pages("/environments", EnvironmentView),
+        Workspace.from_config().client.pages("/environments", EnvironmentView, params),
         {
             "name": lambda view: view.name,
             "version": lambda view: view.version,
             "state": lambda view: view.state,
             "env_id": lambda view: view.env_id[:12],
-            "created": lambda view: view.created_at,
+            **last,
         },
         output,
     )

@@ -18,7 +18,7 @@ from stellwerk.errors import (
 from stellwerk.text import harmless
 
 OK, ERROR, USAGE, AUTHENTICATION, UNREACHABLE, CONFLICT, NOT_FOUND = range(7)
-RUN_FAILED, RUN_CANCELED, INTERRUPTED = 100, 103, 130
+RUN_FAILED, RUN_CANCELED, RERUN_DIFFERS, INTERRUPTED = 100, 103, 104, 130
 
 _CODES: tuple[tuple[type[StellwerkError], int], ...] = (
     (AuthenticationError, AUTHENTICATION),

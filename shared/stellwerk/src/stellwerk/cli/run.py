@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stellwerk.cli.options import output_option
+from stellwerk.cli.run_rerun import rerun
 from stellwerk.cli.run_submit import submit
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def run() -> None:
 
 
 run.add_command(submit)
+run.add_command(rerun)
 
 
 @run.command("list")
@@ -71,7 +73,7 @@ def show(run_id: str, output: str) -> None:
     """Show one run: status, phases, what it waits for, why it failed."""
     from stellwerk.cli.output import print_one
 
-    print_one(_connect(run_id).view, output)
+    print_one(connect(run_id).view, output)
 
 
 @run.command("timeline")
@@ -84,7 +86,7 @@ def show_timeline(run_id: str, output: str) -> None:
     from stellwerk.cli.output import print_json, print_table
     from stellwerk.timeline import timeline
 
-    found = _connect(run_id)
+    found = connect(run_id)
     known = []
     for event in found.events():
         known.append(event)
@@ -116,7 +118,7 @@ def logs(run_id: str, follow_it: bool, path: str | None, raw: bool) -> None:
     from stellwerk.text import LogText
     from stellwerk.watch import STD_LOG
 
-    found = _connect(run_id)
+    found = connect(run_id)
     chunks = found.logs(follow_it, path or STD_LOG)
     if raw or not sys.stdout.isatty():
         for chunk in chunks:
@@ -136,7 +138,7 @@ def cancel(run_id: str, output: str) -> None:
     """Ask for a run's end. A run that has ended stays as it is."""
     from stellwerk.cli.output import print_one
 
-    found = _connect(run_id)
+    found = connect(run_id)
     found.cancel()
     if output == "json":
         print_one(found.view, output)
@@ -152,7 +154,7 @@ def files(run_id: str, output: str) -> None:
     from stellwerk.cli.output import print_list
 
     print_list(
-        _connect(run_id).files(),
+        connect(run_id).files(),
         {
             "path": lambda file: file.path,
             "bytes": lambda file: file.size,
@@ -178,7 +180,7 @@ def download(run_id: str, path: str | None, folder: str, output: str) -> None:
     """Download a file or folder of a run; without PATH everything."""
     from stellwerk.cli.output import print_json
 
-    found = _connect(run_id)
+    found = connect(run_id)
     written = found.download_files(path, folder, show_progress=True)
     if output == "json":
         print_json(written)
@@ -194,14 +196,15 @@ def metrics(run_id: str, name: str | None, output: str) -> None:
     """Show a run's metrics: logged once a value, logged n times a list."""
     from stellwerk.cli.output import cell, print_json, print_table
 
-    found = _connect(run_id).get_metrics(name)
+    found = connect(run_id).get_metrics(name)
     if output == "json":
         print_json(found)
     else:
         print_table(["METRIC", "VALUE"], [[cell(key), cell(value)] for key, value in found.items()])
 
 
-def _connect(run_id: str) -> "Run":
+def connect(run_id: str) -> "Run":
+    """The run whose id begins so, of the platform found here."""
     from stellwerk.workspace import Workspace
 
     return find_run(Workspace.from_config(), run_id)

@@ -111,11 +111,12 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
         config, tags=pairs(options["tag"], "--tag"), show_progress=True
     )
     if options["detach"]:
-        return _tell_detached(run, options["output"])
-    return _show_until_end(run, options["output"], raw=options["raw"])
+        return tell_detached(run, options["output"])
+    return show_until_end(run, options["output"], raw=options["raw"])
 
 
-def _tell_detached(run: "Run", output: str) -> int:
+def tell_detached(run: "Run", output: str) -> int:
+    """Say what was started, and how to watch it."""
     from stellwerk.cli.output import print_one
 
     if output == "json":
@@ -127,7 +128,8 @@ def _tell_detached(run: "Run", output: str) -> int:
     return 0
 
 
-def _show_until_end(run: "Run", output: str, *, raw: bool) -> int:
+def show_until_end(run: "Run", output: str | None, *, raw: bool = False) -> int:
+    """Show a run's log until it has ended; its exit code. ``output`` None: print no result."""
     from stellwerk.cli.failures import code_of_status
     from stellwerk.cli.output import print_one
     from stellwerk.phases import PhasePrinter
@@ -136,7 +138,7 @@ def _show_until_end(run: "Run", output: str, *, raw: bool) -> int:
         show_output=True,
         raise_on_error=False,
         on_event=PhasePrinter(sys.stderr),
-        out=sys.stderr if output == "json" else sys.stdout,
+        out=sys.stdout if output == "table" else sys.stderr,
         raw=raw,
     )
     if output == "json":

@@ -11,7 +11,13 @@ from stellwerk.events.attempt import ExitSummary, StartInfo
 from stellwerk.events.base import Event, event
 from stellwerk.events.dataset import ResolvedInput
 from stellwerk.events.image import ImageInfo
-from stellwerk.runspec import DatasetInput, DatasetOutput, EnvironmentReference, RunSpec
+from stellwerk.runspec import (
+    DatasetInput,
+    DatasetOutput,
+    EnvironmentPin,
+    EnvironmentReference,
+    RunSpec,
+)
 
 StopReason = Literal["canceled", "superseded", "timeout"]
 
@@ -22,10 +28,14 @@ class _RunEvent(Event):
 
 @event(aggregate="run", verb="preparing", owner="scheduler", key="run_id")
 class RunPreparing(_RunEvent):
-    """Environment and inputs are wanted; environment-build and dataset answer with facts."""
+    """Environment and inputs are wanted; environment-build and dataset answer with facts.
+
+    ``environment_pin``: exactly that environment, as an earlier run had it.
+    """
 
     experiment: str
     environment: EnvironmentReference | EnvironmentDefinition
+    environment_pin: EnvironmentPin | None = None
     inputs: dict[str, DatasetInput]
 
 

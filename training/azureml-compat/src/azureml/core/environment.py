@@ -81,10 +81,11 @@ class Environment(Section, native.Environment):
             ) from error
 
     @classmethod
-    def list(cls, workspace: Workspace) -> dict[str, Self]:
-        """The latest version of every environment, curated ones included, by name."""
+    def list(cls, workspace: Workspace, *, curated: bool = False) -> dict[str, Self]:
+        """The latest version of every environment by name, curated ones included or alone."""
         found = {name: cls._curated(name) for name in builtin().curated_names}
-        return found | super().list(workspace)
+        found |= super().list(workspace, curated=True)
+        return found if curated else found | super().list(workspace)
 
     @classmethod
     def from_conda_specification(cls, name: str, file_path: str) -> Self:
