@@ -75,7 +75,7 @@ async def test_what_was_not_taken_is_given_back(bus: Bus) -> None:
 async def test_messages_that_come_fast_are_taken_together(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_RATE", -1)
+    monkeypatch.setattr(module, "WORTH_A_WAIT", 0)
     pull = Pull(bus, "SW_EVENTS", CONSUMER)
     messages, _ = await asyncio.gather(
         pull.some(16, linger_s=0.5),

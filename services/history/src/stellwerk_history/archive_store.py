@@ -55,11 +55,11 @@ class ArchiveStore:
                 for row in _PENDING.all(conn, {})
             ]
 
-        return await self._db.read(work)
+        return await self._db.look(work)
 
     async def build_log(self, run_id: str) -> LogKey | None:
         """The build log a run shows."""
-        run = await self._db.read(lambda conn: rows.load_run(conn, run_id))
+        run = await self._db.look(lambda conn: rows.load_run(conn, run_id))
         if run is None or run.detail.build_log is None:
             return None
         env_id, build = run.detail.build_log

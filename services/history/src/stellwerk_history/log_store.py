@@ -101,7 +101,7 @@ class LogStore:
     async def append(self, chunks: list[Chunk], position: int) -> set[str]:
         """Store a batch, in order; returns the owners whose logs grew."""
         keys = {chunk.key for chunk in chunks}
-        batch = await self._db.read(lambda conn: _Batch(_load(conn, keys), _parked(conn, keys)))
+        batch = await self._db.look(lambda conn: _Batch(_load(conn, keys), _parked(conn, keys)))
         before = dict(batch.logs)
         await self._on_thread(lambda: self._write(batch, chunks))
         failpoint("history.logs_written")
@@ -110,13 +110,13 @@ class LogStore:
 
     async def of(self, owner: str) -> list[Log]:
         """All logs of one owner, by attempt and stream."""
-        return await self._db.read(
+        return await self._db.look(
             lambda conn: [_log(row) for row in _OF_OWNER.all(conn, {"name": owner})]
         )
 
     async def get(self, key: LogKey) -> Log | None:
         """One log, None where nothing is known of it."""
-        return await self._db.read(lambda conn: _load(conn, [key]).get(key))
+        return await self._db.look(lambda conn: _load(conn, [key]).get(key))
 
     async def read(self, entry: Log, offset: int, limit: int) -> bytes:
         """Bytes of a log whose file is here."""

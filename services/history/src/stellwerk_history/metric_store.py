@@ -76,7 +76,7 @@ class MetricStore:
 
     async def position(self) -> int:
         """How far the record stream has been read."""
-        return await self._db.read(lambda conn: rows.read_position(conn, CONSUMER))
+        return await self._db.look(lambda conn: rows.read_position(conn, CONSUMER))
 
     async def records(self, run_id: str, attempt: int) -> int:
         """How many records of an attempt have arrived."""
@@ -110,7 +110,7 @@ class MetricStore:
     async def live_files(self, run_id: str, attempt: int) -> dict[str, tuple[int, str]]:
         """Files an attempt gave so far: path → size and digest."""
         of = {"run": run_id, "of_attempt": attempt}
-        return await self._db.read(
+        return await self._db.look(
             lambda conn: {row.path: (row.size, row.sha256) for row in _LIVE_FILES.all(conn, of)}
         )
 

@@ -29,7 +29,7 @@ from stellwerk.events import ExitSummary, ImageInfo, ResolvedInput, RunSubmitted
 from stellwerk.runspec import Resources
 from stellwerk.runstate import LIVE, RunStatus
 from stellwerk_kit.db import Tx
-from stellwerk_kit.prepared import Prepared
+from stellwerk_kit.prepared import Prepared, Sized
 from stellwerk_scheduler.leases import Key
 from stellwerk_scheduler.model import Failure, Run
 from stellwerk_scheduler.tables import attempts, early_cancels, runs
@@ -119,6 +119,15 @@ _IN_STATE = Prepared(
 )
 _PLACE = Prepared(select(runs.c.pool, runs.c.priority, runs.c.number).where(_MINE))
 _BEFORE = Prepared(_counted_before())
+_ATTEMPT = (
+    attempts.c.run_id,
+    attempts.c.attempt,
+    attempts.c.pool,
+    attempts.c.node_id,
+    attempts.c.executor_id,
+)
+_ATTEMPTS_OF = Sized(lambda ids: select(*_ATTEMPT).where(attempts.c.run_id.in_(ids)))
+_ATTEMPTS_IN = Prepared(select(attempts.c.run_id).where(attempts.c.pool == _POOL).limit(_MOST))
 _HOLD = Prepared(insert(attempts))
 _RELEASE = Prepared(delete(attempts).where(attempts.c.run_id == _RUN))
 _EARLY_CANCEL = Prepared(select(early_cancels.c.reason).where(early_cancels.c.run_id == _RUN))
@@ -251,20 +260,18 @@ def live_attempts(
     conn: Connection, *conditions: Any, limit: int | None = None
 ) -> list[LiveAttempt]:
     """Live attempts, all or those that meet the conditions."""
-    columns = (
-        attempts.c.run_id,
-        attempts.c.attempt,
-        attempts.c.pool,
-        attempts.c.node_id,
-        attempts.c.executor_id,
-    )
-    query = select(*columns).where(*conditions).limit(limit)
+    query = select(*_ATTEMPT).where(*conditions).limit(limit)
     return [LiveAttempt(*row) for row in conn.execute(query)]
+
+
+def live_in(conn: Connection, pool: str, limit: int) -> list[str]:
+    """Some runs of a pool that hold a slot."""
+    return [row.run_id for row in _ATTEMPTS_IN.all(conn, {"pool": pool, "most": limit})]
 
 
 def of_runs(conn: Connection, run_ids: Sequence[str]) -> list[LiveAttempt]:
     """Live attempts of some runs."""
-    return live_attempts(conn, attempts.c.run_id.in_(run_ids))
+    return [LiveAttempt(*row) for row in _ATTEMPTS_OF.all(conn, run_ids)]
 
 
 def used_resources(conn: Connection, executor_id: str) -> Resources:

@@ -96,6 +96,7 @@ class Bus:
                         code="bus.down",
                     ) from error
                 await asyncio.sleep(0.05)
+        await bus.client.begin()
         bus.js = bus.client.jetstream(timeout=PUBLISH_TIMEOUT_S)
         return bus
 
@@ -135,10 +136,32 @@ class Bus:
             raise ServiceUnavailableError(
                 f"the broker does not acknowledge: {error or type(error).__name__}", code="bus.down"
             ) from error
-        ack = json.loads(answer.data)
-        if "error" in ack:
-            APIError.from_error(ack["error"])
-        return Published(sequence=ack["seq"], duplicate=ack.get("duplicate", False))
+        return _published(answer)
+
+    def store(
+        self,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str],
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        """Publish bytes once; ``done`` is told when the broker has them, or why it has not."""
+
+        def answered(message: Message | None) -> None:
+            if message is None or message.unheard:
+                done(TimeoutError("the broker does not acknowledge"))
+                return
+            try:
+                _published(message)
+            except APIError as error:
+                done(error)
+            else:
+                done(None)
+
+        try:
+            self.client.post(subject, body, headers, PUBLISH_TIMEOUT_S, answered)
+        except NatsError as error:
+            asyncio.get_running_loop().call_soon(done, error)
 
     async def last_event(self, subject: str) -> Envelope | None:
         """The latest fact on one literal subject, None if there is none (any more).
@@ -272,6 +295,14 @@ class Bus:
 
     async def _on_lame_duck(self) -> None:
         log.info("broker is shutting down", action="bus_lame_duck")
+
+
+def _published(answer: Message) -> Published:
+    """The broker's acknowledgement. Raises APIError where it refuses."""
+    ack = json.loads(answer.data)
+    if "error" in ack:
+        APIError.from_error(ack["error"])
+    return Published(sequence=ack["seq"], duplicate=ack.get("duplicate", False))
 
 
 async def _probe(url: str) -> None:

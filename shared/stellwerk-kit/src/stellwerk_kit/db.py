@@ -177,6 +177,7 @@ class Database:
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="db-read")
         self._local, self._reading = threading.local(), list[Connection]()
+        self._looking: Connection | None = None
         self._thread = threading.Thread(target=self._write_loop, name="db-write", daemon=True)
         self.on_emitted: Callable[[list[OutboxRow]], None] | None = None
         """Called on the event loop with the rows of each commit, in order (the relay)."""
@@ -205,7 +206,21 @@ class Database:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._writes.put(_Write(work, loop, future))
-        return await asyncio.shield(future)
+        return await future  # a caller that goes away leaves the write as it is
+
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Like :meth:`read` for a few rows by their keys.
+
+        SQLite answers within the time it takes to hand them over to another thread, so it is
+        asked right here; another database is asked like everywhere.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return await self.read(work)
+        if self._looking is None:
+            self._looking = self._engine.connect()
+            self._reading.append(self._looking)
+        with self._looking.begin():
+            return work(self._looking)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` with a connection that sees the last commit."""
@@ -320,7 +335,7 @@ def _engine(url: str) -> Engine:
         @event.listens_for(engine, "begin")
         def _begin(conn: Connection) -> None:
             writer = threading.current_thread().name == "db-write"
-            conn.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+            conn.connection.cursor().execute("BEGIN IMMEDIATE" if writer else "BEGIN")
 
     return engine
 

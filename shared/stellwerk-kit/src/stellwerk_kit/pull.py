@@ -17,8 +17,8 @@ from stellwerk_kit.wire import Message
 
 EXPIRES_S = 15.0
 WATCHDOG_EXTRA_S = 5.0
-BUSY_RATE = 40
-"""Messages a second from which on a consumer waits a little to take several at once."""
+WORTH_A_WAIT = 4
+"""So many messages must be expected meanwhile for a consumer to wait a little and take several."""
 _ENDED = ("404", "408")
 _IDLE = "100"
 
@@ -41,11 +41,12 @@ class Pull:
     async def some(self, most: int, linger_s: float = 0.0) -> list[Message]:
         """At least one message and at most ``most``; none once stopped.
 
-        While messages keep coming fast, those of the next ``linger_s`` seconds are taken along.
+        While messages keep coming so fast that some are sure to come in ``linger_s`` seconds,
+        they are taken along.
         Raises NatsError when the broker refuses or does not answer.
         """
         await self._arrival(most)
-        if linger_s and self._rate > BUSY_RATE and len(self.waiting) < most:
+        if self._rate * linger_s >= WORTH_A_WAIT and len(self.waiting) < most:
             await asyncio.sleep(linger_s)
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
 

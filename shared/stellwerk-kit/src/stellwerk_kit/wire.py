@@ -53,6 +53,11 @@ class Message:
         """A message's place in its stream."""
         return self._number(5)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether this is the broker's answer in place of somebody who is not there."""
+        return not self.data and self.headers.get("Status") == NO_RESPONDERS
+
     def ack(self) -> None:
         """It was handled."""
         self._wire.send(self.reply)
@@ -81,6 +86,7 @@ class Message:
 
 
 Receive = Callable[[Message], None]
+Answered = Callable[[Message | None], None]
 
 
 class Wire(Client):
@@ -91,7 +97,7 @@ class Wire(Client):
         self._ps = _Parser(self)
         self._receivers: dict[int, Receive] = {}
         self._armed = False
-        self._replies: dict[str, asyncio.Future[Message]] = {}
+        self._waiting: dict[str, tuple[Answered, asyncio.TimerHandle]] = {}
         self._replies_at = ""
         self._asked = 0
 
@@ -127,6 +133,29 @@ class Wire(Client):
         self._receivers[number] = receive
         return await self.subscribe(subject, queue=queue)
 
+    async def begin(self) -> None:
+        """Be ready for :meth:`post` and :meth:`ask`. Called once, when connected."""
+        self._replies_at = self.new_inbox()
+        await self.listen(f"{self._replies_at}.*", self._answered)
+
+    def post(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None,
+        timeout_s: float,
+        done: Answered,
+    ) -> None:
+        """Publish; ``done`` is called once, with the answer or None after ``timeout_s``.
+
+        Raises like :meth:`send`.
+        """
+        self._asked += 1
+        token = str(self._asked)
+        self.send(subject, data, headers, f"{self._replies_at}.{token}")
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._overdue, token)
+        self._waiting[token] = done, timer
+
     async def ask(
         self, subject: str, data: bytes, headers: dict[str, str] | None, timeout_s: float
     ) -> Message:
@@ -134,21 +163,17 @@ class Wire(Client):
 
         Raises TimeoutError, and NoRespondersError when nobody listens on ``subject``.
         """
-        if not self._replies_at:
-            self._replies_at = self.new_inbox()
-            await self.listen(f"{self._replies_at}.*", self._answered)
-        self._asked += 1
-        token = str(self._asked)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._replies[token] = future
-        timer = asyncio.get_running_loop().call_later(timeout_s, self._overdue, token)
-        try:
-            self.send(subject, data, headers, f"{self._replies_at}.{token}")
-            message = await future
-        finally:
-            timer.cancel()
-            self._replies.pop(token, None)
-        if not message.data and message.headers.get("Status") == NO_RESPONDERS:
+        future: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+
+        def done(message: Message | None) -> None:
+            if not future.done():
+                future.set_result(message)
+
+        self.post(subject, data, headers, timeout_s, done)
+        message = await future
+        if message is None:
+            raise TimeoutError
+        if message.unheard:
             raise NoRespondersError
         return message
 
@@ -181,14 +206,14 @@ class Wire(Client):
         self._pending_data_size = 0
 
     def _answered(self, message: Message) -> None:
-        future = self._replies.get(message.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(message)
+        done, timer = self._waiting.pop(message.subject.rpartition(".")[2], (None, None))
+        if done is not None and timer is not None:
+            timer.cancel()
+            done(message)
 
     def _overdue(self, token: str) -> None:
-        future = self._replies.get(token)
-        if future is not None and not future.done():
-            future.set_exception(TimeoutError())
+        done, _ = self._waiting.pop(token)
+        done(None)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._receivers.pop(sid, None)
