@@ -7,6 +7,7 @@ until the broker acknowledged it, so a time-out never means a second fact.
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ from stellwerk_kit.wire import Message, Wire
 
 PUBLISH_TIMEOUT_S = 5.0
 WRONG_LAST_SEQUENCE = 10071
+_STORED = re.compile(rb'\{"stream":"[A-Z_]+",\s?"seq":(\d+)(,\s?"duplicate":\s?true)?\}')
+"""The usual acknowledgement; anything else is read as JSON."""
 
 log = structlog.get_logger()
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -299,6 +302,9 @@ class Bus:
 
 def _published(answer: Message) -> Published:
     """The broker's acknowledgement. Raises APIError where it refuses."""
+    stored = _STORED.fullmatch(answer.data)
+    if stored is not None:
+        return Published(sequence=int(stored[1]), duplicate=bool(stored[2]))
     ack = json.loads(answer.data)
     if "error" in ack:
         APIError.from_error(ack["error"])

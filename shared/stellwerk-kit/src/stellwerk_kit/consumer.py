@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 from nats.errors import Error as NatsError
+from prometheus_client import Counter
 
 from stellwerk import subjects
 from stellwerk.errors import ProtocolError
@@ -74,6 +75,8 @@ class Consumer:
         self._loop: asyncio.Task[Any] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._pull = Pull(bus, spec.stream, spec.name)
+        self._seconds = telemetry.HANDLE_SECONDS.labels(spec.name)
+        self._handled: dict[type[Event], Counter] = {}
 
     def start(self, handlers: Handlers) -> None:
         """Handle single events, ``spec.workers`` at a time."""
@@ -189,8 +192,11 @@ class Consumer:
             return
         started = time.perf_counter()
         await handler(envelope)
-        telemetry.HANDLE_SECONDS.labels(self._spec.name).observe(time.perf_counter() - started)
-        telemetry.HANDLED.labels(self._spec.name, envelope.event.type_name()).inc()
+        self._seconds.observe(time.perf_counter() - started)
+        kind = type(envelope.event)
+        if kind not in self._handled:
+            self._handled[kind] = telemetry.HANDLED.labels(self._spec.name, kind.type_name())
+        self._handled[kind].inc()
 
     async def _settle_batch(self, messages: list[Message], handler: BatchHandler) -> None:
         name = self._spec.name

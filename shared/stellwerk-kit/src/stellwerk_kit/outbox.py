@@ -53,12 +53,12 @@ class Relay:
             self.offer(rows)
             after = rows[-1].id
         self._db.on_emitted = self.offer
+        telemetry.OUTBOX_PENDING.set_function(lambda: self._pending)
         self._tasks.spawn(self._forget(), "outbox-forget")
 
     def offer(self, rows: list[OutboxRow]) -> None:
         """Queue committed rows; called on the event loop in commit order."""
         self._pending += len(rows)
-        telemetry.OUTBOX_PENDING.set(self._pending)
         self._idle.clear()
         for row in rows:
             lane = self._lanes[zlib.crc32(row.lane.encode()) % LANES]
@@ -98,7 +98,6 @@ class Relay:
         self._done.append(row.id)
         self._something_done.set()
         self._pending -= 1
-        telemetry.OUTBOX_PENDING.set(self._pending)
         if not self._pending:
             self._idle.set()
         if lane.rows:

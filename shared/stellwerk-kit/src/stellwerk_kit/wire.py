@@ -1,8 +1,8 @@
 """The broker's client with a short way in and out for what a service does all day long.
 
-The library takes a queue, a task and several futures for each message; a run costs the platform
-about a hundred messages. Here messages of a subscription go to a plain function while they are
-parsed, and what is sent in one turn of the loop is written at once. Connecting, reconnecting,
+The library takes a stream, a queue, a task and several futures for each message; a run costs the
+platform about a hundred messages. Here messages of a subscription go to a plain function as their
+bytes come, and what is sent in one turn of the loop is written at once. Connecting, reconnecting,
 pings and everything rare stay the library's.
 
 Source: NATS client protocol (docs.nats.io/reference/reference-protocols/nats-protocol), headers
@@ -18,7 +18,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, NoRespondersError, OutboundBufferLimitError
-from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 NO_RESPONDERS = "503"
 _LINE, _HEAD = "\r\n", "NATS/1.0\r\n"
@@ -94,7 +94,6 @@ class Wire(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _Parser(self)
         self._receivers: dict[int, Receive] = {}
         self._armed = False
         self._waiting: dict[str, tuple[Answered, asyncio.TimerHandle]] = {}
@@ -225,19 +224,24 @@ class Wire(Client):
         if not self.receive(sid, subject, reply, data, headers or b""):
             await super()._process_msg(sid, subject, reply, data, headers)
 
+    async def _read_loop(self) -> None:
+        """The library's loop gets only what is not a whole message for :meth:`listen`."""
+        reader: Any = getattr(self._transport, "_io_reader", None)
+        if reader is not None:
+            rest = reader.feed_data
 
-class _Parser(Parser):
-    """The library's parser, which needs not look at whole messages for :meth:`Wire.listen`."""
+            def feed(data: bytes) -> None:
+                nothing_before = not reader._buffer and not self._ps.buf  # noqa: SLF001
+                if nothing_before and self._ps.state == AWAITING_CONTROL_LINE:
+                    data = data[self._hand_over(data) :]
+                if data:
+                    rest(data)
 
-    async def parse(self, data: bytes = b"") -> None:
-        if self.state == AWAITING_CONTROL_LINE and not self.buf:
-            data = data[self._whole(data) :]
-        if data:
-            await super().parse(data)
+            reader.feed_data = feed
+        await super()._read_loop()
 
-    def _whole(self, data: bytes) -> int:
-        """Hand over the messages that ``data`` begins with; how many bytes they are."""
-        wire: Wire = self.nc
+    def _hand_over(self, data: bytes) -> int:
+        """Receive the messages that ``data`` begins with; how many bytes they are."""
         start = 0
         while data.startswith((b"MSG ", b"HMSG "), start):
             end = data.find(b"\r\n", start)
@@ -252,7 +256,7 @@ class _Parser(Parser):
             split = body + int(words[-2]) if with_head else body
             reply = words[3] if len(words) == (6 if with_head else 5) else b""
             head = data[body:split]
-            if not wire.receive(int(words[2]), words[1], reply, data[split:after], head):
+            if not self.receive(int(words[2]), words[1], reply, data[split:after], head):
                 break
             start = after + 2
         return start
