@@ -85,6 +85,21 @@ async def test_messages_that_come_fast_are_taken_together(
     await pull.close()
 
 
+async def test_what_gathered_at_the_broker_comes_at_once(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_WAIT", 0)
+    await publish(bus, *range(6))
+    pull = Pull(bus, "SW_EVENTS", CONSUMER)
+    assert [run_of(each) for each in await pull.some(16, linger_s=0.01)] == [
+        f"r{number}" for number in range(6)
+    ]
+    asyncio.get_running_loop().call_later(0.2, pull.stop)
+    async with asyncio.timeout(5):
+        assert await pull.some(16, linger_s=0.01) == []
+    await pull.close()
+
+
 async def test_a_stop_ends_the_wait(bus: Bus) -> None:
     pull = Pull(bus, "SW_EVENTS", CONSUMER)
     asyncio.get_running_loop().call_later(0.1, pull.stop)

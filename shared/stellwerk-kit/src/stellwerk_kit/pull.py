@@ -3,6 +3,8 @@
 The broker sends each message as soon as there is one, up to the number asked for; the next
 request follows when all of them came. One request is open at a time, and never for more than the
 caller can take up at once, so nothing waits in the client while its time to be acknowledged runs.
+A consumer that may linger asks now and then instead while much comes: what has gathered at the
+broker travels at once, and wakes both sides once.
 """
 
 import asyncio
@@ -45,8 +47,12 @@ class Pull:
         they are taken along.
         Raises NatsError when the broker refuses or does not answer.
         """
+        lingers = self._rate * linger_s >= WORTH_A_WAIT
+        if lingers and self._due <= 0 and not self.waiting and not self._stopped:
+            await asyncio.sleep(linger_s)
+            await self._gathered(most)
         await self._arrival(most)
-        if self._rate * linger_s >= WORTH_A_WAIT and len(self.waiting) < most:
+        if lingers and self._due > 0 and len(self.waiting) < most:
             await asyncio.sleep(linger_s)
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
 
@@ -72,25 +78,36 @@ class Pull:
         except (NatsError, OSError, ValueError):
             self.waiting.clear()  # it all comes again when its time to be acknowledged is over
 
+    async def _gathered(self, most: int) -> None:
+        """What the broker has now; nothing is asked for when it has nothing."""
+        await self._request(most, {"batch": most, "no_wait": True})
+        while self._due > 0 and not self._stopped:
+            await self._change()
+        if not self.waiting:
+            self._rate = 0
+
     async def _arrival(self, most: int) -> None:
         while not self.waiting and not self._stopped:
             if self._due <= 0:
-                await self._request(most)
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(EXPIRES_S + WATCHDOG_EXTRA_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise NatsError("the broker forgot a pull") from None
-            if self._failure:
-                raise NatsError(self._failure)
+                await self._request(most, {"batch": most, "expires": int(EXPIRES_S * 1e9)})
+            await self._change()
 
-    async def _request(self, most: int) -> None:
+    async def _change(self) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(EXPIRES_S + WATCHDOG_EXTRA_S):
+                await self._changed.wait()
+        except TimeoutError:
+            raise NatsError("the broker forgot a pull") from None
+        if self._failure:
+            raise NatsError(self._failure)
+
+    async def _request(self, most: int, asked: dict[str, object]) -> None:
         if self._subscription is None:
             inbox = self._bus.client.new_inbox()
             self._subscription = await self._bus.client.listen(inbox, self._arrived)
         self._due = most
-        body = json.dumps({"batch": most, "expires": int(EXPIRES_S * 1e9)}).encode()
+        body = json.dumps(asked).encode()
         self._bus.client.send(self._subject, body, reply=self._subscription.subject)
 
     def _arrived(self, message: Message) -> None:

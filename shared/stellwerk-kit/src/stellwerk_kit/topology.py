@@ -144,7 +144,7 @@ CONSUMERS = (
         workers=1,
         ordered=True,
         batch=256,
-        linger_s=0.1,
+        linger_s=0.05,
     ),
     ConsumerSpec("history-logs", "SW_LOGS", (subjects.LOGS,), workers=1, ordered=True, batch=128),
     ConsumerSpec(
