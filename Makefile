@@ -47,6 +47,7 @@ test: setup ## every test: real broker, real object store, real Keras
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(MEMBERS:%=%/src)
+	@deploy/host-packages
 	@$(BIN)/pytest -q --durations=15
 
 test-docker: setup $(VENV)/.docker-ready ## what needs a Docker engine; starts one if none answers
@@ -73,7 +74,7 @@ curated: setup ## resolve the curated environments anew
 
 constraints: ## pin every dependency anew, host-free
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	  --no-emit-index-url --no-header --no-annotate $(MEMBERS:%=--no-emit-package $(notdir %)) \
+	  --no-emit-index-url --no-header --no-annotate \
 	  --no-emit-package stellwerk --no-emit-package stellwerk-gateway --no-emit-package stellwerk-dataset \
 	  --no-emit-package stellwerk-environment-build --no-emit-package stellwerk-scheduler \
 	  --no-emit-package stellwerk-gpu-executor --no-emit-package stellwerk-history \

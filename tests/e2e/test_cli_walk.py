@@ -130,11 +130,11 @@ def test_a_port_in_use_is_named(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_while_the_platform_is_down(stack: Stack, script_folder: Path) -> None:
-    script, go_on = script_folder / "long.py", script_folder / "go-on"
+    script = script_folder / "long.py"
     script.write_text(
         "import os, time\n"
         "print('before', flush=True)\n"
-        f"while not os.path.exists({str(go_on)!r}):\n"
+        "while not os.path.exists('go-on'):\n"
         "    time.sleep(0.05)\n"
         "print('after', flush=True)\n"
         "open('outputs/done', 'w').write('1')\n"
@@ -144,7 +144,7 @@ def test_a_run_goes_on_while_the_platform_is_down(stack: Stack, script_folder: P
         while b"before" not in log_text(http, run_id):
             assert request("GET", http, f"/runs/{run_id}").json()["status"] != "Failed"
     stack.down()
-    go_on.touch()
+    (stack.home / f"executor/attempts/{run_id}-1/work/go-on").touch()
     assert "stellwerk up" in refused(stack, 4, "run", "list")
     stack.up()
     with stack.http() as http:

@@ -218,8 +218,8 @@ async def test_restart_of_the_executor_loses_nothing(
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
     first = await start(runtime_factory, s3_settings, tmp_path)
-    gate = tmp_path / "gate"
-    script = f"import os, time\nfor n in range(200): print('line', n)\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)\nprint('after')\n"
+    gate = tmp_path / "executor/attempts/run2-1/work/gate"
+    script = "import os, time\nfor n in range(200): print('line', n)\nwhile not os.path.exists('gate'): time.sleep(0.02)\nprint('after')\n"
     await publish(bus, assigned("run2", script), 1)
     await wait_until(lambda: b"line 199" in watch.log, 20)
     await first.stop()
@@ -467,3 +467,18 @@ async def test_a_distributed_run_is_several_processes_with_a_log_each(
     size = len("rank --lr 0.1\n")
     assert logs["user_logs/std_log_process_0.txt"] == size
     assert logs["user_logs/std_log_process_1.txt"] == size
+
+
+async def test_a_node_without_a_sandbox_refuses_where_one_is_required(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("stellwerk_gpu_executor.isolation.shutil.which", lambda name: None)
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path, sandbox="require")
+    await publish(bus, assigned("run1", "print('never')"), 1)
+    (exited,) = await wait_until(lambda: watch.of(AttemptExited), 20)
+    assert exited.exit.reason == "launch-failed"
+    assert "STELLWERK_SANDBOX=require" in exited.exit.message
+    assert watch.log == b""

@@ -1,9 +1,12 @@
 """Checks of the machine: space, file system, memory, clock, limits, isolation."""
 
 import ctypes
+import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,9 +90,17 @@ def socket_paths(layout: Layout) -> Finding:
 
 
 def isolation(_: Layout) -> Finding:
-    """For information: what could keep runs apart."""
-    have = [name for name in ("bwrap", "docker") if shutil.which(name)]
-    return Finding("isolation", "ok", ", ".join(have) or "none; runs are plain processes")
+    """What keeps runs apart and within limits, as the executor finds it."""
+    command = [sys.executable, "-m", "stellwerk_gpu_executor.isolation"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    told = json.loads(done.stdout or "{}")
+    limits = ", ".join(told.get("limits", ())) or "nothing"
+    if told.get("sandbox"):
+        found = f"runs are sandboxed by bubblewrap; the kernel limits {limits}"
+        return Finding("isolation", "ok", found)
+    found = f"runs are plain processes of this user; the kernel limits {limits}"
+    missing = told.get("missing") or done.stderr.strip()[-200:]
+    return Finding("isolation", "warning", found, f"{missing}; see docs/howto/sandbox.md")
 
 
 def _existing(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Composition of the executor."""
 
+import asyncio
 import shutil
 import socket
 
@@ -9,6 +10,7 @@ from stellwerk_gpu_executor import resources
 from stellwerk_gpu_executor.attempts import Attempts
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.handlers import EventHandlers
+from stellwerk_gpu_executor.isolation import Isolation, isolate
 from stellwerk_gpu_executor.launcher import Launcher, ProcessLauncher
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.notify import NotifyServer
@@ -30,7 +32,8 @@ async def build(runtime: Runtime[Settings]) -> None:
     settings.executor_dir.mkdir(parents=True, exist_ok=True)
     db = await runtime.database(metadata)
     objects = await runtime.objects()
-    launcher = await _launcher(runtime)
+    isolation = await asyncio.to_thread(isolate, settings)
+    launcher = await _launcher(runtime, isolation)
     cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
     preparer = Preparer(
         objects,
@@ -62,6 +65,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         leases,
         None if settings.run_token_key is None else load_key(settings.run_token_key),
         _warm_pool(runtime),
+        isolation,
     )
     reconciler = Reconciler(attempts, cache)
 
@@ -103,15 +107,17 @@ def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:
     return pool
 
 
-async def _launcher(runtime: Runtime[Settings]) -> Launcher:
+async def _launcher(runtime: Runtime[Settings], isolation: Isolation) -> Launcher:
     """What starts runs here, closed with the service."""
     settings = runtime.settings
     if settings.launcher == "process":
         notify = NotifyServer(settings.executor_dir / "notify.sock")
         await notify.start()
         runtime.on_stop(notify.close)
-        processes = ProcessLauncher(notify, clock=runtime.clock)
+        processes = ProcessLauncher(notify, clock=runtime.clock, walls=isolation)
         runtime.on_stop(processes.close)
+        folder = settings.executor_dir / "attempts"
+        runtime.every("sweep-cgroups", SWEEP_S, lambda: isolation.sweep(folder)).hint()
         return processes
     from stellwerk_gpu_executor.docker_launcher import (  # noqa: PLC0415 - its library is slow to load
         open_launcher,

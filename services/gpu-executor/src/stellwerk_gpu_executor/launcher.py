@@ -67,6 +67,10 @@ class LaunchRequest:
     warm: ForkServer | None = None
     """A fork server of the run's environment: the script begins in a fork of it."""
     cold_reason: str | None = None
+    cell: tuple[str, ...] = ()
+    """What makes the walls it runs in, see `stellwerk_shim.cell`; empty: none."""
+    cgroups: tuple[str, ...] = ()
+    """Control groups that its processes belong to."""
 
     def launch_file(self, attempt: AttemptDir, notify: Path) -> dict[str, object]:
         """Content of launch.json; docs/run-protocol.md lists it."""
@@ -133,11 +137,26 @@ class Launcher(Protocol):
         ...
 
 
-class ProcessLauncher:
-    """Launcher for plain processes; see Launcher."""
+class Walls(Protocol):
+    """What keeps a plain process apart from this machine, and within its limits."""
 
-    def __init__(self, notify: NotifyServer, *, clock: Clock | None = None) -> None:
+    def around(self, request: LaunchRequest) -> LaunchRequest:
+        """The same request with its cell and control groups."""
+        ...
+
+    def clear(self, name: str) -> None:
+        """The attempt of that name is gone."""
+        ...
+
+
+class ProcessLauncher:
+    """Launcher for plain processes; see Launcher. Without ``walls`` they are just that."""
+
+    def __init__(
+        self, notify: NotifyServer, *, clock: Clock | None = None, walls: Walls | None = None
+    ) -> None:
         self._notify = notify
+        self._walls = walls
         self._clock = clock or SystemClock()
         self._tasks = TaskOwner()
         self._spawner = Spawner()
@@ -149,6 +168,8 @@ class ProcessLauncher:
         attempt = AttemptDir(request.folder)
         attempt.create()
         attempt.write_lease(request.lease)
+        if self._walls is not None:
+            request = self._walls.around(request)
         if request.warm is not None:
             handle = await self._start_warm(request, attempt, request.warm)
             if handle is not None:
@@ -164,7 +185,7 @@ class ProcessLauncher:
             return await self._start(request, attempt, server, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
-        if started(attempt):
+        if started(attempt) or locked(attempt.path):  # the answer was lost, not the supervisor
             return await self.adopt(attempt)
         await self._kill(attempt)
         attempt.forget_start()
@@ -185,7 +206,7 @@ class ProcessLauncher:
             await _await_start(attempt, activity, pidfd, timeout_s)
         except BaseException as error:
             if request.warm is not None and isinstance(error, TimeoutError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # it is tried again, cold
+                await _killed(pidfd)  # it is tried again, cold
             os.close(pidfd)  # cancelled or too slow; whatever starts can still be adopted
             raise
         shim = attempt.read_shim()
@@ -228,6 +249,8 @@ class ProcessLauncher:
             await self._kill(attempt)
         launch = attempt.read_launch()
         await asyncio.to_thread(remove, attempt.path)
+        if self._walls is not None:
+            self._walls.clear(attempt.path.name)
         if launch is not None:
             self._notify.forget(str(launch["notify_key"]))
 
@@ -343,6 +366,17 @@ async def _await_start(
     finally:
         if pidfd is not None:
             loop.remove_reader(pidfd)
+
+
+async def _killed(pidfd: int) -> None:
+    """End a supervisor and wait for that: until then it holds its attempt."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(pidfd, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(pidfd)
 
 
 def locked(folder: Path) -> bool:

@@ -50,6 +50,17 @@ class Settings(ServiceSettings):
         "none", description="Network of runs in containers: none, or a Docker network by name."
     )
     run_shm_bytes: int = Field(1024**3, ge=1024**2, description="Their /dev/shm, in bytes.")
+    sandbox: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="Wall in runs that are plain processes: where this machine can, always (else "
+        "a run is refused), or never.",
+    )
+    sandbox_readable: tuple[Path, ...] = Field(
+        (), description="Folders of this machine that walled-in runs may read, besides the system."
+    )
+    sandbox_network: Literal["host", "none"] = Field(
+        "host", description="Network of walled-in runs: this machine's, or none at all."
+    )
     run_log_bytes: int = Field(1024**3, ge=1024, description="Longest log of one run.")
     outputs_scan_s: float = Field(
         10.0, gt=0, description="How often finished files under outputs are uploaded meanwhile."

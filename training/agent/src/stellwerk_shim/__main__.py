@@ -3,6 +3,7 @@
 With `--serve` it forks a supervisor for each folder named on the socket that is its stdin, so that
 no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <module>...`
 does the same on that descriptor in an environment's own Python, with these modules loaded.
+`--probe <bubblewrap> <option>...` tells why runs cannot be walled in so; nothing if they can.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from stellwerk_shim import began
+from stellwerk_shim.cell import probe
 from stellwerk_shim.nursery import serve, serve_warm
 from stellwerk_shim.supervisor import supervise
 
@@ -21,6 +23,8 @@ if __name__ == "__main__":
         serve(0)
     elif sys.argv[1] == "--warm":
         serve_warm(int(sys.argv[2]), sys.argv[3:], began.WITH)
+    elif sys.argv[1] == "--probe":
+        os.write(1, probe(sys.argv[2:]).encode())
     else:
         status = supervise(sys.argv[1])
     # Everything is on disk by now; the interpreter's own teardown would only delay the executor.

@@ -8,10 +8,13 @@ import os
 import resource
 import signal
 
+from stellwerk_shim import cgroup
+
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from stellwerk_shim.cell import Cell
     from stellwerk_shim.forked import Interpreter
 
 PR_SET_PDEATHSIG = 1
@@ -33,8 +36,13 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start(launch: dict[str, object], output: int, interpreter: Interpreter | None = None) -> int:
-    """Start `launch["argv"]` with stdout and stderr on `output`; return its process id.
+def start(
+    launch: dict[str, object],
+    output: int,
+    interpreter: Interpreter | None = None,
+    cell: Cell | None = None,
+) -> int:
+    """Start `launch["argv"]` with stdout and stderr on `output`, in `cell`; return its process id.
 
     Returns once the program image is loaded, or `interpreter` is about to run the script. Raises
     LaunchError if it cannot be.
@@ -43,7 +51,7 @@ def start(launch: dict[str, object], output: int, interpreter: Interpreter | Non
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(launch, output, report_write, parent, interpreter)
+        _become(launch, output, report_write, parent, interpreter, cell)
     os.close(report_write)
     with os.fdopen(report_read, "rb") as report:
         failure = report.read().decode(errors="replace")
@@ -59,6 +67,7 @@ def _become(
     report: int,
     parent: int,
     interpreter: Interpreter | None,
+    cell: Cell | None,
 ) -> NoReturn:
     """Turn this fork into the run's program, or report why not and end. Never returns."""
     step = "prepare the process"
@@ -66,12 +75,17 @@ def _become(
     env: dict[str, str] = launch["env"]  # type: ignore[assignment]
     try:
         os.setsid()
-        # Only the first process is covered; the executor sweeps the others if this supervisor dies.
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(127)
         _redirect(output)
         _limit(launch)
+        cgroup.enter(launch.get("cgroups") or [])  # type: ignore[arg-type]
+        if cell is not None:
+            step = "enter its sandbox"
+            cell.enter()
+        # Only the first process is covered: a cell ends with this supervisor, what else is left
+        # the executor sweeps. After entering, which makes the kernel forget it.
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if cell is None and os.getppid() != parent:
+            os._exit(127)
         step = f"enter the working folder '{launch['cwd']}'"
         os.chdir(str(launch["cwd"]))
         step = f"start '{argv[0]}'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from stellwerk_shim import tree
+from stellwerk_shim import cgroup, tree
 
 NEVER = float("inf")
 SAMPLE_S = 0.5
@@ -19,7 +19,8 @@ class Limits:
         self._duration = _number(launch.get("max_duration_s"))
         self._end = NEVER if self._duration is None else started + self._duration
         self._memory = _number(launch.get("memory_limit_bytes"))
-        self._next_sample = NEVER if self._memory is None else started
+        by_kernel = cgroup.limits_memory(launch.get("cgroups") or [])  # type: ignore[arg-type]
+        self._next_sample = NEVER if self._memory is None or by_kernel else started
         self._lease = NEVER
         self.read_lease()
         self.peak_bytes = 0

@@ -16,6 +16,7 @@ class Outcome:
     def __init__(self, launch: dict[str, object]) -> None:
         self._launch = launch
         self._oom_kills = tree.oom_kills()
+        self._oom = False
         self._reason: str | None = None
         self._message: str | None = None
         self._exit_code: int | None = None
@@ -43,15 +44,18 @@ class Outcome:
         """Add a remark to the message."""
         self._notes.append(text)
 
-    def ended(self, status: int) -> None:
-        """Take the wait status of the first process."""
+    def ended(self, status: int, own_oom_kills: int = 0) -> None:
+        """Take the wait status of the first process.
+
+        `own_oom_kills`: how many of the run's processes were ended for its own limit of memory.
+        """
         code = os.waitstatus_to_exitcode(status)
         if code >= 0:
             self._exit_code = code
         else:
             self._signal = -code
         if self._reason is None:
-            self._explain()
+            self._explain(own_oom_kills)
 
     def record(self, log: dict[str, object], peak_bytes: int) -> dict[str, object]:
         """Return the exit record; `log` holds sizes and digest."""
@@ -62,7 +66,7 @@ class Outcome:
             "attempt": self._launch.get("attempt"),
             "exit_code": self._exit_code,
             "signal": self._signal,
-            "oom": self._reason == "oom",
+            "oom": self._oom or self._reason == "oom",
             "reason": self._reason,
             "message": message[:2000] or None,
             "started_at": self.started_at,
@@ -73,8 +77,22 @@ class Outcome:
             **log,
         }
 
-    def _explain(self) -> None:
+    def _explain(self, own_oom_kills: int) -> None:
         """Nobody asked for this end: say what the process did."""
+        self._oom = own_oom_kills > 0
+        limit = self._launch.get("memory_limit_bytes")
+        if self._oom and self._signal == signal.SIGKILL:
+            self._reason = "oom"
+            self._message = (
+                f"the run reached its memory limit of {limit} bytes and the kernel ended it;"
+                " ask for more memory or use less"
+            )
+            return
+        if self._oom:
+            self.note(
+                f"the run reached its memory limit of {limit} bytes and the kernel ended"
+                f" {own_oom_kills} of its processes; ask for more memory or use less"
+            )
         if self._signal is None:
             self._reason = "exited"
             if self._exit_code:

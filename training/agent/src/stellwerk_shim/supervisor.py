@@ -12,7 +12,8 @@ import selectors
 import signal
 import time
 
-from stellwerk_shim import child, files, tree
+from stellwerk_shim import cgroup, child, files, tree
+from stellwerk_shim.cell import Cell, CellError
 from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
 from stellwerk_shim.logpipe import LogPipe
 from stellwerk_shim.notifier import Notifier
@@ -58,6 +59,8 @@ class Supervisor:
         self._folder = folder
         self._interpreter = interpreter
         self._launch = launch
+        self._cell = _cell(launch)
+        self._cgroups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
         self._log = LogPipe(
@@ -77,10 +80,15 @@ class Supervisor:
         """Start the run, wait for its end, write exit.json, notify."""
         try:
             child.become_subreaper()
-            self._child = child.start(self._launch, self._log.child_end, self._interpreter)
-        except (child.LaunchError, OSError) as error:
+            if self._cell is not None:
+                self._cell.join()
+            self._child = child.start(
+                self._launch, self._log.child_end, self._interpreter, self._cell
+            )
+        except (child.LaunchError, CellError, OSError) as error:
             self._outcome.launch_failed(str(error))
             os.close(self._log.child_end)
+            self._clear()
         else:
             os.close(self._log.child_end)
             self._announce()
@@ -101,6 +109,7 @@ class Supervisor:
                 "boot_id": tree.boot_id(),
                 "started_at": self._outcome.started_at,
                 "started_mono": self._outcome.started_mono,
+                "began_mono": time.monotonic(),
             },
         )
         self._notifier.send(time.monotonic())
@@ -208,6 +217,9 @@ class Supervisor:
     def _clear(self) -> None:
         """End whatever the run left behind: as subreaper this process has it all below itself."""
         until = time.monotonic() + CLEAR_S
+        if self._cell is not None:
+            self._cell.end()
+            self._wakeups.wait(KILL_AGAIN_S)
         while self._reap():
             left = tree.kill_descendants(os.getpid())
             if not self._wakeups.wait(min(KILL_AGAIN_S, until - time.monotonic())):
@@ -221,7 +233,10 @@ class Supervisor:
         self._log.drain(now, now + DRAIN_S)
         self._socket.drain(now, now + DRAIN_S)
         if self._status is not None:
-            self._outcome.ended(self._status)
+            self._outcome.ended(self._status, cgroup.oom_kills(self._cgroups))
+        refused, limit = cgroup.refused_forks(self._cgroups)
+        if refused:
+            self._outcome.note(f"the run reached its limit of {limit} processes and threads")
         for part, close in (("log", self._log.close), ("records", self._socket.close)):
             try:
                 close()
@@ -251,6 +266,12 @@ def _detach(folder: str) -> None:
     os.dup2(trace, 2)
     os.close(null)
     os.close(trace)
+
+
+def _cell(launch: dict[str, object]) -> Cell | None:
+    """The cell that the executor wants for this run, in the making."""
+    command = launch.get("cell")
+    return Cell([str(part) for part in command]) if isinstance(command, list) and command else None
 
 
 def _integer(value: object, default: int) -> int:

@@ -1,0 +1,164 @@
+"""Control groups of runs: limits that the kernel keeps, whatever a run starts.
+
+Version 1, version 2 and hosts with both. A group for each run and controller that it needs lies
+below one folder of this executor; the supervisor moves the run's first process there and reads
+what the kernel counted.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CONTROLLERS = ("memory", "pids", "cpu")
+PERIOD_US = 100_000
+PIDS = 4096
+"""Threads count; a framework starts several for each core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Limits of one run; None: as much as there is."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int = PIDS
+
+    def of(self, controller: str, *, unified: bool) -> dict[str, str]:
+        """Files of ``controller`` and what they say; none where the run has no such limit."""
+        if controller == "pids":
+            return {"pids.max": str(self.pids)}
+        if controller == "memory" and self.memory_bytes is not None:
+            size = str(self.memory_bytes)
+            if unified:
+                return {"memory.max": size, "memory.swap.max": "0"}
+            return {"memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes": size}
+        if controller == "cpu" and self.cpus is not None:
+            quota = max(1000, int(self.cpus * PERIOD_US))
+            if unified:
+                return {"cpu.max": f"{quota} {PERIOD_US}"}
+            return {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": str(quota)}
+        return {}
+
+
+OPTIONAL = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes"})
+"""Only where the kernel accounts for swap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """Controller → folder that groups of runs are made in. ``unified``: those of version 2."""
+
+    folders: Mapping[str, Path]
+    unified: frozenset[str] = frozenset()
+
+    def make(self, name: str, wanted: Wanted) -> list[Path]:
+        """Make the groups that a run needs; returns their folders. Raises OSError."""
+        made: dict[Path, None] = {}
+        for controller, folder in self.folders.items():
+            files = wanted.of(controller, unified=controller in self.unified)
+            if not files:
+                continue
+            group = folder / name
+            group.mkdir(exist_ok=True)
+            made[group] = None
+            for file, text in files.items():
+                if file not in OPTIONAL or (group / file).exists():
+                    _write(group / file, text)
+        return list(made)
+
+    def remove(self, name: str) -> None:
+        """Remove a run's groups; one with a process that is still ending stays for the sweep."""
+        for folder in set(self.folders.values()):
+            with suppress(OSError):
+                (folder / name).rmdir()
+
+    def sweep(self, known: Iterable[str]) -> None:
+        """Remove the groups of runs that are not ``known``."""
+        keep = set(known)
+        for folder in set(self.folders.values()):
+            with suppress(OSError):
+                names = [path.name for path in folder.iterdir() if path.is_dir()]
+                for name in set(names) - keep:
+                    self.remove(name)
+
+
+def find(name: str, root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> Cgroups:
+    """Make this executor's folders where the host lets us; without a controller it is left out.
+
+    ``own`` is the text of /proc/self/cgroup.
+    """
+    text = Path("/proc/self/cgroup").read_text() if own is None else own
+    folders: dict[str, Path] = {}
+    unified: set[str] = set()
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in set(controllers.split(",")) & set(CONTROLLERS):
+            folder = _first(_above(root / controller, path), name, [])
+            if folder is not None:
+                folders[controller] = folder
+    missing = [controller for controller in CONTROLLERS if controller not in folders]
+    place = next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
+    mount = next((each for each in (root, root / "unified") if _is_unified(each)), None)
+    if missing and place is not None and mount is not None:
+        have = [each for each in missing if each in _words(mount / "cgroup.controllers")]
+        folder = _first(_above(mount, place), name, have) if have else None
+        if folder is not None:
+            folders |= dict.fromkeys(have, folder)
+            unified |= set(have)
+    ordered = {each: folders[each] for each in CONTROLLERS if each in folders}
+    return Cgroups(ordered, frozenset(unified))
+
+
+def _above(mount: Path, path: str) -> list[Path]:
+    """Our own group and those above it, ours first: limits set on us hold for runs as well."""
+    own = mount / path.strip("/")
+    found = [own, *own.parents] if own.is_dir() else [mount]
+    return [each for each in found if each.is_relative_to(mount)]
+
+
+def _first(places: list[Path], name: str, unified: list[str]) -> Path | None:
+    """Make a folder in the first place where groups can be made (version 2: with controllers)."""
+    for place in places:
+        folder = place / name
+        try:
+            if unified:
+                _enable(place, unified)
+            folder.mkdir(exist_ok=True)
+            if unified:
+                _enable(folder, unified)
+            (folder / "probe").mkdir(exist_ok=True)
+            (folder / "probe").rmdir()
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()
+            continue
+        return folder
+    return None
+
+
+def _enable(group: Path, controllers: list[str]) -> None:
+    missing = [each for each in controllers if each not in _words(group / "cgroup.subtree_control")]
+    if missing:
+        _write(group / "cgroup.subtree_control", " ".join(f"+{each}" for each in missing))
+
+
+def _is_unified(mount: Path) -> bool:
+    return (mount / "cgroup.controllers").exists()
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,128 @@
+"""What this machine can do to keep runs apart and within limits: found once, said, and used.
+
+`python -m stellwerk_gpu_executor.isolation` prints it as JSON, for ``stellwerk doctor``.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import structlog
+
+import stellwerk_shim
+from stellwerk_gpu_executor import cgroups
+from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
+from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.sandbox import View, copy_configuration, outermost
+from stellwerk_gpu_executor.settings import Settings
+
+PROBE_S = 20.0
+_ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
+INSTALL = "bubblewrap is not installed (apt-get install bubblewrap)"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """Walls and limits of runs; see launcher.Walls. ``refusal``: why no run may start here."""
+
+    view: View | None = None
+    groups: Cgroups = field(default_factory=lambda: Cgroups({}))
+    refusal: str | None = None
+
+    def around(self, request: LaunchRequest) -> LaunchRequest:
+        """The request with its cell, and its control groups made."""
+        cell = () if self.view is None else tuple(self.view.command(request))
+        wanted = Wanted(request.memory_limit_bytes, request.cpus)
+        groups: Sequence[Path] = ()
+        try:
+            groups = self.groups.make(request.folder.name, wanted)
+        except OSError as error:
+            log.warning("no control group", action="cgroup_failed", error=str(error))
+        return replace(request, cell=cell, cgroups=tuple(str(group) for group in groups))
+
+    def clear(self, name: str) -> None:
+        """Remove the control groups of an attempt that is gone."""
+        self.groups.remove(name)
+
+    async def sweep(self, attempts: Path) -> None:
+        """Remove control groups whose attempt folder is gone."""
+        self.groups.sweep(path.name for path in attempts.iterdir()) if attempts.exists() else None
+
+
+def isolate(settings: Settings) -> Isolation:
+    """What ``settings`` ask for, as far as this machine has it. Blocks for some milliseconds."""
+    if settings.launcher != "process" or settings.sandbox == "off":
+        return Isolation()
+    key = hashlib.sha256(str(settings.executor_dir.absolute()).encode()).hexdigest()[:12]
+    groups = cgroups.find(f"stellwerk-{key}")
+    view, missing = look(settings)
+    log.info(
+        "isolation",
+        action="isolation",
+        sandbox=missing or "bubblewrap",
+        limits=list(groups.folders),
+    )
+    if view is None and settings.sandbox == "require":
+        return Isolation(
+            refusal=f"this node starts no run without a sandbox (its operator set "
+            f"STELLWERK_SANDBOX=require) and has none: {missing}"
+        )
+    return Isolation(view, groups)
+
+
+def look(settings: Settings) -> tuple[View | None, str]:
+    """The view that runs get, or None and why there can be none."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return None, INSTALL
+    view = View(
+        bwrap,
+        copy_configuration(settings.executor_dir.absolute() / "etc"),
+        hidden=tuple(hidden(settings)),
+        readable=tuple(path.absolute() for path in settings.sandbox_readable),
+        network=settings.sandbox_network == "host",
+    )
+    command = [sys.executable, "-I", "-S", str(_ENTRY), "--probe", *view.probe()]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"bubblewrap cannot be tried: {error}"
+    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    return (None, f"bubblewrap does not work here: {said[-500:]}") if said else (view, "")
+
+
+def hidden(settings: Settings) -> list[Path]:
+    """Folders of the platform: what a run must not see even where their place is shown."""
+    files = (
+        settings.nats_credentials,
+        settings.s3_credentials,
+        settings.scheduler_credentials,
+        settings.run_token_key,
+    )
+    folders = [settings.executor_dir, settings.environments_dir, settings.data_dir]
+    folders += [file.parent for file in files if file is not None]
+    return outermost((folder.absolute() for folder in folders), within=())
+
+
+def report() -> dict[str, object]:
+    """What `doctor` says; nothing is left behind."""
+    with tempfile.TemporaryDirectory() as scratch:
+        view, missing = look(Settings(executor_dir=Path(scratch)))
+    groups = cgroups.find("stellwerk-doctor")
+    for folder in set(groups.folders.values()):
+        with suppress(OSError):
+            folder.rmdir()
+    return {"sandbox": view is not None, "missing": missing, "limits": list(groups.folders)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(report()))

@@ -1,0 +1,353 @@
+"""Runs in a real sandbox: what they see, what they may use, and that nothing else is different."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_attempts import AGENT, is_gone, log_holds, read, request
+
+from stellwerk_gpu_executor.attempt_dir import ExitRecord
+from stellwerk_gpu_executor.cgroups import Wanted
+from stellwerk_gpu_executor.handle import ProcessHandle
+from stellwerk_gpu_executor.isolation import Isolation, isolate
+from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_gpu_executor.sandbox import prefixes
+from stellwerk_gpu_executor.settings import Settings
+from stellwerk_kit.testing import wait_until
+from stellwerk_kit.testing.host import lacking
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """A node's folder with the platform's secrets beside it."""
+    for name in ("executor/attempts/other-1/work", "environments", "data", "secrets"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "secrets/s3.json").write_text("keys")
+    (tmp_path / "executor/attempts/other-1/work/weights").write_text("theirs")
+    return tmp_path
+
+
+def walls(node: Path, **changes: Any) -> Isolation:
+    """What this machine can do; that it can is a condition of these tests, not their result."""
+    found = isolate(
+        Settings(
+            executor_dir=node / "executor",
+            environments_dir=node / "environments",
+            data_dir=node / "data",
+            s3_credentials=node / "secrets/s3.json",
+            **changes,
+        )
+    )
+    if found.view is None:
+        lacking("no sandbox here")
+    return found
+
+
+@asynccontextmanager
+async def walled(node: Path, **changes: Any) -> AsyncIterator[ProcessLauncher]:
+    notify = NotifyServer(node / "notify.sock")
+    await notify.start()
+    service = ProcessLauncher(notify, walls=walls(node, **changes))
+    try:
+        yield service
+    finally:
+        await service.close()
+        await notify.close()
+
+
+def attempt(node: Path, script: str, name: str = "run-a-1", **options: Any) -> LaunchRequest:
+    folder = node / "executor/attempts" / name
+    for part in ("work", "home", "tmp"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / "work/main.py").write_text(script)
+    options.setdefault("readable", (Path(AGENT),))
+    return replace(request(node / "spare", script, **options), folder=folder, cwd=folder / "work")
+
+
+async def run(node: Path, script: str, **options: Any) -> tuple[ExitRecord, str]:
+    changes = options.pop("settings", {})
+    async with walled(node, **changes) as service:
+        handle = await service.start(attempt(node, script, **options))
+        record = await handle.wait()
+        text = handle.attempt.log.read_text()
+        assert (handle.attempt.path / "shim.log").read_text() == ""
+        await service.cleanup(handle.attempt)
+    return record, text
+
+
+LOOK = """
+import json, os, socket
+def may(path, write=False):
+    try:
+        if write:
+            open(path, "w").close()
+        return os.listdir(path) if os.path.isdir(path) else open(path).read(40)
+    except OSError as error:
+        return error.strerror
+executor = os.path.abspath("../../..")
+lookups = {
+    "attempts": may(executor + "/attempts"), "executor": may(executor),
+    "other": may(executor + "/attempts/other-1/work/weights"),
+    "secrets": may(executor + "/../secrets/s3.json"), "shadow": may("/etc/shadow"), "home": may("/home"),
+    "usr": may("/usr/new", True), "log": may("../std.log", True), "lease": may("../lease", True),
+    "tmp": may("/tmp"), "passwd": may("/etc/passwd")[:4], "processes": sorted(p for p in os.listdir("/proc") if p.isdigit()),
+    "status": {l.split(":")[0]: l.split()[1] for l in open("/proc/self/status") if l[:6] in ("CapEff", "CapBnd", "NoNewP")},
+    "python": may(os.path.dirname(os.__file__) + "/new", True), "uid": os.getuid(), "interfaces": [n for _, n in socket.if_nameindex()],
+}
+open("/tmp/mine", "w").write("x"); open("outside-nothing", "w").write("x")
+print(json.dumps(lookups))
+"""
+
+
+async def test_a_run_sees_the_system_and_itself(node: Path) -> None:
+    record, text = await run(node, LOOK)
+    assert (record.reason, record.exit_code) == ("exited", 0), text
+    seen = json.loads(text)
+    assert seen["attempts"] == ["run-a-1"]
+    assert seen["executor"] == ["attempts"]
+    for hidden in ("other", "secrets", "shadow", "home"):
+        assert seen[hidden] == "No such file or directory", hidden
+    for fixed in ("usr", "log", "lease", "python"):
+        assert seen[fixed] == "Read-only file system", fixed
+    assert "mine" not in os.listdir("/tmp")  # noqa: PTH208 - the machine's
+    assert (seen["passwd"], seen["uid"]) == ("root", os.getuid())
+    assert seen["processes"] == ["1", "2", "3"]  # bubblewrap, what holds the cell, the run
+    assert set(seen["status"].values()) == {"0000000000000000", "1"}
+    assert seen["interfaces"] == [name for _, name in socket.if_nameindex()]
+
+
+async def test_a_platform_inside_the_system_is_hidden(node: Path) -> None:
+    shown = {"sandbox_readable": (node,)}
+    record, text = await run(
+        node, "import os; print(sorted(os.listdir('../../../..')))", settings=shown
+    )
+    assert record.exit_code == 0, text
+    assert "'executor'" in text
+    script = "import os\nfor n in ('secrets', 'data', 'environments'): print(os.listdir('../../../../' + n))"
+    _, text = await run(node, script, settings=shown)
+    assert text == "[]\n" * 3
+
+
+async def test_no_network_where_the_operator_says_so(node: Path) -> None:
+    script = "import socket\nprint([n for _, n in socket.if_nameindex()])\n"
+    script += "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname()); print('own loopback')"
+    record, text = await run(node, script, settings={"sandbox_network": "none"})
+    assert record.exit_code == 0, text
+    assert text == "['lo']\nown loopback\n"
+
+
+ENDS = [
+    ("import sys; sys.exit(137)", (137, None)),
+    ("import os; os.kill(os.getpid(), 9)", (None, 9)),
+    ("import os; os.kill(os.getpid(), 11)", (None, 11)),
+    ("import os; os.abort()", (None, 6)),
+    ("raise SystemExit('words')", (1, None)),
+]
+
+
+@pytest.mark.parametrize(("script", "end"), ENDS)
+async def test_ends_are_exact(node: Path, script: str, end: tuple[int | None, int | None]) -> None:
+    record, _ = await run(node, script)
+    assert (record.exit_code, record.signal, record.oom) == (*end, False)
+
+
+async def test_a_program_that_is_not_there_is_said_as_ever(node: Path) -> None:
+    record, _ = await run(node, "", argv=["/usr/bin/no-such"])
+    assert record.reason == "launch-failed"
+    assert record.message == "cannot start '/usr/bin/no-such': No such file or directory"
+
+
+async def test_forbidden_calls_fail_and_the_run_goes_on(node: Path) -> None:
+    script = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def says(result): return "done" if result == 0 else os.strerror(ctypes.get_errno())
+print("unshare", says(libc.unshare(0x10000000)))
+print("mount", says(libc.mount(b"none", b"/mnt", b"tmpfs", 0, None)))
+print("umount", says(libc.umount2(b"/etc", 2)))
+try: os.setuid(12)
+except OSError as error: print("setuid", error.strerror)
+print("goes on")
+"""
+    record, text = await run(node, script)
+    assert record.exit_code == 0
+    said = dict(line.split(" ", 1) for line in text.splitlines())
+    assert said.pop("goes") == "on"
+    assert "done" not in said.values(), said
+
+
+STAYS = """
+import os, signal, subprocess, sys, time
+from stellwerk_agent import Run
+Run.get_context().log("up", 1)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(600)
+    os._exit(0)
+signal.signal(signal.SIGTERM, lambda *a: (print("asked", flush=True), sys.exit(3)))
+print("ready", flush=True)
+while True:
+    if os.path.exists("go"): sys.exit(0)
+    time.sleep(0.02)
+"""
+
+
+def below(handle: ProcessHandle) -> list[int]:
+    """Every process of the run, as this machine counts them."""
+    shim = handle.attempt.read_shim()
+    assert shim is not None
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found = [shim.pid]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+async def test_cancel_asks_and_then_takes_everything(node: Path) -> None:
+    async with walled(node) as service:
+        handle = await service.start(attempt(node, STAYS))
+        await log_holds(handle, b"ready")
+        processes = below(handle)
+        handle.stop("canceled", 10.0)
+        record = await handle.wait()
+        assert (record.reason, record.exit_code) == ("canceled", 3)
+        assert read(handle.attempt.log).endswith(b"asked\n")
+        assert b'"n":"up"' in read(handle.attempt.records)
+        assert len(processes) >= 5
+        assert all(map(is_gone, processes))
+
+
+async def test_it_outlives_the_executor_and_is_adopted(node: Path) -> None:
+    async with walled(node) as service:
+        handle = await service.start(attempt(node, STAYS))
+        await log_holds(handle, b"ready")
+    async with walled(node) as service:
+        adopted = await service.adopt(handle.attempt)
+        assert adopted is not None
+        assert adopted.alive()
+        processes = below(adopted)
+        (handle.attempt.path / "work/go").touch()
+        record = await adopted.wait()
+        assert (record.reason, record.exit_code) == ("exited", 0)
+        assert all(map(is_gone, processes))  # the daemon it left, too
+        await service.cleanup(adopted.attempt)
+        assert not adopted.attempt.path.exists()
+
+
+async def test_the_kernel_ends_all_of_it_with_its_supervisor(node: Path) -> None:
+    async with walled(node) as service:
+        handle = await service.start(attempt(node, STAYS))
+        await log_holds(handle, b"ready")
+        processes = below(handle)
+        os.kill(processes[0], signal.SIGKILL)
+        record = await handle.wait()
+        assert record.reason == "shim-lost"
+        await wait_until(lambda: all(map(is_gone, processes)), 10)
+
+
+HOG = "data = bytearray()\nwhile True: data += bytes(8 << 20)\n"
+
+
+async def test_memory_over_the_limit_is_told(node: Path) -> None:
+    needs(walls(node), "memory")
+    record, _ = await run(node, HOG, memory_limit_bytes=96 * MIB)
+    assert (record.reason, record.oom, record.signal) == ("oom", True, 9)
+    assert "reached its memory limit of 100663296 bytes" in str(record.message)
+
+
+async def test_memory_that_only_costs_a_child_is_told_as_well(node: Path) -> None:
+    needs(walls(node), "memory")
+    script = f"import subprocess, sys\ndone = subprocess.run([sys.executable, '-c', {HOG!r}])\nprint(done.returncode)"
+    record, text = await run(node, script, memory_limit_bytes=96 * MIB)
+    assert (record.reason, record.exit_code, record.oom, text) == ("exited", 0, True, "-9\n")
+    assert "ended 1 of its processes" in str(record.message)
+
+
+async def test_a_fork_bomb_meets_a_wall(node: Path) -> None:
+    needs(walls(node), "pids")
+    script = """
+import os, time
+try:
+    for n in range(20000):
+        if os.fork() == 0: time.sleep(600)
+except BlockingIOError: print("refused", n > 1000)
+"""
+    record, text = await run(node, script)
+    assert text == "refused True\n"
+    assert "limit of 4096 processes and threads" in str(record.message)
+
+
+async def test_cores_are_shared_out(node: Path) -> None:
+    needs(walls(node), "cpu")
+    script = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+    _, text = await run(node, script, cpus=0.25)
+    assert float(text) < 1.0
+
+
+def needs(found: Isolation, controller: str) -> None:
+    if controller not in found.groups.folders:
+        lacking(f"the control group {controller} cannot be used here")
+
+
+async def test_nothing_is_left_of_its_groups(node: Path) -> None:
+    found = walls(node)
+    await run(node, "pass", memory_limit_bytes=96 * MIB, cpus=1)
+    left = [path for folder in set(found.groups.folders.values()) for path in folder.glob("run-*")]
+    assert left == []
+    made = found.groups.make("gone-1", Wanted(memory_bytes=MIB, cpus=1))
+    await found.sweep(node / "executor/attempts")
+    assert not any(path.exists() for path in made)
+
+
+def test_what_is_asked_for_is_said(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    settings = {"executor_dir": node / "executor"}
+    auto = isolate(Settings(**settings))
+    assert (auto.view, auto.refusal) == (None, None)
+    refused = isolate(Settings(**settings, sandbox="require")).refusal
+    assert refused == (
+        "this node starts no run without a sandbox (its operator set STELLWERK_SANDBOX=require) and has none: "
+        "bubblewrap is not installed (apt-get install bubblewrap)"
+    )
+    off = isolate(Settings(**settings, sandbox="off"))
+    assert (off.view, off.groups.folders, off.refusal) == (None, {}, None)
+
+
+def test_a_bubblewrap_that_does_not_work_is_no_sandbox(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = node / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(broken))
+    refused = isolate(Settings(executor_dir=node / "executor", sandbox="require")).refusal
+    assert "does not work here: No permissions to create new namespace" in str(refused)
+
+
+def test_the_interpreter_is_followed_to_its_installations(tmp_path: Path) -> None:
+    (tmp_path / "base/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "base/bin/python3").touch()
+    (tmp_path / "venv/bin/python").symlink_to("../../base/bin/python3")
+    assert prefixes(tmp_path / "venv/bin/python") == [tmp_path / "venv", tmp_path / "base"]
+    assert Path("/usr") not in prefixes(Path("/usr/bin/python3"))
+    assert Path(sys.prefix) in prefixes(Path(sys.executable))

@@ -1,0 +1,57 @@
+"""What the kernel says about the run's own control groups: memory and processes, at the end."""
+
+from __future__ import annotations
+
+import os
+
+
+def enter(folders: list[str]) -> None:
+    """Move this process, which has one thread, there. Raises OSError.
+
+    Version 1 moves the caller's own thread at once; moving processes waits for the kernel, 15 ms.
+    """
+    for folder in folders:
+        for name in ("tasks", "cgroup.procs"):
+            if os.path.exists(os.path.join(folder, name)):
+                with open(os.path.join(folder, name), "w") as processes:
+                    processes.write("0")
+                break
+
+
+def limits_memory(folders: list[str]) -> bool:
+    """Whether one of them holds the run's memory within its limit."""
+    return any(os.path.exists(os.path.join(folder, "memory.stat")) for folder in folders)
+
+
+def oom_kills(folders: list[str]) -> int:
+    """How many of the run's processes the kernel ended because the group's memory was used up."""
+    return sum(
+        _counter(folder, name, "oom_kill")
+        for folder in folders
+        for name in ("memory.events", "memory.oom_control")  # version 2, version 1
+    )
+
+
+def refused_forks(folders: list[str]) -> tuple[int, str]:
+    """How many forks the limit of processes refused, and the limit."""
+    for folder in folders:
+        refused = _counter(folder, "pids.events", "max")
+        if refused:
+            return refused, _read(folder, "pids.max").strip()
+    return 0, ""
+
+
+def _counter(folder: str, file: str, name: str) -> int:
+    for line in _read(folder, file).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _read(folder: str, file: str) -> str:
+    try:
+        with open(os.path.join(folder, file)) as source:
+            return source.read()
+    except OSError:
+        return ""
