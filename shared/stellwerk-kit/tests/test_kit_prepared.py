@@ -71,6 +71,15 @@ def test_each_set_of_columns_has_its_own_text(conn: Connection) -> None:
     assert rows == [(False, b"\0x"), (True, b"y")]
 
 
+def test_rows_by_the_thousand(conn: Connection) -> None:
+    ADD.each_row(conn, ("name", "data"), [(str(n), bytes([n])) for n in range(3)])
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    ADD.each_row(conn, ("at", "name"), [(moment, "x"), (None, "y")])
+    rows = conn.execute(select(things.c.name, things.c.data).order_by(things.c.number)).all()
+    assert rows == [("0", b"\0"), ("1", b"\x01"), ("2", b"\x02"), ("x", None), ("y", None)]
+    assert BY_NAME.all(conn, {"wanted": "x"})[0].at.replace(tzinfo=UTC) == moment
+
+
 def test_a_limit_that_is_written_down_stays(conn: Connection) -> None:
     ADD.each(conn, [{"name": str(number)} for number in range(5)])
     first = Prepared(select(things.c.name).where(things.c.ready.is_(None)).limit(2))

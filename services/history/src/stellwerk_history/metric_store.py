@@ -22,7 +22,8 @@ from stellwerk_kit.prepared import Prepared
 CONSUMER = "history-metrics"
 MAX_LABELS = 1000
 
-_COLUMNS = [column.name for column in metrics.columns]
+_COLUMNS = tuple(column.name for column in metrics.columns)
+_ADD = Prepared(insert(metrics))
 
 MALFORMED = Counter("stellwerk_history_malformed", "Records that are left out", ["what"])
 
@@ -140,13 +141,13 @@ def _read(conn: Connection, messages: list[Message]) -> dict[tuple[str, int], _A
 
 def _write_metrics(conn: Connection, found: dict[tuple[str, int], _Attempt]) -> None:
     values = [
-        dict(zip(_COLUMNS, (run_id, attempt, *row), strict=True))
+        (run_id, attempt, *row)
         for (run_id, attempt), content in found.items()
         for batch in content.batches
         for row in batch.metrics
     ]
     if values:
-        conn.execute(insert(metrics), values)
+        _ADD.each_row(conn, _COLUMNS, values)
 
 
 def _write_files(conn: Connection, run_id: str, attempt: int, content: _Attempt) -> None:

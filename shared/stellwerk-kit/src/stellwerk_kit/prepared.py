@@ -46,6 +46,13 @@ class _Form:
         ]
         return dict(zip((step[0] for step in self._plan), row, strict=True)) if self._named else row
 
+    def plain(self, names: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Any:
+        """Rows as the driver takes them: as they are where it takes what it is given."""
+        order = tuple(name for name, _, _ in self._plan)
+        if order == names and not self._named and not any(into for _, into, _ in self._plan):
+            return rows
+        return [self.values(dict(zip(names, row, strict=True))) for row in rows]
+
     def rows(self, cursor: Any, raw: Sequence[Sequence[Any]]) -> list[Any]:
         """Rows with their columns by name."""
         if self._make is None:
@@ -113,6 +120,13 @@ class Prepared:
         if values:
             form = self._form(conn.dialect, tuple(values[0]))
             self._call(conn, form, "executemany", [form.values(each) for each in values])
+
+    def each_row(
+        self, conn: Connection, names: tuple[str, ...], rows: Iterable[tuple[Any, ...]]
+    ) -> None:
+        """Run it for each of ``rows``, whose values are for ``names``; for rows by the thousand."""
+        form = self._form(conn.dialect, names)
+        self._call(conn, form, "executemany", form.plain(names, rows))
 
     def _run(self, conn: Connection, values: Values) -> tuple[_Form, Any]:
         form = self._form(conn.dialect, tuple(values))
