@@ -154,23 +154,16 @@ def environment(
     Later entries win: image, data, platform, environment definition, the run's own variables. An
     input called ``path`` must not take the place of PATH.
     """
-    bin_dir = str(Path(python).parent)
     set_there = assigned.image.image_variables
-    system = set_there.get("PATH") or base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    if "PATH" in set_there:
+        base = {**base, "PATH": set_there["PATH"]}
     platform = {
-        "PATH": f"{bin_dir}:{system}",
-        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        **early_environment(python, places.agent, places.matplotlib, base),
         "HOME": str(places.home),
         "TMPDIR": str(places.temporary),
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(places.agent),
         marks.WANTED: "1",
-        "MPLBACKEND": "Agg",
-        "MPLCONFIGDIR": str(places.matplotlib),
         "STELLWERK_EXPERIMENT": assigned.experiment,
         "STELLWERK_NODE": assigned.node_id,
-        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
         **_azureml(assigned, access),
         **_platform(access),
     }
@@ -180,6 +173,24 @@ def environment(
     data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
     own = {**assigned.image.environment_variables, **own}
     return {**set_there, **data, **platform, **own}
+
+
+def early_environment(
+    python: str, agent: Path, matplotlib: Path, base: Mapping[str, str]
+) -> dict[str, str]:
+    """The part that is the same for every run of an environment on this node."""
+    bin_dir = str(Path(python).parent)
+    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    return {
+        "PATH": f"{bin_dir}:{system}",
+        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(agent),
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(matplotlib),
+        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
+    }
 
 
 def _platform(access: Access) -> dict[str, str]:
