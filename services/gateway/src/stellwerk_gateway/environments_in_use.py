@@ -4,7 +4,7 @@ from stellwerk.api import Page, RunView
 from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway.platform import Platform
 
-PAGE = 1000
+PAGE = 200
 
 
 async def in_use(platform: Platform) -> list[str]:
