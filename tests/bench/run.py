@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from control import backlog, control
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
@@ -36,6 +37,8 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "rates": rates,
     "keras": keras,
     "queue": queue,
+    "control": control,
+    "backlog": backlog,
 }
 
 
