@@ -297,14 +297,15 @@ class Database:
 
     def _run(self, conn: Connection, write: _Write) -> list[OutboxRow]:
         """Run one of several writes: its failure leaves the others as they are."""
-        conn.exec_driver_sql("SAVEPOINT one")
+        say = conn.connection.cursor().execute
+        say("SAVEPOINT one")
         emitted: list[OutboxRow] = []
         try:
             emitted = self._work(conn, write)
         except BaseException as error:  # noqa: BLE001 - raised to the caller in write()
-            conn.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            say("ROLLBACK TO SAVEPOINT one")
             write.error = error
-        conn.exec_driver_sql("RELEASE SAVEPOINT one")
+        say("RELEASE SAVEPOINT one")
         return emitted
 
     def _work(self, conn: Connection, write: _Write) -> list[OutboxRow]:
