@@ -287,7 +287,7 @@ def manifest_of(*sizes: int) -> Manifest:
     ("sizes", "cached", "forced", "unavailable", "lazy", "words"),
     [
         ((300 * MIB,), (), None, "", True, "mounted lazily: 256.0 MiB or more to fetch"),
-        ((300 * MIB,), (0,), None, "", False, "less than 256.0 MiB to fetch"),
+        ((300 * MIB,), (0,), None, "", False, "linked from the node's cache"),
         ((10 * MIB,), (), None, "", False, "of it 10.0 MiB not on this node yet"),
         ((10 * MIB,), (), True, "", True, "mounted lazily, as asked for"),
         ((300 * MIB,), (), False, "", False, "fetched before the start, as asked for"),

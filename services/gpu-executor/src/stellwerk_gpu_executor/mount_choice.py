@@ -28,10 +28,8 @@ def choose(
     """``cached``: digests on the node; ``threshold``: bytes to fetch that call for a mount."""
     absent = [entry for entry in manifest.entries if entry.sha256 not in cached]
     size = sum(entry.size for entry in absent)
-    facts = (
-        f"{len(manifest.entries)} files, {_mib(manifest.size)}, "
-        f"of it {_mib(size)} not on this node yet"
-    )
+    here = f"of it {_mib(size)} not on this node yet" if absent else "all of it on this node"
+    facts = f"{len(manifest.entries)} files, {_mib(manifest.size)}, {here}"
 
     def fetched(why: str) -> Choice:
         return Choice(lazy=False, why=f"fetched before the start{why} ({facts})")
@@ -44,6 +42,8 @@ def choose(
         )
     if forced:
         return Choice(lazy=True, why=f"mounted lazily, as asked for ({facts})")
+    if not absent:
+        return Choice(lazy=False, why=f"linked from the node's cache ({facts})")
     if size < threshold:
         return fetched(f": less than {_mib(threshold)} to fetch")
     if size < SMALL_FILE * len(absent):
