@@ -74,7 +74,7 @@ curated: setup ## resolve the curated environments anew
 
 constraints: ## pin every dependency anew, host-free
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	  --no-emit-index-url --no-header --no-annotate $(MEMBERS:%=--no-emit-package $(notdir %)) \
+	  --no-emit-index-url --no-header --no-annotate \
 	  --no-emit-package stellwerk --no-emit-package stellwerk-gateway --no-emit-package stellwerk-dataset \
 	  --no-emit-package stellwerk-environment-build --no-emit-package stellwerk-scheduler \
 	  --no-emit-package stellwerk-gpu-executor --no-emit-package stellwerk-history \

@@ -20,6 +20,7 @@ from many import queue, throughput
 from measure import Report, SkippedError, timed
 from output import logs
 from quiet import command_line, rest, run_list
+from rates import rates
 from stack import Stack, request
 
 FIGURES: dict[str, Callable[[Stack, Report], None]] = {
@@ -32,6 +33,7 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "run_list": run_list,
     "throughput": throughput,
     "logs": logs,
+    "rates": rates,
     "keras": keras,
     "queue": queue,
 }

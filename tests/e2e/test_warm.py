@@ -33,6 +33,7 @@ def ended(http: httpx2.Client, script: str, **spec: object) -> dict[str, object]
 def test_required_warm_and_told(stack: Stack) -> None:
     with stack.http() as http:
         view = ended(http, "import sys; print('here'); sys.exit(3)", warm="require")
+        assert view["start"], view["error"]
         assert view["start"]["warm"] is True
         assert view["start"]["cold_reason"] is None
         assert (view["status"], view["exit"]["exit_code"]) == ("Failed", 3)
@@ -47,6 +48,32 @@ def test_required_warm_and_told(stack: Stack) -> None:
         steps = {step["name"].strip(): step for step in json.loads(done.stdout)}
         assert {"environment", "queue", "start", "process", "run", "post-processing"} <= set(steps)
         assert steps["process"]["detail"] == f"cold: {view['start']['cold_reason']}"
+
+
+def test_imports_and_first_step_in_rest_stream_and_command_line(stack: Stack) -> None:
+    with stack.http() as http:
+        body = run_body(
+            "import keras; from keras.src.callbacks import CallbackList as C; C().on_train_batch_end(0)"
+        )
+        body["spec"]["source"]["inline"] |= {
+            "keras/__init__.py": "import time; time.sleep(0.2); from keras.src import callbacks",
+            "keras/src/__init__.py": "",
+            "keras/src/callbacks.py": "class CallbackList:\n def on_train_batch_end(self, n): ...",
+        }
+        view = wait_terminal(http, submit(http, body), 120)
+        assert view["status"] == "Completed", view
+        took = view["start"]["timings_s"]
+        assert set(took) == {"prepare", "code", "launch", "imports", "first_step"}
+        assert 0.2 <= took["imports"] < 20
+        assert 0 <= took["first_step"] < 20
+        stream = request("GET", http, f"/runs/{view['run_id']}/events").text
+        lines = [text[5:] for text in stream.splitlines() if text.startswith("data:")]
+        entry = json.loads([line for line in lines if "AttemptProgressed" in line][-1])
+        reached = {name: took[name] for name in ("imports", "first_step")}
+        assert entry["data"]["timings_s"] == reached
+        done = stack.command("run", "timeline", view["run_id"][:12])
+        assert "imports" in done.stdout
+        assert "first training step" in done.stdout
 
 
 def test_the_second_run_in_an_environment_of_the_users_own_is_warm(stack: Stack) -> None:

@@ -15,6 +15,8 @@ import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
 
+sys.path.append(str(Path(__file__).parent))  # importlib mode does not
+
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.events import Envelope, Event, ImageFailed, ImageReady, RunPreparing, decode
 from stellwerk.runspec import EnvironmentPin, EnvironmentReference

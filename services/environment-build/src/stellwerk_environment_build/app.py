@@ -40,6 +40,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         overrides=settings.overrides,
         accelerator=settings.accelerator,
         images=await _images(settings),
+        channels=settings.conda,
         clock=runtime.clock,
     )
     runtime.log.info(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec, env_id, normalise
 from stellwerk.override_table import Accelerator, OverrideTable, builtin
@@ -18,6 +18,8 @@ from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
+from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
+from stellwerk_environment_build.conda_construction import CondaConstruction
 from stellwerk_environment_build.construction import Construction, Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure, classify
 from stellwerk_environment_build.interpreters import Interpreter, platform_tag
@@ -53,6 +55,7 @@ class Builder:
         overrides: OverrideTable | None = None,
         accelerator: Accelerator = "cpu",
         images: "ImageMaker | None" = None,
+        channels: ChannelSettings | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -71,6 +74,14 @@ class Builder:
             cache=cache.installer_cache,
             config_file=uv_command.operator_config(environ),
         )
+        self._channels = CondaChannels(
+            channels or ChannelSettings(), cache.conda_cache, self._environ, self._clock
+        )
+
+    async def recognise(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
+        """:meth:`identify`, once it is known whether the channels it needs can be reached."""
+        await self._channels.look(definition)
+        return self.identify(definition)
 
     def identify(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
         """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment."""
@@ -79,6 +90,7 @@ class Builder:
             available_pythons=tuple(self._interpreters),
             overrides=self.overrides,
             accelerator=self._accelerator,
+            conda=self._channels.known(definition),
         )
         return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
 
@@ -167,24 +179,15 @@ class Builder:
     async def _construct(
         self, spec: NormalisedSpec, identity: str, lines: BuildLog, started: float, work: Path
     ) -> Ready:
-        await lines.line(f"Preparing environment {identity} with Python {spec.python}")
+        python = f"Python {spec.python}" if spec.python else "conda packages"
+        await lines.line(f"Preparing environment {identity} with {python}")
         for warning in spec.warnings:
             await lines.line(f"Warning: {warning}")
-        construction = Construction(
-            work=work,
-            spec=spec,
-            interpreter=self._interpreter(spec),
-            environ=self._environ,
-            index=self._index,
-            limits=self._limits,
-            clock=self._clock,
-            log=lines,
-            locked=self._locked(spec),
-        )
+        construction = self._construction(spec, identity, lines, work)
         lock = await construction.resolve()
         self.cache.keep_lock(lock.digest, lock.text)
         failpoint("environment-build.resolved")
-        await construction.create()
+        await construction.create(lock)
         await construction.install(lock)
         construction.mend()
         failpoint("environment-build.installed")
@@ -192,6 +195,7 @@ class Builder:
         size = await construction.measure()
         ready = self._ready(spec, identity).model_copy(
             update={
+                "python": lock.python or spec.python,
                 "lock_digest": lock.digest,
                 "packages": lock.packages,
                 "bytes": size,
@@ -201,6 +205,30 @@ class Builder:
         failpoint("environment-build.before_rename")
         self.cache.publish(construction.target, ready)
         return ready
+
+    def _construction(
+        self, spec: NormalisedSpec, identity: str, lines: BuildLog, work: Path
+    ) -> Construction:
+        shared: dict[str, Any] = {
+            "work": work,
+            "spec": spec,
+            "environ": self._environ,
+            "index": self._index,
+            "limits": self._limits,
+            "clock": self._clock,
+            "log": lines,
+            "locked": self._locked(spec),
+        }
+        if spec.conda is None:
+            return Construction(**shared, interpreter=self._interpreter(spec))
+        prefix = self.cache.path(identity)
+        return CondaConstruction(
+            **shared,
+            interpreter=prefix / "bin" / "python",
+            channels=self._channels.settings,
+            conda_cache=self.cache.conda_cache,
+            prefix=prefix,
+        )
 
     def _locked(self, spec: NormalisedSpec) -> str | None:
         """The text of the lock that is to be installed; None where there is to be a new one."""

@@ -6,6 +6,7 @@
     <root>/.building/<env_id>.<n>/   work in progress, renamed into place as the last step
     <root>/.locks/<env_id>       held by whoever builds this environment
     <root>/.lockfiles/<sha256>   every lock ever installed, so that it can be installed again
+    <root>/.conda/               packages and indexes of conda channels
     <root>/.uv/                  the installer's own cache, on the same file system for hard links
 
 A rename publishes an environment, so a builder that dies at any moment leaves nothing that can be
@@ -73,6 +74,7 @@ class EnvironmentCache:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.installer_cache = self.root / ".uv"
+        self.conda_cache = self.root / ".conda"
         self._building = self.root / ".building"
         self._locks = self.root / ".locks"
         self._lockfiles = self.root / ".lockfiles"

@@ -37,7 +37,7 @@ class Limits:
     workers: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Construction:
     """Everything the phases share. ``work`` is empty at first; the result is ``work/env``.
 
@@ -81,27 +81,22 @@ class Construction:
         await self.log.line(f"[1/4] Resolving {len(self.spec.requirements)} requirements")
         for line in self.spec.requirements:
             await self.log.line(f"      {line}")
-        pins = self.work / "pins.txt" if self.spec.constraints else None
-        if pins is not None:
-            pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
-        command = uv_command.resolve_command(wanted, lock, self.interpreter, self.index, pins)
+        command = uv_command.resolve_command(
+            wanted, lock, self.interpreter, self.index, self._pins()
+        )
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
-        text = lock.read_text()
-        if "://" in text:
-            raise BuildFailedError(
-                Failure("internal", "env.lock", "The lock names a host; it is not used.", False)
-            )
-        return Lock(text)
+        return Lock(self.host_free(lock.read_text()))
 
-    async def create(self) -> None:
-        """An empty virtual environment."""
+    async def create(self, lock: Lock) -> None:
+        """An empty virtual environment, for ``lock``."""
+        del lock
         command = uv_command.create_command(self.target, self.interpreter)
         ended = await self._run("create", command, _QUICK_SECONDS, _ignore, lambda: "creating")
-        _require(ended, "create")
+        require(ended, "create")
 
     async def install(self, lock: Lock) -> None:
         """Download and install what the lock names, hashes checked. Raises BuildFailedError."""
-        total = len(lock.packages)
+        total = len(lock.pins)
         (self.target / LOCK).write_text(lock.text)
         if not total:
             await self.log.line("[2/4] Nothing to install")
@@ -112,8 +107,7 @@ class Construction:
             done = inspection.count_installed(self.target)
             return f"installed {done} of {total} packages" if done else "downloading"
 
-        command = uv_command.install_command(self.target / LOCK, self.python, self.index)
-        await self._uv("install", command, self.limits.install_s, so_far)
+        await self._uv("install", self._install_command(), self.limits.install_s, so_far)
 
     def mend(self) -> None:
         """Put the modules in that right what substituted packages changed, with their ``.pth``."""
@@ -148,7 +142,7 @@ class Construction:
         ended = await self._run(
             "compile", command, self.limits.compile_s, on_line, lambda: f"compiled {done}"
         )
-        _require(ended, "compile")
+        require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
 
     async def measure(self) -> int:
@@ -157,15 +151,42 @@ class Construction:
         await self.log.line(f"[4/4] Installed size {human_bytes(size)}")
         return size
 
+    @staticmethod
+    def host_free(lock: str) -> str:
+        """``lock`` if it names no host. Raises BuildFailedError."""
+        if "://" in lock:
+            raise BuildFailedError(
+                Failure("internal", "env.lock", "The lock names a host; it is not used.", False)
+            )
+        return lock
+
+    def _pins(self) -> Path | None:
+        """The file of versions that packages are held to."""
+        if not self.spec.constraints:
+            return None
+        pins = self.work / "pins.txt"
+        pins.write_text("".join(f"{line}\n" for line in self.spec.constraints))
+        return pins
+
+    def _install_command(self) -> list[str]:
+        return uv_command.install_command(self.target / LOCK, self.python, self.index)
+
     async def _uv(
-        self, phase: Phase, command: Sequence[str], limit_s: float, so_far: Callable[[], str]
-    ) -> None:
+        self,
+        phase: Phase,
+        command: Sequence[str],
+        limit_s: float,
+        so_far: Callable[[], str],
+        *,
+        show: bool = True,
+    ) -> Ended:
         async def on_line(line: str) -> None:
-            if not line.startswith("Using Python"):
+            if show and not line.startswith("Using Python"):
                 await self.log.line(f"      {line}")
 
         ended = await self._run(phase, command, limit_s, on_line, so_far, reads_both=False)
-        _require(ended, phase)
+        require(ended, phase)
+        return ended
 
     async def _run(
         self,
@@ -201,6 +222,7 @@ async def _ignore(_line: str) -> None:
     pass
 
 
-def _require(ended: Ended, phase: Phase) -> None:
+def require(ended: Ended, phase: Phase) -> None:
+    """Raise BuildFailedError for a step that did not end well."""
     if ended.returncode != 0:
         raise BuildFailedError(classify(phase, ended.returncode, ended.output))

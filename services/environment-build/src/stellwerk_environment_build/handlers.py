@@ -100,7 +100,7 @@ class Handlers:
         """Have the curated environments registered; new pins are a new version of theirs."""
         for each in curated_environments().values():
             with suppress(InvalidEnvironment):  # a machine without any Python has none
-                identified = self.builder.identify(each.definition)
+                identified = await self.builder.recognise(each.definition)
                 await self.registry.register(each.name, each.definition, *identified)
 
     async def register(self, request: EnvironmentRequest) -> EnvironmentView:
@@ -108,7 +108,7 @@ class Handlers:
         self._refuse_curated(request.name)
         try:
             definition = _definition(request)
-            spec, env_id = self.builder.identify(definition)
+            spec, env_id = await self.builder.recognise(definition)
         except InvalidEnvironment as error:
             raise UserError(str(error), code=error.code, field=error.field) from error
         view = await self.registry.register(request.name, definition, spec, env_id)
@@ -118,7 +118,7 @@ class Handlers:
         """Verb ``environment-get``."""
         view = await self._registered(request.name, request.version)
         with suppress(InvalidEnvironment):  # the overrides may have changed since it was registered
-            spec, env_id = self.builder.identify(view.definition)
+            spec, env_id = await self.builder.recognise(view.definition)
             view = view.model_copy(update={"env_id": env_id, "warnings": spec.warnings})
         return (await self._with_states(view))[0]
 
@@ -133,7 +133,7 @@ class Handlers:
         """Verb ``build-start``."""
         view = await self._registered(request.name, request.version)
         try:
-            spec, env_id = self.builder.identify(view.definition)
+            spec, env_id = await self.builder.recognise(view.definition)
         except InvalidEnvironment as error:
             raise UserError(str(error), code=error.code, field=error.field) from error
         found = self.builder.lookup(spec, env_id)
@@ -153,7 +153,7 @@ class Handlers:
         """What is to be had: what the definition means today, or what a pin recorded."""
         builder = self.builder
         if pin is None:
-            spec, env_id = builder.identify(definition)
+            spec, env_id = await builder.recognise(definition)
             return _Meant(spec, env_id, lambda: builder.lookup(spec, env_id))
         locked, identity = builder.identify_pinned(await self.builds.spec(pin.env_id), pin)
         return _Meant(
@@ -183,7 +183,9 @@ class Handlers:
         with suppress(NotFoundError):
             return await self.registry.get(name, None)
         definition = from_packages(packages)
-        return await self.registry.register(name, definition, *self.builder.identify(definition))
+        return await self.registry.register(
+            name, definition, *(await self.builder.recognise(definition))
+        )
 
     def _refuse_curated(self, name: str) -> None:
         if curated_environment(name) or self.builder.overrides.curated_packages(name) is not None:

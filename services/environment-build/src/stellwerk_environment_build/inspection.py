@@ -5,7 +5,13 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
+
+from packaging.utils import canonicalize_name
+
+from stellwerk_environment_build.conda_lock import CondaEntry, read_entries
 
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
@@ -22,14 +28,53 @@ class Lock:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
-    def packages(self) -> tuple[str, ...]:
-        """``name==version``, sorted."""
+    def pins(self) -> tuple[str, ...]:
+        """Packages of the package index, ``name==version``, sorted."""
         return tuple(sorted(f"{name}=={version}" for name, version in _PIN.findall(self.text)))
+
+    @property
+    def conda(self) -> tuple[CondaEntry, ...]:
+        """Packages of conda channels."""
+        return read_entries(self.text)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """``name==version`` and conda's ``name=version=build``, sorted."""
+        return tuple(sorted((*self.pins, *(each.title for each in self.conda))))
+
+    @property
+    def python(self) -> str | None:
+        """The Python that comes from a conda channel."""
+        return next((each.version for each in self.conda if each.name == "python"), None)
 
 
 def site_packages(environment: Path) -> Path:
     """The folder that packages are installed into."""
     return next(environment.glob("lib/python3.*/site-packages"))
+
+
+class Distribution(NamedTuple):
+    """An installed package of Python; ``name`` is canonical, ``licence`` as it states it."""
+
+    name: str
+    version: str
+    licence: str | None
+    requires: tuple[str, ...]
+
+
+def distributions(environment: Path) -> tuple[Distribution, ...]:
+    """All of them, whoever installed them, sorted by name."""
+    found = metadata.distributions(path=[str(site_packages(environment))])
+    return tuple(sorted(_distribution(each) for each in found if each.metadata["Name"]))
+
+
+def _distribution(found: metadata.Distribution) -> Distribution:
+    about = found.metadata.json
+    licence = about.get("license_expression") or about.get("license")
+    name = canonicalize_name(found.metadata["Name"])
+    return Distribution(
+        name, found.version, str(licence or "") or None, tuple(found.requires or ())
+    )
 
 
 def modules(environment: Path) -> list[str]:

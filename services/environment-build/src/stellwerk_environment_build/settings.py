@@ -1,5 +1,6 @@
 """Settings of the environment-build service (``STELLWERK_*``)."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -7,10 +8,12 @@ from pydantic import Field, field_validator
 
 from stellwerk.errors import UserError
 from stellwerk.override_table import Accelerator, OverrideTable, builtin, with_file
+from stellwerk_environment_build.conda_channels import ChannelSettings, Mode
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.settings import ServiceSettings
 
+_ADDRESS = re.compile(r"^(https?|file)://[^\s@]+$")
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -52,6 +55,17 @@ class Settings(ServiceSettings):
         None, description='JSON file {"username", "password"} of the registry.'
     )
     build_image_s: float = Field(1800.0, gt=0, description="Limit of the making of an image.")
+    build_conda: Mode = Field(
+        "auto",
+        description="Where conda packages come from: channels; index, where the package index "
+        "stands in for them; auto: channels if one can be reached.",
+    )
+    build_channels: dict[str, str] = Field(
+        {}, description='Addresses of conda channels by name: {"ours": "https://…/ours"}.'
+    )
+    build_channel_alias: str | None = Field(
+        None, description="Where all other channels lie, a mirror for example."
+    )
     build_interpreters: tuple[Path, ...] = Field(
         (), description="Python interpreters to prefer over those found on the machine."
     )
@@ -70,6 +84,22 @@ class Settings(ServiceSettings):
         except UserError as error:
             raise ValueError(error.message) from error
         return path
+
+    @field_validator("build_channels")
+    @classmethod
+    def _without_logins(cls, channels: dict[str, str]) -> dict[str, str]:
+        for name, address in channels.items():
+            if not _ADDRESS.match(address):
+                raise ValueError(
+                    f"{name}: give an address that begins with https://, http:// or file:/// and "
+                    "holds no login; logins belong into the file that RATTLER_AUTH_FILE names"
+                )
+        return channels
+
+    @property
+    def conda(self) -> ChannelSettings:
+        """Where conda packages come from."""
+        return ChannelSettings(self.build_conda, self.build_channels, self.build_channel_alias)
 
     @property
     def limits(self) -> Limits:

@@ -30,6 +30,7 @@ _PASSED = {
     "HTTPS_PROXY": ("HTTPS_PROXY", "https_proxy"),
     "ALL_PROXY": ("ALL_PROXY", "all_proxy"),
     "NO_PROXY": ("NO_PROXY", "no_proxy"),
+    "RATTLER_AUTH_FILE": ("RATTLER_AUTH_FILE",),  # logins of conda channels
     "HOME": ("HOME",),
 }
 _PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
@@ -110,6 +111,35 @@ def install_command(lock: Path, python: Path, options: IndexOptions) -> list[str
     """Exactly the locked files into the environment of ``python``."""
     return [
         *_uv("pip", "sync", str(lock), "--python", str(python), "--require-hashes"),
+        *_index(options),
+    ]
+
+
+def plan_command(wanted: Path, python: Path, options: IndexOptions, pins: Path | None) -> list[str]:
+    """Say what the requirements in ``wanted`` add to and replace in a conda environment."""
+    return [
+        *_uv("pip", "install", "--dry-run", "--requirements", str(wanted)),
+        *("--python", str(python), "--break-system-packages", "--no-sources"),
+        *(("--constraint", str(pins)) if pins else ()),
+        *_index(options),
+    ]
+
+
+def lock_command(
+    chosen: Path, excluded: Path, lock: Path, python: Path, options: IndexOptions
+) -> list[str]:
+    """The lock of the pins in ``chosen``; packages in ``excluded`` are there already.
+
+    Without dependencies at all the installer would leave out the hashes.
+    """
+    return [*resolve_command(chosen, lock, python, options), "--excludes", str(excluded)]
+
+
+def add_command(lock: Path, python: Path, options: IndexOptions) -> list[str]:
+    """Exactly the locked files on top of what the conda environment of ``python`` holds."""
+    return [
+        *_uv("pip", "install", "--requirements", str(lock), "--python", str(python)),
+        *("--no-deps", "--require-hashes", "--break-system-packages"),
         *_index(options),
     ]
 

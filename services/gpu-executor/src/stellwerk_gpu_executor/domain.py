@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +11,7 @@ from stellwerk.events import ExitSummary, LogClosure, RunAssigned, StoredOutput
 from stellwerk.events.attempt import ExitReason
 from stellwerk.runspec import Argument, InputArgument, OutputArgument
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
+from stellwerk_shim import marks
 
 LEASE_MARGIN_S = 15.0
 TOKEN_MARGIN_S = 600.0
@@ -58,7 +59,7 @@ def resize(
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where one attempt's things lie."""
+    """Where one attempt's things lie. ``seconds``: what laying out each kind of them took."""
 
     work: Path
     home: Path
@@ -68,6 +69,7 @@ class Places:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     process_logs: Path
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ def environment(
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(places.agent),
+        marks.WANTED: "1",
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": str(places.matplotlib),
         "STELLWERK_EXPERIMENT": assigned.experiment,

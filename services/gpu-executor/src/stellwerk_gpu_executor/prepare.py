@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import py_compile
 import shutil
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from stellwerk_gpu_executor.preparation_log import NAME as NOTES
 from stellwerk_gpu_executor.preparation_log import note
 from stellwerk_gpu_executor.rclone import MountError
 from stellwerk_kit.objects import ObjectStore
+from stellwerk_shim import marks
 
 PARALLEL = 16
 IN_RUN = ("stellwerk_agent", "stellwerk", "azureml")
@@ -64,6 +67,9 @@ class Preparer:
             spec = find_spec(name)  # not imported: azureml changes what errors are
             source = Path(str(spec and spec.origin)).parent
             shutil.copytree(source, self._agent / name, ignore=skipped)
+        site = self._agent / "sitecustomize.py"
+        shutil.copy(str(marks.__file__), site)
+        py_compile.compile(str(site))  # else the first run would, and change a folder on every path
 
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
@@ -130,8 +136,11 @@ class Preparer:
             (folder / PROCESS_LOGS).mkdir(exist_ok=True)
         matplotlib = self._dir / "matplotlib" / assigned.image.env_id
         matplotlib.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
         await self._source(assigned, work)  # first: an input may not be written through
+        sourced = time.monotonic()
         paths = await self._inputs(assigned, folder / "inputs", work)
+        seconds = {"code": sourced - started, "data": time.monotonic() - sourced}
         produced = _outputs(assigned, folder, work)
         if assigned.spec.script is not None and not (work / assigned.spec.script).is_file():
             raise PrepareError(
@@ -148,6 +157,7 @@ class Preparer:
             paths,
             produced,
             process_logs=(folder / PROCESS_LOGS).absolute(),
+            seconds=seconds if assigned.inputs else {"code": seconds["code"]},
         )
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:

@@ -1,21 +1,16 @@
-"""Conda environment files: reading the YAML, and the meaning of one conda package spec.
+"""Conda environment files: reading the YAML.
 
 Only plain data is read: no anchors, aliases, tags or templates, at most eight levels deep.
-Conda packages are not installed as such; :func:`index_requirement` says which package of the
-Python package index is the same thing.
 """
 
 import difflib
-import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM, CONDA_TO_INDEX
+from stellwerk.conda_package import parse_conda_package
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
     InvalidEnvironment,
@@ -25,12 +20,6 @@ from stellwerk.environment_requirement import (
 
 KEYS = ("name", "channels", "dependencies", "prefix", "variables")
 _MAX_DEPTH = 8
-_SPEC = re.compile(
-    r"^(?:(?P<channel>[A-Za-z0-9_./-]+)::)?(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]*)\s*(?P<rest>.*)$"
-)
-_EXACT_OR_PREFIX = re.compile(
-    r"^(?P<equal>==?|(?=\d))\s*(?P<version>[^\s=<>!~,|]+)(=(?P<build>\S+))?$"
-)
 
 
 @dataclass(frozen=True)
@@ -42,15 +31,6 @@ class CondaFile:
     conda_packages: tuple[str, ...] = ()
     pip_packages: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CondaPackage:
-    """One conda spec: canonical name, versions in PEP 440 form, build string if any."""
-
-    name: str
-    versions: str
-    build: str | None = None
 
 
 def read_conda_yaml(text: str) -> CondaFile:
@@ -74,52 +54,10 @@ def read_conda_yaml(text: str) -> CondaFile:
     for index, spec in enumerate(conda):
         package = parse_conda_package(spec, f"dependencies[{index}]")
         if package.name == "python":
-            python = package.versions or None
+            python = package.versions or package.own_versions or None
         else:
             packages.append(spec)
     return CondaFile(python, channels, tuple(packages), pip, _variables(data.get("variables")))
-
-
-def parse_conda_package(spec: str, where: str) -> CondaPackage:
-    """One conda spec. ``=1.2`` means 1.2 and everything below it, as conda does."""
-    match = _SPEC.match(spec.strip())
-    if match is None:
-        raise _not_a_package(spec, where)
-    name, rest = canonicalize_name(match["name"]), match["rest"].strip()
-    build = None
-    if exact := _EXACT_OR_PREFIX.match(rest):
-        version, build = exact["version"], exact["build"]
-        fuzzy = exact["equal"] == "=" and build is None and not version.endswith("*")
-        rest = f"=={version}.*" if fuzzy else f"=={version}"
-    try:
-        requirement = parse_requirement(name + rest, where)
-    except InvalidEnvironment as error:
-        raise _not_a_package(spec, where) from error
-    if requirement.extras or requirement.marker:
-        raise _not_a_package(spec, where)
-    return CondaPackage(name, str(requirement.specifier), build)
-
-
-def index_requirement(package: CondaPackage, where: str) -> Requirement | None:
-    """The same package on the Python package index; None for built-in ones and system libraries.
-
-    Raises InvalidEnvironment (env.conda_package) where there is no such package.
-    """
-    if package.name in CONDA_BUILT_IN | CONDA_SYSTEM:
-        return None
-    name = CONDA_TO_INDEX.get(package.name)
-    if package.name.startswith("azureml-"):
-        name = package.name  # the platform stands for it, whatever it was installed with
-    if name is None:
-        raise InvalidEnvironment(
-            "env.conda_package",
-            field=where,
-            got=package.name + package.versions,
-            hint="Conda packages are installed from the Python package index here, and this one "
-            "has no known counterpart. Move it to the pip section under its index name, or "
-            "remove it if it is a system library.",
-        )
-    return Requirement(name + package.versions)
 
 
 def _load(text: str) -> dict[Hashable, Any]:
@@ -239,13 +177,3 @@ def _syntax(got: str, hint: str) -> InvalidEnvironment:
 
 def _wrong_type(where: str, got: object, wanted: str) -> InvalidEnvironment:
     return InvalidEnvironment("env.syntax", field=where, got=str(got), hint=f"It must be {wanted}.")
-
-
-def _not_a_package(spec: str, where: str) -> InvalidEnvironment:
-    return InvalidEnvironment(
-        "env.conda_package",
-        field=where,
-        got=spec,
-        hint="This is not a conda package spec that is understood; write name, name=1.2, "
-        "name==1.2.3 or name>=1.2,<2.",
-    )

@@ -105,7 +105,7 @@ def normalise_requirements(requirements: Iterable[Requirement]) -> tuple[str, ..
         key = (canonicalize_name(requirement.name), str(requirement.marker or ""))
         extras, versions = merged.setdefault(key, (set(), set()))
         extras.update(canonicalize_name(extra) for extra in requirement.extras)
-        versions.update(_canonical_specifier(each) for each in requirement.specifier)
+        versions.update(canonical_specifier(each) for each in requirement.specifier)
     return tuple(
         _spell(name, marker, extras, versions)
         for (name, marker), (extras, versions) in sorted(merged.items())
@@ -174,7 +174,9 @@ def _without_credentials(text: str) -> str:
     return re.sub(r"://[^/\s@]*@", "://***@", text)
 
 
-def _canonical_specifier(specifier: Specifier) -> str:
+def canonical_specifier(specifier: Specifier) -> str:
+    """The one spelling of a condition on versions."""
+    """The one spelling of a version condition."""
     operator, version = specifier.operator, specifier.version
     if operator == "===":
         return f"==={version}"

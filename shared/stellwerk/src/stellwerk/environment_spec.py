@@ -17,7 +17,14 @@ from typing import Annotated, Any, NamedTuple
 from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from stellwerk.environment_names import CONDA_SYSTEM
+from stellwerk.conda_package import (
+    CondaPackage,
+    index_requirement,
+    is_platforms,
+    parse_conda_package,
+)
+from stellwerk.conda_part import CondaPart, KnownChannels, choose_channels, choose_conda_python
+from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM
 from stellwerk.environment_python import choose_python, python_range, shortest
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
@@ -40,11 +47,12 @@ __all__ = [
     "from_packages",
     "from_requirements",
     "normalise",
+    "wants_conda",
 ]
 
 _SCHEMA = 1  # raise it when the meaning of a normalised spec changes: every id changes with it
 # Ids of environments without these fields are older than they are.
-_YOUNGER = ("mends", "constraints", "lock")
+_YOUNGER = ("mends", "conda", "constraints", "lock")
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 Text = Annotated[
@@ -87,6 +95,8 @@ class EnvironmentDefinition(BaseModel):
 class NormalisedSpec(BaseModel):
     """What is installed: one interpreter version and canonical, sorted requirements.
 
+    ``conda``: what a conda solver installs first; the interpreter is one of its packages then,
+    and ``python`` None.
     ``mends`` are changes of meaning that the environment puts right (keras-lr). ``lock`` is the
     digest of a lock that is installed as it is, instead of resolving the requirements.
     ``warnings`` say what was relaxed or left out; they are no part of the identity.
@@ -95,6 +105,7 @@ class NormalisedSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     python: str | None = None
+    conda: CondaPart | None = None
     requirements: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     user_managed: bool = False
@@ -159,7 +170,8 @@ def check(definition: EnvironmentDefinition) -> None:
             )
     if definition.python is not None:
         python_range(definition.python)
-    _requirements(definition)
+    _pip(definition)
+    list(_conda_packages(definition))
     for index, constraint in enumerate(_constraints(definition)):
         if constraint.extras:
             raise InvalidEnvironment(
@@ -176,10 +188,12 @@ def normalise(
     available_pythons: Sequence[str],
     overrides: OverrideTable | None = None,
     accelerator: Accelerator = "cpu",
+    conda: KnownChannels | None = None,
 ) -> NormalisedSpec:
     """The normal form of ``definition`` on a machine with these interpreters, preferred first.
 
-    ``overrides`` None is the built-in table. Raises InvalidEnvironment for what is refused, in
+    ``overrides`` None is the built-in table; ``conda`` None: there are no channels, the package
+    index stands in for them. Raises InvalidEnvironment for what is refused, in
     strict mode also for everything that would be exchanged (env.strict), all of it named.
     """
     check(definition)
@@ -189,6 +203,8 @@ def normalise(
         _refuse_if_strict(definition, images)
         interpreter = definition.interpreter or "python"
         return NormalisedSpec(user_managed=True, interpreter=interpreter, warnings=_texts(images))
+    if conda is not None and wants_conda(definition):
+        return _with_conda(definition, available_pythons, table, accelerator, conda, images)
     wanted = _requirements(definition)
     sdk = table.sdk.python if needs_sdk(wanted.all, table) else None
     python, python_reason = choose_python(definition.python, available_pythons, sdk=sdk)
@@ -215,6 +231,54 @@ def normalise(
     )
 
 
+def wants_conda(definition: EnvironmentDefinition) -> bool:
+    """Whether it names conda packages beyond Python and pip, and so needs a channel."""
+    packages = (package for _, _, package in _conda_packages(definition))
+    return any(each.name not in CONDA_BUILT_IN and not is_platforms(each) for each in packages)
+
+
+def _with_conda(
+    definition: EnvironmentDefinition,
+    available_pythons: Sequence[str],
+    table: OverrideTable,
+    accelerator: Accelerator,
+    known: KnownChannels,
+    images: Sequence[Substitution],
+) -> NormalisedSpec:
+    """The conda packages as they are, and on top of them the pip packages."""
+    packages = [package for _, _, package in _conda_packages(definition)]
+    ours = [
+        Requirement(each.name + (each.versions or "")) for each in packages if is_platforms(each)
+    ]
+    wanted = [*_pip(definition), *ours]
+    sdk = table.sdk.python if needs_sdk(wanted, table) else None
+    python = choose_conda_python(definition.python, available_pythons, sdk=sdk)
+    outcome = substitute(wanted, python=f"{python.minor}.0", table=table, accelerator=accelerator)
+    channels, renamed = choose_channels(definition.channels, known)
+    exchanged = (
+        *(
+            [Substitution(f"python {definition.python}", python.minor, python.reason)]
+            * bool(python.reason)
+        ),
+        *renamed,
+        *outcome.substitutions,
+        *images,
+    )
+    _refuse_if_strict(definition, exchanged)
+    specs = {each.spec for each in packages if not is_platforms(each)} | {
+        f"python {python.versions}"
+    }
+    return NormalisedSpec(
+        conda=CondaPart(
+            channels=channels, packages=tuple(sorted(specs)), cuda=accelerator == "cuda"
+        ),
+        requirements=normalise_requirements(outcome.requirements),
+        constraints=normalise_requirements(_constraints(definition)),
+        mends=tuple(sorted(outcome.mends)),
+        warnings=(*_texts(exchanged), *(MENDS[mend] for mend in sorted(outcome.mends))),
+    )
+
+
 def env_id(
     spec: NormalisedSpec, *, platform: str, builder_version: str, base_image: str | None = None
 ) -> str:
@@ -238,14 +302,16 @@ class _Requirements(NamedTuple):
     exchanged: tuple[Substitution, ...]
 
 
-def _requirements(definition: EnvironmentDefinition) -> _Requirements:
-    """Everything that is wanted, in the index's terms, and which conda packages became that."""
-    wanted = [
+def _pip(definition: EnvironmentDefinition) -> list[Requirement]:
+    return [
         parse_requirement(text, f"pip_packages[{index}]")
         for index, text in enumerate(definition.pip_packages)
     ]
-    if not definition.conda_packages:
-        return _Requirements(tuple(wanted), ())
+
+
+def _requirements(definition: EnvironmentDefinition) -> _Requirements:
+    """Everything that is wanted, in the index's terms, and which conda packages became that."""
+    wanted = _pip(definition)
     exchanged = _from_conda(definition)
     became = (Requirement(each.became) for each in exchanged if each.became)
     return _Requirements((*wanted, *became), exchanged)
@@ -290,14 +356,8 @@ def _refuse_if_strict(definition: EnvironmentDefinition, exchanged: Sequence[Sub
         )
 
 
-def _from_conda(definition: EnvironmentDefinition) -> tuple[Substitution, ...]:
-    """What each conda package becomes."""
-    from stellwerk.conda_file import (  # noqa: PLC0415 - YAML is costly to import
-        index_requirement,
-        parse_conda_package,
-    )
-
-    found = []
+def _conda_packages(definition: EnvironmentDefinition) -> Iterable[tuple[str, str, CondaPackage]]:
+    """Each with its place and as it was written."""
     for index, text in enumerate(definition.conda_packages):
         where = f"conda_packages[{index}]"
         package = parse_conda_package(text, where)
@@ -305,6 +365,13 @@ def _from_conda(definition: EnvironmentDefinition) -> tuple[Substitution, ...]:
             raise InvalidEnvironment(
                 "env.python", field=where, got=text, hint="Set the field python instead."
             )
+        yield where, text, package
+
+
+def _from_conda(definition: EnvironmentDefinition) -> tuple[Substitution, ...]:
+    """What each conda package becomes where the index has to stand in for channels."""
+    found = []
+    for where, text, package in _conda_packages(definition):
         requirement = index_requirement(package, where)
         if requirement is not None:
             why = "installed from the Python package index"

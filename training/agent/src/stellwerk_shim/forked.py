@@ -19,6 +19,8 @@ import threading
 import time
 import types
 
+from stellwerk_shim import marks
+
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -67,6 +69,7 @@ class Interpreter:
         time.tzset()
         self._move_home(env.get("HOME", self._home))
         _forget(sys.modules)
+        marks.begin()
 
     def _move_home(self, home: str) -> None:
         """Settings that modules derived from HOME when they were loaded follow it."""
@@ -231,6 +234,6 @@ def _strings_below(home: str) -> list[tuple[types.ModuleType, str, str]]:
     found = []
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, str) and (value == home or value.startswith(home + "/")):
+            if type(value) is str and (value == home or value.startswith(home + "/")):
                 found.append((module, name, value[len(home) :]))
     return found

@@ -34,19 +34,22 @@ def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) 
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
+    from stellwerk_shim.latent import hide
     from stellwerk_shim.preload import RefusedError, preload, write_origins
 
     sys.path.pop()  # the folder of this package, which a script must not see
     link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
     os.chdir(home)
     try:
-        told = preload(names, started_with)
+        told, said = preload(names, started_with)
         write_origins(os.path.join(home, "origins"))
     except RefusedError as refusal:
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    _serve(link, Interpreter(home))
+    interpreter = Interpreter(home)
+    hide(said)
+    _serve(link, interpreter)
 
 
 def serve(descriptor: int) -> None:

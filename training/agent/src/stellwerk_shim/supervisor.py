@@ -109,6 +109,7 @@ class Supervisor:
                 "boot_id": tree.boot_id(),
                 "started_at": self._outcome.started_at,
                 "started_mono": self._outcome.started_mono,
+                "began_mono": time.monotonic(),
             },
         )
         self._notifier.send(time.monotonic())

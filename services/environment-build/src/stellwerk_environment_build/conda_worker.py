@@ -1,0 +1,216 @@
+"""Everything that calls the conda solver, as a process: ``probe``, ``solve``, ``install``.
+
+A process, so that a limit, a cancellation or a lack of memory ends it whole and nothing but it, and
+so that the solver's library is loaded only where conda packages are wanted. It reads a request
+(JSON of :mod:`conda_request`), prints lines for people, and writes its answer (JSON) to a file.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import rattler
+from rattler.exceptions import GatewayError, InstallerError, InvalidMatchSpecError, SolverError
+
+from stellwerk_environment_build.conda_lock import CondaEntry, read_entries, spell
+from stellwerk_environment_build.conda_request import Answer, Request
+
+PROBE_SECONDS = 3.0
+_REFUSING = frozenset({401, 403, 407})
+
+
+class _WorkError(Exception):
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = Answer(error=error, message=message)
+
+
+class _Work:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        config = rattler.ChannelConfig(
+            **({"channel_alias": request.alias} if request.alias else {})
+        )
+        self.channels = {
+            name: rattler.Channel(request.addresses.get(name, name), config)
+            for name in request.channels
+        }
+        self.names = {channel.base_url: name for name, channel in self.channels.items()}
+        self.gateway = rattler.Gateway(cache_dir=request.cache / "repodata")
+        self.platform = rattler.Subdir.current()
+
+    async def probe(self) -> Answer:
+        """Which channels answer."""
+        urls = {name: channel.base_url for name, channel in self.channels.items()}
+        async with asyncio.TaskGroup() as group:
+            asked = {
+                name: group.create_task(asyncio.to_thread(_answers, url))
+                for name, url in urls.items()
+            }
+        return Answer(answering=tuple(name for name, task in asked.items() if task.result()))
+
+    async def solve(self) -> Answer:
+        """Choose packages and write their lock."""
+        for name in self.request.channels:
+            await self._look(name)
+        records = await rattler.solve(
+            list(self.channels.values()),
+            [self._spec(text) for text in self.request.packages],
+            gateway=self.gateway,
+            platforms=[self.platform, "noarch"],
+            virtual_packages=self._machine(),
+        )
+        entries = []
+        for record in records:
+            if record.sha256 is None:
+                raise _WorkError("hash", f"{record.file_name} of {record.channel} has no SHA-256")
+            entries.append(
+                CondaEntry(
+                    channel=self.names[str(record.channel).rstrip("/") + "/"],
+                    subdir=record.subdir,
+                    file=record.file_name,
+                    sha256=record.sha256.hex(),
+                )
+            )
+        self.request.lock.write_text(spell(entries))
+        _say(f"Chose {len(entries)} packages")
+        return Answer()
+
+    async def install(self) -> Answer:
+        """Put the packages of the lock in place, hashes checked."""
+        entries = read_entries(self.request.lock.read_text())
+        records = await self._records(entries)
+        for record in records:
+            await asyncio.to_thread(_check, record)
+        size = sum(record.size or 0 for record in records)
+        _say(f"{len(records)} packages, {size / 1e6:.1f} MB packed")
+        await rattler.install(
+            records,
+            target_prefix=self.request.target,
+            alternative_target_prefix=self.request.prefix,
+            cache_dir=self.request.cache / "packages",
+            execute_link_scripts=False,
+            platform=self.platform,
+            reporter=_Reporter(),  # type: ignore[abstract]
+        )
+        return Answer()
+
+    async def _look(self, name: str) -> None:
+        """Whether the channel is one: its index can be read."""
+        try:
+            await self.gateway.query([self.channels[name]], ["noarch"], ["python"], recursive=False)
+        except GatewayError as error:
+            raise _WorkError(_kind(str(error)), f"channel {name}: {error}") from error
+
+    async def _records(self, entries: Iterable[CondaEntry]) -> list[rattler.RepoDataRecord]:
+        wanted = {(each.channel, each.subdir, each.file): each for each in entries}
+        found: dict[tuple[str, str, str], rattler.RepoDataRecord] = {}
+        for name, channel in self.channels.items():
+            specs = [
+                f"{key.name} =={key.version}" for key in wanted.values() if key.channel == name
+            ]
+            if specs:
+                answers = await self.gateway.query(
+                    [channel], [self.platform, "noarch"], specs, recursive=False
+                )
+                for record in (each for answer in answers for each in answer):
+                    key = (name, record.subdir, record.file_name)
+                    if key in wanted and record.sha256 == bytes.fromhex(wanted[key].sha256):
+                        found[key] = record
+        if missing := sorted(file for _, _, file in wanted.keys() - found.keys()):
+            raise _WorkError("gone", f"The channels have these no more: {', '.join(missing)}")
+        return list(found.values())
+
+    def _spec(self, text: str) -> rattler.MatchSpec:
+        channel, separator, rest = text.rpartition("::")
+        if not separator:
+            return rattler.MatchSpec(text)
+        return rattler.MatchSpec(f"{self.channels[channel].base_url}::{rest}")
+
+    def _machine(self) -> list[rattler.VirtualPackage]:
+        found = rattler.VirtualPackage.detect()
+        keep = (each for each in found if self.request.cuda or "Cuda" not in repr(each))
+        return list(keep)
+
+
+class _Reporter(rattler.InstallerReporter):
+    def on_link_start(self, operation: int, package_name: str) -> int:
+        _say(f" + {package_name}")
+        return operation
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _check(record: rattler.RepoDataRecord) -> None:
+    """The hash of a package in a folder, which the library takes as it is."""
+    address = urllib.parse.urlsplit(record.url)
+    if address.scheme == "file":
+        with Path(urllib.request.url2pathname(address.path)).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").digest()
+        if found != record.sha256:
+            raise _WorkError("install", f"hash mismatch of {record.file_name}")
+
+
+def _answers(address: str) -> bool:
+    """Whether a server, or a folder, answers there."""
+    if not address.startswith(("http://", "https://")):
+        return True
+    url = f"{address}noarch/repodata.json"
+    try:
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):  # noqa: S310
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500 and error.code not in _REFUSING
+    except OSError:
+        return False
+
+
+def _kind(words: str) -> str:
+    """Of an error about a channel's index."""
+    if "404" in words or "could not find subdir" in words or "No such file" in words:
+        return "channel"
+    return "unreachable" if "error sending request" in words or "HTTP status" in words else "index"
+
+
+async def _done(work: Callable[[], Awaitable[Answer]]) -> Answer:
+    try:
+        return await work()
+    except _WorkError as error:
+        return error.answer
+    except InvalidMatchSpecError as error:
+        return Answer(error="spec", message=str(error))
+    except SolverError as error:
+        return Answer(error="unsolvable", message=str(error))
+    except GatewayError as error:
+        return Answer(error=_kind(str(error)), message=str(error))
+    except InstallerError as error:
+        return Answer(error="install", message=str(error))
+
+
+def main() -> int:
+    """``conda_worker VERB REQUEST ANSWER``; 0 if it is done."""
+    verb, request, answer = sys.argv[1:]
+    work = _Work(Request.model_validate(json.loads(Path(request).read_text())))
+    verbs = {"probe": work.probe, "solve": work.solve, "install": work.install}
+    done = asyncio.run(_done(verbs[verb]))
+    Path(answer).write_text(done.model_dump_json())
+    if done.error:
+        _say(f"error: {done.message}")
+    return 1 if done.error else 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # the library's threads do not survive an interpreter that takes itself apart

@@ -1,0 +1,297 @@
+"""Conda packages for real: solved, locked and installed from a channel made here."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
+
+from stellwerk.environment_spec import InvalidEnvironment, from_conda_yaml
+from stellwerk_environment_build.builder import Builder, BuildResult
+from stellwerk_environment_build.conda_channels import ChannelSettings
+from stellwerk_environment_build.construction import Limits
+from stellwerk_environment_build.failures import BuildFailedError, Failure
+
+MakeWheel = Callable[..., Path]
+MakeBuilder = Callable[..., Builder]
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> CondaChannel:
+    made = CondaChannel(tmp_path / "channel")
+    made.add_python()
+    return made
+
+
+@pytest.fixture
+def builder(make_builder: MakeBuilder, channel: CondaChannel) -> Builder:
+    return make_builder(channels=ChannelSettings("channels", {"ours": channel.address}))
+
+
+def wants(
+    *conda: str, pip: tuple[str, ...] = (), channels: str = "ours", python: str = MINOR
+) -> str:
+    content = {
+        "channels": [channels],
+        "dependencies": [f"python={python}", *conda, *([{"pip": [*pip]}] if pip else [])],
+    }
+    return json.dumps(content)
+
+
+async def build(
+    builder: Builder, text: str, log: list[str] | None = None, **changes: Any
+) -> BuildResult:
+    spec, identity = await builder.recognise(from_conda_yaml(text))
+    lines = [] if log is None else log
+    return await builder.build(spec, identity, lines.append, **changes)
+
+
+async def failure(builder: Builder, text: str) -> Failure:
+    with pytest.raises(BuildFailedError) as caught:
+        await build(builder, text)
+    assert not list((builder.cache.root / ".building").iterdir())
+    assert builder.cache.usage() == ()
+    return caught.value.failure
+
+
+def run_in(builder: Builder, result: BuildResult, *words: str) -> str:
+    folder = builder.cache.path(result.ready.env_id)
+    command = [folder / "bin" / words[0], *words[1:]]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env={}
+    ).stdout.strip()
+
+
+async def test_conda_packages_and_the_pip_section_are_one_environment(
+    builder: Builder, channel: CondaChannel, make_wheel: MakeWheel
+) -> None:
+    channel.add_module("deep", "1.5")
+    channel.add_module("tool", "2.0", ["deep >=1"])
+    channel.add_module("tool", "2.1", ["deep >=1"])
+    config = {"etc/place.conf": f"home = {PLACEHOLDER}/share\n".encode()}
+    binary = {"lib/place.bin": b"\0\1" + PLACEHOLDER.encode() + b"/lib\0\0rest"}
+    channel.add("place", "1.0", config | binary, subdir=PLATFORM)
+    make_wheel("alpha", "1.0", requires=("deep>=1",))
+    make_wheel("deep", "9.0")
+    log: list[str] = []
+    result = await build(builder, wants("Tool=2", "place", pip=("alpha",)), log)
+
+    assert result.ready.python == VERSION
+    assert result.ready.packages == (
+        "alpha==1.0", "deep=1.5=0", "place=1.0=0", f"python={VERSION}=0", "tool=2.1=0",
+    )  # fmt: skip
+    code = "import alpha, deep, tool, sys; print(alpha.VERSION, deep.VERSION, tool.VERSION, sys.prefix)"
+    folder = builder.cache.path(result.ready.env_id)
+    assert run_in(builder, result, "python", "-c", code) == f"1.0 1.5 2.1 {folder}"
+    assert run_in(builder, result, "tool-says") == "2.1"
+    assert (folder / "etc/place.conf").read_text() == f"home = {folder}/share\n"
+    assert f"{folder}/lib\0".encode() in (folder / "lib/place.bin").read_bytes()
+    lock = (folder / "requirements.lock").read_text()
+    assert f"#conda ours/{PLATFORM}/place-1.0-0.tar.bz2 sha256=" in lock
+    assert lock.count("--hash=sha256:") == 1
+    assert "://" not in lock
+    assert str(folder.parent / ".building") not in lock
+    assert list(folder.glob(f"lib/python{MINOR}/site-packages/__pycache__/tool.*.pyc"))
+    text = "\n".join(log)
+    for words in ("[1/4] Solving 3 conda packages from ours", "+ tool", "[2/4]", "[3/4]", "[4/4]"):
+        assert words in text
+    assert (await build(builder, wants("place", "tool =2.*", pip=("Alpha",)))).cached
+
+
+async def test_pip_section_replaces_what_does_not_fit_and_says_so(
+    builder: Builder, channel: CondaChannel, make_wheel: MakeWheel
+) -> None:
+    channel.add_module("deep", "1.5")
+    make_wheel("deep", "2.0")
+    log: list[str] = []
+    result = await build(builder, wants("deep", pip=("deep>=2",)), log)
+    assert run_in(builder, result, "python", "-c", "import deep; print(deep.VERSION)") == "2.0"
+    assert "Warning: the pip section replaces conda's deep 1.5" in "\n".join(log)
+
+
+async def test_recorded_lock_is_installed_again_though_the_channel_has_newer_ones(
+    builder: Builder, channel: CondaChannel, make_wheel: MakeWheel
+) -> None:
+    from stellwerk.runspec import EnvironmentPin
+
+    channel.add_module("tool", "1.0")
+    make_wheel("alpha", "1.0")
+    text = wants("tool", pip=("alpha",))
+    first = await build(builder, text)
+    channel.add_module("tool", "2.0")
+    make_wheel("alpha", "2.0")
+    second = await build(builder, text, rebuild=True)
+    assert "tool=2.0=0" in second.ready.packages
+    spec, identity = await builder.recognise(from_conda_yaml(text))
+    pin = EnvironmentPin(env_id=identity, lock_digest=first.ready.lock_digest)
+    locked, other = builder.identify_pinned(spec, pin)
+    again = await builder.build(locked, other, lambda _line: None)
+    assert again.ready.packages == first.ready.packages
+    assert again.ready.lock_digest == first.ready.lock_digest
+    (channel.folder / "noarch" / "tool-1.0-0.tar.bz2").unlink()
+    channel.index()
+    with pytest.raises(BuildFailedError) as caught:
+        await builder.build(locked, other, lambda _line: None, rebuild=True)
+    assert caught.value.failure.code == "env.lock_gone"
+    assert "tool-1.0-0.tar.bz2" in caught.value.failure.message
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (wants("tool>=7"), "env.unsatisfiable", "tool >=7"),
+        (wants("unheard-of"), "env.unsatisfiable", "unheard-of"),
+        (wants("tool", python="2.7"), "env.unsatisfiable", "python"),
+        (wants("tool", channels="theirs"), "env.channel_unknown", "channel theirs"),
+        (wants("tool=1!!2"), "env.conda_package", "!!"),
+        (wants("tool", pip=("alpha>9",)), "env.unsatisfiable", "alpha>9"),
+    ],
+)
+async def test_what_cannot_be_had_is_the_specs_fault_in_the_solvers_words(
+    make_builder: MakeBuilder, channel: CondaChannel, text: str, code: str, words: str
+) -> None:
+    channel.add_module("tool", "1.0")
+    addresses = {"ours": channel.address, "theirs": f"{channel.address}-of-others"}
+    builder = make_builder(channels=ChannelSettings("channels", addresses))
+    if "2.7" in text:
+        text = text.replace("python=2.7", "python=3.6")
+    found = await failure(builder, text)
+    assert (found.reason, found.code, found.retryable) == ("your-spec", code, False)
+    assert words in found.message
+
+
+async def test_address_in_a_definition_is_refused_unless_the_operator_named_it(
+    builder: Builder, channel: CondaChannel
+) -> None:
+    channel.add_module("tool", "1.0")
+    spec, _ = await builder.recognise(from_conda_yaml(wants("tool", channels=channel.address)))
+    assert spec.conda is not None
+    assert spec.conda.channels == ("ours",)
+    with pytest.raises(InvalidEnvironment) as caught:
+        await builder.recognise(
+            from_conda_yaml(wants("tool", channels="https://example.invalid/c"))
+        )
+    assert (caught.value.code, caught.value.field) == ("env.channel", "channels[0]")
+
+
+async def test_altered_package_fails_the_hash_check(
+    builder: Builder, channel: CondaChannel
+) -> None:
+    path = channel.add_module("tool", "1.0")
+    data = path.read_bytes()
+    channel.add_module("tool", "1.0", ["deep"])
+    path.write_bytes(data)
+    index = channel.folder / "noarch" / "repodata.json"
+    index.write_text(
+        index.read_text().replace('"depends": ["python >=3.8", "deep"]', '"depends": []')
+    )
+    found = await failure(builder, wants("tool"))
+    assert (found.reason, found.code) == ("hash-mismatch", "env.hash_mismatch")
+
+
+async def test_broken_index_and_broken_package(builder: Builder, channel: CondaChannel) -> None:
+    path = channel.add_module("tool", "1.0")
+    path.write_bytes(b"this is no archive")
+    from conda_channel import _sha256
+
+    index = channel.folder / "noarch" / "repodata.json"
+    content = json.loads(index.read_text())
+    content["packages"][path.name]["sha256"] = _sha256(b"this is no archive")
+    index.write_text(json.dumps(content))
+    found = await failure(builder, wants("tool"))
+    assert (found.reason, found.code) == ("your-spec", "env.conda_package_broken")
+    index.write_text("{ this is no JSON")
+    found = await failure(builder, wants("tool"))
+    assert (found.reason, found.code) == ("index-unreachable", "env.channel_broken")
+
+
+@pytest.fixture
+def served(channel: CondaChannel) -> Any:
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(channel.folder.parent))
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+async def test_auto_takes_channels_that_answer_and_the_index_where_none_does(
+    make_builder: MakeBuilder, make_wheel: MakeWheel, channel: CondaChannel, served: Any
+) -> None:
+    channel.add_module("numpy", "1.5")
+    make_wheel("numpy", "1.5")
+    place = f"http://127.0.0.1:{served.server_address[1]}"
+    there = make_builder(channels=ChannelSettings("auto", {"ours": f"{place}/channel"}))
+    result = await build(there, wants("numpy"))
+    assert "numpy=1.5=0" in result.ready.packages
+    away = make_builder(channels=ChannelSettings("auto", {"ours": "http://127.0.0.1:9/channel"}))
+    fallback = await build(away, wants("numpy"))
+    assert fallback.ready.packages == ("numpy==1.5",)
+    assert "conda packages are installed from the Python package index here" in "".join(
+        fallback.ready.warnings
+    )
+    unknown = await failure(
+        make_builder(
+            root=channel.folder.parent / "other",
+            channels=ChannelSettings("auto", {"ours": f"{place}/nothing"}),
+        ),
+        wants("numpy"),
+    )
+    assert unknown.code == "env.channel_unknown"
+    gone = make_builder(
+        root=channel.folder.parent / "third",
+        channels=ChannelSettings("channels", {"ours": "http://127.0.0.1:9/channel"}),
+    )
+    found = await failure(gone, wants("numpy"))
+    assert (found.reason, found.code, found.retryable) == (
+        "index-unreachable", "env.channel_unreachable", True,
+    )  # fmt: skip
+
+
+async def test_silent_channel_ends_at_the_limit_and_leaves_no_process(
+    make_builder: MakeBuilder, hanging_index: str
+) -> None:
+    builder = make_builder(
+        channels=ChannelSettings("channels", {"ours": hanging_index}),
+        limits=Limits(resolve_s=1.5, heartbeat_s=0.5),
+    )
+    found = await failure(builder, wants("tool"))
+    assert (found.reason, found.code) == ("timeout", "env.build_timeout")
+
+
+async def test_killed_worker_is_not_the_users_fault_and_the_next_build_succeeds(
+    make_builder: MakeBuilder, channel: CondaChannel, hanging_index: str
+) -> None:
+    channel.add_module("tool", "1.0")
+    builder = make_builder(channels=ChannelSettings("channels", {"ours": hanging_index}))
+    task = asyncio.ensure_future(failure(builder, wants("tool")))
+    pids: list[Path] = []
+    while not pids:
+        await asyncio.sleep(0.01)
+        pids = [each for each in builder.cache.root.glob(".building/*/process") if each.read_text()]
+    os.kill(int(pids[0].read_text().split()[0]), 9)
+    found = await task
+    assert (found.reason, found.code) == ("killed", "env.build_killed")
+    well = make_builder(channels=ChannelSettings("channels", {"ours": channel.address}))
+    assert "tool=1.0=0" in (await build(well, wants("tool"))).ready.packages
+
+
+async def test_only_python_and_pip_stay_with_the_machines_interpreter(
+    builder: Builder, make_wheel: MakeWheel
+) -> None:
+    make_wheel("alpha", "1.0")
+    result = await build(builder, wants("pip", pip=("alpha",)))
+    assert result.ready.packages == ("alpha==1.0",)
+    assert (builder.cache.path(result.ready.env_id) / "pyvenv.cfg").exists()
