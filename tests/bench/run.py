@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from datasets import lazy, outputs, reading
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
@@ -34,6 +35,9 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "throughput": throughput,
     "logs": logs,
     "rates": rates,
+    "reading": reading,
+    "lazy": lazy,
+    "outputs": outputs,
     "keras": keras,
     "queue": queue,
 }
