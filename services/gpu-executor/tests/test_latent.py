@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from real_attempts import launcher, request
+from real_attempts import launcher, read, request
 
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
@@ -83,7 +83,7 @@ async def warm(
         handle = await service.start(asked)
         record = await handle.wait()
         assert (handle.attempt.read_launch() or {})["warm"]
-        return record.exit_code, handle.attempt.log.read_bytes()
+        return record.exit_code, read(handle.attempt.log)
 
 
 @pytest.mark.parametrize("case", SAME)

@@ -54,7 +54,7 @@ async def run(folder: Path, script: str, path: str, **env: str) -> tuple[bytes, 
         assert shim is not None
         assert shim.began_mono is not None
         found = [each for each in records if each["k"] == KIND]
-        return handle.attempt.log.read_bytes(), found, shim.began_mono
+        return read(handle.attempt.log), found, shim.began_mono
 
 
 async def test_a_cold_script_tells_its_imports_and_its_first_step(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from real_attempts import is_gone, launcher, log_holds, request
+from real_attempts import is_gone, launcher, log_holds, read, request
 
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_gpu_executor.forkserver import ForkServer
@@ -74,7 +74,7 @@ def warm(handle: ProcessHandle) -> bool:
 
 def ran(record: ExitRecord, handle: ProcessHandle, output: bytes) -> None:
     assert (record.reason, record.exit_code) == ("exited", 0), record
-    assert handle.attempt.log.read_bytes() == output
+    assert read(handle.attempt.log) == output
 
 
 async def test_nothing_that_preloading_left_open_reaches_a_run(
@@ -144,7 +144,7 @@ async def test_server_killed_at_any_moment_of_a_start(
         record = await handle.wait()
         killer.join()
         assert (record.reason, record.exit_code) == ("exited", 0), record
-        output = handle.attempt.log.read_bytes()
+        output = read(handle.attempt.log)
         found = re.fullmatch(rb"began (\d+)\nended\n", output)
         assert found, output
         assert is_gone(int(found[1]))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from real_attempts import attempt_of, launcher, request
+from real_attempts import attempt_of, launcher, read, request
 from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH
 
 from stellwerk_gpu_executor.forkserver import ForkServer
@@ -144,8 +144,8 @@ async def through(
         assert bool((handle.attempt.read_launch() or {})["warm"]) == (server is not None)
         code = record.exit_code if record.signal is None else -record.signal
         assert code is not None, record
-        assert not (tmp_path / "attempt" / "shim.log").read_bytes()
-        return code, facts(work, handle.attempt.log.read_bytes())
+        assert not read(tmp_path / "attempt" / "shim.log")
+        return code, facts(work, read(handle.attempt.log))
 
 
 def _site(folder: Path) -> Path:

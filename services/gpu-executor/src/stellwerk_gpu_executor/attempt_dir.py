@@ -93,7 +93,7 @@ class AttemptDir:
 
     def forget_start(self) -> None:
         """Remove what a supervisor left that ended before the run's program was loaded."""
-        for name in ("run.sock", "std.log", "records.jsonl", "exit.json.tmp", "shim.json.tmp"):
+        for name in ("run.sock", "std.log", "records.jsonl", "exit.json", "shim.json"):
             (self.path / name).unlink(missing_ok=True)
 
     def write_stop(self, reason: str, grace_s: float | None, message: str | None) -> None:

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 import time
 
 from stellwerk_shim.latent import Words
@@ -126,7 +125,8 @@ def _installed(name: str) -> bool:
 
 
 def _check(threads: int) -> None:
-    if threading.active_count() > 1 or _threads() > threads:
+    threading = sys.modules.get("threading")
+    if (threading is not None and threading.active_count() > 1) or _threads() > threads:
         raise RefusedError(f"the preloaded modules have started {_threads() - threads} threads")
     context = sys.modules.get("tensorflow.python.eager.context")
     if context is not None and context.context()._context_handle is not None:
