@@ -53,8 +53,6 @@ ENV = {
     "PYTHONUNBUFFERED": "1",
     "LANG": "C.UTF-8",
     "MPLBACKEND": "Agg",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
     **({"KERAS_BACKEND": HAS[0]} if "keras" in HAS else {}),
 }
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -86,6 +84,7 @@ def facts(folder: Path, output: bytes) -> tuple[bytes, dict[str, str]]:
     }
     output = re.sub(rb"0x[0-9a-f]+", b"ADDRESS", output)
     output = re.sub(rb"(?m)^([IWE]0000) [0-9:.]+ +\d+ ", rb"\1 TIME ", output)  # absl's logger
+    output = re.sub(rb"(?m)^\d{4}-\d\d-\d\d [0-9:.]+: ", b"TIME ", output)  # TensorFlow's before it
     return output.replace(str(folder).encode(), b"FOLDER"), files
 
 
