@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from control import backlog, control
+from datasets import lazy, outputs, reading
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
@@ -36,6 +37,9 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "throughput": throughput,
     "logs": logs,
     "rates": rates,
+    "reading": reading,
+    "lazy": lazy,
+    "outputs": outputs,
     "keras": keras,
     "first_step": first_step,
     "memory": memory,
