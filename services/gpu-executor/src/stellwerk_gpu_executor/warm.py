@@ -103,6 +103,7 @@ class WarmPool:
     _warm: dict[Recipe, _Warm] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
     _deaths: dict[Recipe, int] = field(default_factory=dict)
+    _closed: bool = False
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
@@ -162,7 +163,9 @@ class WarmPool:
 
     def want(self, recipe: Recipe) -> None:
         """Begin to load one in the background unless it is there or was refused."""
-        if not self.limits.count or self._refusal(recipe) or self._current(recipe):
+        if self._closed or not self.limits.count:
+            return
+        if self._refusal(recipe) or self._current(recipe):
             return
         self._make_room(recipe, self.limits.count - 1)
         try:
@@ -187,7 +190,8 @@ class WarmPool:
         warm = self._warm.get(recipe)
         if warm is not None and warm.forks >= self.limits.forks:
             self._drop(recipe)
-        self.want(recipe)
+        if recipe not in self._warm:  # else the next run looks whether it is still right
+            self.want(recipe)
 
     def broken(self, recipe: Recipe) -> None:
         """A fork of it did not begin: it is not asked again."""
@@ -198,7 +202,8 @@ class WarmPool:
         return [warm.server for warm in self._warm.values()]
 
     def close(self) -> None:
-        """End all; their runs go on."""
+        """End all, begin no more; their runs go on."""
+        self._closed = True
         for recipe in list(self._warm):
             self._drop(recipe)
 
