@@ -22,6 +22,7 @@ from output import logs
 from quiet import command_line, rest, run_list
 from rates import rates
 from stack import Stack, request
+from trials import first_step, memory, sweep
 
 FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "rest": rest,
@@ -35,6 +36,9 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "logs": logs,
     "rates": rates,
     "keras": keras,
+    "first_step": first_step,
+    "memory": memory,
+    "sweep": sweep,
     "queue": queue,
 }
 

@@ -1,10 +1,12 @@
 """Warm starts through the whole platform: chosen, told, adopted, refused in words."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from stack import HERE, Stack, log_text, request, run_body, submit, wait_terminal
 
@@ -20,7 +22,8 @@ open('outputs/done.txt', 'w').write('all')
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("warm"))  # leases that outlast a slow restart
+    ahead = json.dumps(["minimal", "no-such-environment"])
+    made = Stack(tmp_path_factory.mktemp("warm"), STELLWERK_WARM_ENVIRONMENTS=ahead)
     made.up()
     yield made
     made.down()
@@ -123,3 +126,28 @@ def test_environment_warm_from_the_command_line(stack: Stack) -> None:
     done = stack.command("environment", "warm", "here")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("here is warm on local-")
+
+
+def test_an_environment_that_is_loaded_when_the_node_starts(stack: Stack) -> None:
+    with stack.http() as http:
+
+        def loaded() -> bool:
+            view = request("GET", http, "/environments/minimal").json()
+            python = str(stack.home / "environments" / view["env_id"] / "bin" / "python")
+            node = psutil.Process(stack.processes()["gpu-executor"])
+            return any(each.cmdline()[:1] == [python] for each in node.children())
+
+        end = time.monotonic() + 120
+        while not loaded():
+            assert time.monotonic() < end, stack.logs()
+            time.sleep(0.1)
+        body = run_body("import pydantic; print('ran')")
+        body["spec"]["environment"] = {"name": "minimal"}
+        view = wait_terminal(http, submit(http, body), 120)
+        assert view["status"] == "Completed", view["error"]
+        assert view["start"]["cold_reason"] in {None, "its warm process is still loading"}
+        if view["start"]["cold_reason"] is not None:
+            view = wait_terminal(http, submit(http, body), 120)
+        assert view["start"]["warm"] is True
+    done = stack.command("environment", "warm", "minimal")
+    assert done.stdout.startswith("minimal is warm on local-"), done.stderr

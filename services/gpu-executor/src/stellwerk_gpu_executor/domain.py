@@ -154,22 +154,13 @@ def environment(
     Later entries win: data, platform, environment definition, the run's own variables. An input
     called ``path`` must not take the place of PATH.
     """
-    bin_dir = str(Path(python).parent)
-    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
     platform = {
-        "PATH": f"{bin_dir}:{system}",
-        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        **early_environment(python, places.agent, places.matplotlib, base),
         "HOME": str(places.home),
         "TMPDIR": str(places.temporary),
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(places.agent),
         marks.WANTED: "1",
-        "MPLBACKEND": "Agg",
-        "MPLCONFIGDIR": str(places.matplotlib),
         "STELLWERK_EXPERIMENT": assigned.experiment,
         "STELLWERK_NODE": assigned.node_id,
-        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
         **_azureml(assigned, access),
         **_platform(access),
     }
@@ -178,6 +169,24 @@ def environment(
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
     data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
     return {**data, **platform, **assigned.image.environment_variables, **own}
+
+
+def early_environment(
+    python: str, agent: Path, matplotlib: Path, base: Mapping[str, str]
+) -> dict[str, str]:
+    """The part that is the same for every run of an environment on this node."""
+    bin_dir = str(Path(python).parent)
+    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    return {
+        "PATH": f"{bin_dir}:{system}",
+        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(agent),
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(matplotlib),
+        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
+    }
 
 
 def _platform(access: Access) -> dict[str, str]:

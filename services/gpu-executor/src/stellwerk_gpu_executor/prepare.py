@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import py_compile
 import shutil
 import time
@@ -16,7 +17,7 @@ from stellwerk.manifest import Manifest, safe_path
 from stellwerk.runspec import InlineSource
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
 from stellwerk_gpu_executor.cache import BlobCache
-from stellwerk_gpu_executor.domain import Places
+from stellwerk_gpu_executor.domain import Places, early_environment
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_shim import marks
 
@@ -96,6 +97,18 @@ class Preparer:
             )
         return str(Path(found).absolute())
 
+    def early_environment(self, env_id: str) -> tuple[str, dict[str, str]]:
+        """Interpreter of an environment that was built here, and what all of its runs share."""
+        python = str((self._environments / env_id / "bin" / "python").absolute())
+        agent, matplotlib = self._agent.absolute(), self.matplotlib(env_id)
+        return python, early_environment(python, agent, matplotlib, os.environ)
+
+    def matplotlib(self, env_id: str) -> Path:
+        """Where Matplotlib keeps its list of fonts for an environment."""
+        folder = self._dir / "matplotlib" / env_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
         """What the run may see and not change: in-run library, environment, mounted inputs."""
         image = assigned.image
@@ -125,8 +138,7 @@ class Preparer:
         await asyncio.to_thread(_fresh, folder, [work, home, temporary])
         if assigned.spec.distributed is not None:
             (folder / PROCESS_LOGS).mkdir(exist_ok=True)
-        matplotlib = self._dir / "matplotlib" / assigned.image.env_id
-        matplotlib.mkdir(parents=True, exist_ok=True)
+        matplotlib = self.matplotlib(assigned.image.env_id)
         started = time.monotonic()
         await self._source(assigned, work)  # first: an input may not be written through
         sourced = time.monotonic()
