@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 KILL_TIMEOUT_S = 10.0
@@ -30,6 +31,7 @@ def has_ended(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 0)[0])
 
 
+@cache
 def boot_id() -> str:
     """Return the kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
