@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.conda_lock import CondaEntry, read_entries
 
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
@@ -75,6 +76,19 @@ def _distribution(found: metadata.Distribution) -> Distribution:
     return Distribution(
         name, found.version, str(licence or "") or None, tuple(found.requires or ())
     )
+
+
+def move_scripts(source: Path, target: Path) -> None:
+    """Move entry points to where an image has them, and let its own interpreter run them."""
+    if not source.exists():
+        return
+    source.rename(target)
+    for path in target.iterdir():
+        head, _, rest = path.read_bytes().partition(b"\n")
+        if head == b"#!/bin/sh" and rest.startswith(b"'''exec'"):  # where the path is long
+            head, rest = b"#!python", rest.partition(b"\n' '''\n")[2]
+        if head.startswith(b"#!") and b"python" in head:
+            path.write_bytes(f"#!{IMAGE_ENVIRONMENT}/bin/python\n".encode() + rest)
 
 
 def modules(environment: Path) -> list[str]:

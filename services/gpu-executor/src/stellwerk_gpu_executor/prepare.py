@@ -68,6 +68,14 @@ class Preparer:
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
         image = assigned.image
+        if image.image_python is not None:
+            if self._containers:
+                return image.image_python
+            raise PrepareError(
+                "launch-failed",
+                "the environment is an image, and this node runs plain processes: its operator "
+                "sets STELLWERK_LAUNCHER=docker, or list the packages instead",
+            )
         if image.interpreter is not None:
             return self._of_this_machine(image.interpreter)
         if self._containers and image.image is not None:

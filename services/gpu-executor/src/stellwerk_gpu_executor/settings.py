@@ -49,6 +49,13 @@ class Settings(ServiceSettings):
     run_network: str = Field(
         "none", description="Network of runs in containers: none, or a Docker network by name."
     )
+    registry: str | None = Field(
+        None, description="host:port of the registry that images of environments come from."
+    )
+    registry_credentials: Path | None = Field(
+        None,
+        description='JSON file {"username", "password"} of that registry; of several {host: {…}}.',
+    )
     run_shm_bytes: int = Field(1024**3, ge=1024**2, description="Their /dev/shm, in bytes.")
     sandbox: Literal["auto", "require", "off"] = Field(
         "auto",

@@ -127,12 +127,19 @@ class EnvironmentReference(Spec):
 class EnvironmentPin(Spec):
     """A prepared environment as an earlier run recorded it: its id, its lock's digest, its image.
 
-    It is used as it was, whatever the definition would give today.
+    It is used as it was, whatever the definition would give today. One that is nothing but an
+    image may have no lock.
     """
 
     env_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-    lock_digest: Digest
+    lock_digest: Digest | None = None
     image: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.lock_digest is None and self.image is None:
+            raise ValueError("give lock_digest, image, or both")
+        return self
 
 
 class Resources(Spec):

@@ -25,7 +25,9 @@ class ImageInfo(BaseModel):
 
     ``interpreter`` is set for user-managed environments only; otherwise the interpreter lies in
     the environment cache under ``env_id``. ``image`` names an image that holds the environment at
-    :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
+    :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers. With
+    ``image_python`` there is nothing but that image: it is the interpreter within it, and
+    ``image_variables`` are what the image sets.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,6 +38,8 @@ class ImageInfo(BaseModel):
     python: str | None = None
     interpreter: str | None = None
     image: str | None = None
+    image_python: str | None = None
+    image_variables: dict[str, str] = {}
     lock_digest: str | None = None
     environment_variables: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
