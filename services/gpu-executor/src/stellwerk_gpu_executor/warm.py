@@ -31,7 +31,14 @@ from stellwerk_gpu_executor.early_settings import (
 )
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
-from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of, shadowed, unfit
+from stellwerk_gpu_executor.warm_rules import (
+    READ_EARLY,
+    Recipe,
+    none_yet,
+    recipe_of,
+    shadowed,
+    unfit,
+)
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
@@ -103,7 +110,6 @@ class WarmPool:
     _warm: dict[Recipe, _Warm] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
     _deaths: dict[Recipe, int] = field(default_factory=dict)
-    _closed: bool = False
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
@@ -148,7 +154,7 @@ class WarmPool:
         """
         warm = self._current(recipe)
         if warm is None:
-            raise ColdError(self._refusal(recipe) or "its environment has no warm process yet")
+            raise ColdError(self._refusal(recipe) or none_yet(recipe, self._warm))
         if not warm.ready.done():
             raise ColdError("its warm process is still loading")
         told = warm.ready.result()
@@ -163,9 +169,7 @@ class WarmPool:
 
     def want(self, recipe: Recipe) -> None:
         """Begin to load one in the background unless it is there or was refused."""
-        if self._closed or not self.limits.count:
-            return
-        if self._refusal(recipe) or self._current(recipe):
+        if not self.limits.count or self._refusal(recipe) or self._current(recipe):
             return
         self._make_room(recipe, self.limits.count - 1)
         try:
@@ -202,8 +206,8 @@ class WarmPool:
         return [warm.server for warm in self._warm.values()]
 
     def close(self) -> None:
-        """End all, begin no more; their runs go on."""
-        self._closed = True
+        """End all, and begin none any more; their runs go on."""
+        self.limits = replace(self.limits, count=0)
         for recipe in list(self._warm):
             self._drop(recipe)
 
