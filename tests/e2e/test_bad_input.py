@@ -128,6 +128,24 @@ def test_what_needs_containers_is_refused_where_there_are_none(
     assert both.returncode == 2
 
 
+def test_variables_that_are_the_platforms(stack: Stack, script: Path, tmp_path: Path) -> None:
+    name = "STELLWERK_RUN_ID"
+    done = stack.command("run", "submit", "--env", f"{name}=stolen", str(script))
+    assert done.returncode == 1
+    assert f"environment_variables.{name}" in done.stderr
+    assert "take another name" in done.stderr
+    with stack.http() as http:
+        variables = {"environment_variables": {name: "stolen"}}
+        body = run_body("print(1)")
+        body["spec"] |= variables
+        answer = http.post("/api/v1/runs", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "env.variable_reserved")
+        body = run_body("print(1)", environment=variables)
+        answer = http.post("/api/v1/runs", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "env.variable_reserved")
+        assert answer.json()["field"] == f"spec.environment.environment_variables.{name}"
+
+
 def test_names(stack: Stack, script: Path, tmp_path: Path) -> None:
     data = tmp_path / "a.txt"
     data.write_text("1")
