@@ -121,6 +121,7 @@ def test_what_needs_containers_is_refused_where_there_are_none(
         assert "STELLWERK_IMAGES=docker" in error["message"]
     registered = stack.command("environment", "register", "boxed", "--image", "python:3.11")
     assert registered.returncode == 0, registered.stderr
+    assert "runs of this environment are refused" in registered.stderr
     built = stack.command("environment", "build", "boxed")
     assert built.returncode == 1
     assert "STELLWERK_IMAGES=docker" in built.stderr
