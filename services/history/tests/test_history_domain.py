@@ -132,6 +132,8 @@ def test_an_environment_is_about_all_who_waited() -> None:
         ("f-1", "logs/../secret", "logs/f-1"),
         ("f-1", "/logs/a", "logs/f-1"),
         ("f-1", None, "logs/f-1"),
+        ("f-1", "azureml-logs/65_job_prep.txt", "azureml-logs/65_job_prep.txt"),
+        ("f-1", "azureml-logs/70_driver_log.txt", "logs/f-1"),
     ],
 )
 def test_paths_of_streams(stream: str, given_path: str | None, path: str) -> None:

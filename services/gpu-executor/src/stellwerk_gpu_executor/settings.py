@@ -39,6 +39,14 @@ class Settings(ServiceSettings):
     cache_bytes: int = Field(
         50 * 1024**3, ge=0, description="Size of the node cache; least recently used leave."
     )
+    lazy_mounts: bool = Field(
+        True, description="Mount large inputs and fetch what is read, where rclone and FUSE are."
+    )
+    lazy_mount_bytes: int = Field(
+        256 * 1024**2,
+        ge=0,
+        description="An input by as_mount() with so many bytes to fetch is mounted lazily.",
+    )
     launcher: Literal["process", "docker"] = Field(
         "process", description="What runs are: plain processes, or containers of a Docker engine."
     )

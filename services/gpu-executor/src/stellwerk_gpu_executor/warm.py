@@ -205,7 +205,8 @@ class WarmPool:
         return [warm.server for warm in self._warm.values()]
 
     def close(self) -> None:
-        """End all; their runs go on."""
+        """End all, and begin none any more; their runs go on."""
+        self.limits = replace(self.limits, count=0)
         for recipe in list(self._warm):
             self._drop(recipe)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
 
 _INPUT = re.compile(
-    r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|download))?"
+    r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|lazy|eager|download))?"
 )
 
 
@@ -64,8 +64,9 @@ def container_options(command: Any) -> Any:
     "--input",
     "inputs",
     multiple=True,
-    metavar="NAME=DATASET[:VERSION][:mount|download]",
-    help="A dataset for the run; {NAME} among ARGS becomes its path. Repeatable.",
+    metavar="NAME=DATASET[:VERSION][:mount|lazy|eager|download]",
+    help="A dataset for the run; {NAME} among ARGS becomes its path. lazy and eager are mounts "
+    "whose files are fetched when they are read, or before the start. Repeatable.",
 )
 @click.option(
     "--output-data",
@@ -182,7 +183,7 @@ def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
     match = _INPUT.fullmatch(text)
     if match is None:
         raise click.BadParameter(
-            f"got {text!r}; write NAME=DATASET[:VERSION][:mount|download], for example "
+            f"got {text!r}; write NAME=DATASET[:VERSION][:mount|lazy|eager|download], for example "
             "mnist=mnist-dataset:2:mount",
             param_hint="--input",
         )
@@ -191,7 +192,9 @@ def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
     named = dataset.as_named_input(match["name"])
     if match["mode"] is None and isinstance(dataset, TabularDataset):
         return named
-    return named.as_download() if match["mode"] == "download" else named.as_mount()
+    if match["mode"] == "download":
+        return named.as_download()
+    return named.as_mount(lazy={"lazy": True, "eager": False}.get(match["mode"]))
 
 
 def _output(text: str) -> "OutputFileDatasetConfig":
