@@ -10,6 +10,8 @@ import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -184,11 +186,12 @@ class ProcessLauncher:
             return await self._start(request, attempt, server, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
-        if started(attempt) or locked(attempt.path):  # the answer was lost, not the supervisor
-            return await self.adopt(attempt)
-        await self._kill(attempt)
-        attempt.forget_start()
-        return None
+        with holding(attempt.path) as ours:  # a fork that comes late finds it held, and ends
+            if ours and not started(attempt):
+                await self._kill(attempt)
+                attempt.forget_start()
+                return None
+        return await self.adopt(attempt)  # the answer was lost, not the supervisor
 
     async def _start(
         self,
@@ -382,14 +385,23 @@ async def _killed(pidfd: int) -> None:
 
 def locked(folder: Path) -> bool:
     """Whether a supervisor, even one that is just starting, holds the attempt."""
+    with holding(folder) as ours:
+        return not ours
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Hold the attempt as a supervisor would, so that none begins; False: one has it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        ours = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            ours = False
+        yield ours
     finally:
         os.close(descriptor)
-    return False
 
 
 def remove(folder: Path) -> None:
