@@ -11,6 +11,7 @@ from stellwerk_environment_build.handlers import (
     Handlers,
     ListEnvironments,
     NamedEnvironment,
+    ReadRecord,
     StartBuild,
 )
 from stellwerk_environment_build.interpreters import find_interpreters
@@ -73,6 +74,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.rpc("environment-list", ListEnvironments, handlers.list)
     runtime.rpc("build-start", StartBuild, handlers.start_build)
     runtime.rpc("build-get", GetBuild, handlers.get_build)
+    runtime.rpc("record-read", ReadRecord, handlers.read_record)
 
 
 async def _images(settings: Settings) -> "ImageMaker | None":

@@ -57,6 +57,7 @@ class Waiter:
             interpreter=ready.interpreter,
             image=ready.image,
             lock_digest=ready.lock_digest,
+            sbom_digest=ready.sbom_digest,
             environment_variables=dict(self.variables),
             warnings=self.warnings,
         )

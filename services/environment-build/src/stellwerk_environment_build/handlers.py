@@ -1,10 +1,12 @@
 """What the service answers: runs that are being prepared, and requests about environments."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
 from stellwerk.curated import curated_environment, curated_environments
@@ -26,6 +28,7 @@ from stellwerk_environment_build.domain import Waiter, Wanted
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
+from stellwerk_kit.rpc import RawReply
 from stellwerk_kit.service import Trigger
 
 
@@ -68,6 +71,13 @@ class GetBuild(_Request):
     """An environment by its id."""
 
     env_id: str
+
+
+class ReadRecord(_Request):
+    """A lock or a bill of materials from a byte on, by its SHA-256."""
+
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    offset: int = Field(0, ge=0)
 
 
 @dataclass
@@ -147,6 +157,19 @@ class Handlers:
         """Verb ``build-get``."""
         return await self.builds.get(request.env_id)
 
+    async def read_record(self, request: ReadRecord) -> RawReply:
+        """Verb ``record-read``: a piece of a lock or a bill of materials, by its digest."""
+        text = await asyncio.to_thread(self.builder.cache.kept_text, request.digest)
+        if text is None:
+            raise NotFoundError(
+                f"digest: nothing was kept under {request.digest[:12]}", code="record.not_found"
+            )
+        content = text.encode()
+        end = min(request.offset + _PIECE_BYTES, len(content))
+        closed = "1" if end == len(content) else "0"
+        headers = {"Sw-Next-Offset": str(end), "Sw-Closed": closed}
+        return RawReply(content[request.offset : end], headers)
+
     async def _meant(
         self, definition: EnvironmentDefinition, pin: EnvironmentPin | None
     ) -> "_Meant":
@@ -214,7 +237,11 @@ class Handlers:
         return "ready" if there else "not-built"
 
 
-_SHARED_FIELDS = {"env_id", "python", "packages", "lock_digest", "bytes", "seconds", "warnings"}
+_PIECE_BYTES = 256 * 1024
+_SHARED_FIELDS = {
+    "env_id", "python", "packages", "lock_digest", "sbom_digest", "image", "bytes", "seconds",
+    "warnings",
+}  # fmt: skip
 
 
 def _definition(request: EnvironmentRequest) -> EnvironmentDefinition:

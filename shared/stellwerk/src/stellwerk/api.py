@@ -380,6 +380,8 @@ class BuildView(View):
     python: str | None = None
     packages: tuple[str, ...] = ()
     lock_digest: str | None = None
+    sbom_digest: str | None = None
+    image: str | None = None
     bytes: int | None = None
     seconds: float | None = None
     reason: str | None = None

@@ -1,9 +1,10 @@
 """Environments: what a script needs to run, under a name and a version."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView
 from stellwerk.client import Client, segment
@@ -156,6 +157,16 @@ class Environment:
             params={"version": registered.version, "rebuild": "true" if rebuild else None},
         )
         return ImageBuildDetails(workspace.client, view)
+
+    def sbom(self, workspace: "Workspace") -> dict[str, Any]:
+        """The bill of materials of its latest build (CycloneDX 1.6).
+
+        Raises NotFoundError for one that is not registered or not built.
+        """
+        path = f"/environments/{segment(self.name)}/sbom"
+        content = workspace.client.content(path, {"version": self.version})
+        found: dict[str, Any] = json.loads(content)
+        return found
 
     def reference(self) -> EnvironmentReference | None:
         """The registered version, unless the definition was changed since."""

@@ -131,6 +131,19 @@ def warm(name: str, compute: str, output: str) -> int:
     return code_of_status(view.status)
 
 
+@environment.command("sbom")
+@click.argument("name", metavar="NAME[:VERSION]")
+def sbom(name: str) -> None:
+    """Print the bill of materials of an environment's build: CycloneDX 1.6, JSON."""
+    from stellwerk.client import segment
+    from stellwerk.workspace import Workspace
+
+    title, version = name_and_version(name)
+    client = Workspace.from_config().client
+    document = client.content(f"/environments/{segment(title)}/sbom", {"version": version})
+    click.echo(document.decode())
+
+
 @environment.command("log")
 @click.argument("name", metavar="NAME[:VERSION]")
 def log(name: str) -> None:

@@ -24,8 +24,9 @@ class ImageInfo(BaseModel):
     """What a node needs to know to run in an environment.
 
     ``interpreter`` is set for user-managed environments only; otherwise the interpreter lies in
-    the environment cache under ``env_id``. ``image`` names an image that holds the environment at
-    :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
+    the environment cache under ``env_id``. ``lock_digest`` and ``sbom_digest`` are the SHA-256 of
+    its lock and of its bill of materials (CycloneDX). ``image`` names an image that holds the
+    environment at :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -37,6 +38,7 @@ class ImageInfo(BaseModel):
     interpreter: str | None = None
     image: str | None = None
     lock_digest: str | None = None
+    sbom_digest: str | None = None
     environment_variables: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
 
