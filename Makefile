@@ -9,7 +9,7 @@ MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/datas
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo up down check test test-docker e2e chaos bench generate constraints curated clean
+.PHONY: help setup demo up down check test test-docker e2e chaos bench bench-peers generate constraints curated clean
 export STELLWERK_HOME ?= $(CURDIR)/.stellwerk
 
 help: ## this list
@@ -65,6 +65,9 @@ chaos: setup ## kill every part at every phase of a run, with a seed
 
 bench: setup ## figures as ratios, JSON lines in bench-results/
 	@$(BIN)/python tests/bench/run.py
+
+bench-peers: setup ## the same beside MLflow Projects, Ray Jobs and Ray Tune, installed in .bench-peers/
+	@$(BIN)/python tests/bench/peers.py
 
 generate: setup ## docs pages that come from the code
 	@$(BIN)/python docs/generate.py

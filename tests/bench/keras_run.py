@@ -62,7 +62,7 @@ def import_keras(stack: Stack, report: Report, python: Path, config: ScriptRunCo
         body = run_body(script, target="bench", warm="require")
         body["spec"]["environment"] = {"name": config.environment.name}
         for _ in range(ROUNDS + 1):
-            alone, _ = child_cpu([str(python), "-c", script], env=_bare_environment())
+            alone, _ = child_cpu([str(python), "-c", script], env=bare_environment())
             started = time.perf_counter()
             _, done = follow(http, submit(http, body))
             bare.append(alone)
@@ -84,7 +84,7 @@ def _keras_rate(http: httpx2.Client, report: Report, python: Path, body: dict[st
     """Runs a second that have Keras imported, two slots, over spawning that two at a time."""
 
     def spawn(_: int) -> None:
-        child_cpu([str(python), "-c", "import keras"], env=_bare_environment())
+        child_cpu([str(python), "-c", "import keras"], env=bare_environment())
 
     ratios = []
     for _ in range(ROUNDS):
@@ -174,7 +174,7 @@ def _run(stack: Stack, workspace: Workspace, config: ScriptRunConfig) -> Measure
     )
 
 
-def _bare_environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     return {
         **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         **VARIABLES,
@@ -186,7 +186,7 @@ def _bare_environment() -> dict[str, str]:
 def _bare(python: Path) -> Measured:
     """The script alone, its metrics printed."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = _bare_environment()
+        environment = bare_environment()
         script = [str(python), str(EXAMPLE / "train" / "keras_mnist.py"), *OPTIONS]
         command = [*script, "--data-folder", str(EXAMPLE / "data")]
         with Path(folder, "out.txt").open("w") as out:

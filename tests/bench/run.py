@@ -20,7 +20,9 @@ from many import queue, throughput
 from measure import Report, SkippedError, timed
 from output import logs
 from quiet import command_line, rest, run_list
+from rates import rates
 from stack import Stack, request
+from trials import first_step, memory, sweep
 
 FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "rest": rest,
@@ -32,7 +34,11 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "run_list": run_list,
     "throughput": throughput,
     "logs": logs,
+    "rates": rates,
     "keras": keras,
+    "first_step": first_step,
+    "memory": memory,
+    "sweep": sweep,
     "queue": queue,
 }
 

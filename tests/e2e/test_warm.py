@@ -1,10 +1,12 @@
 """Warm starts through the whole platform: chosen, told, adopted, refused in words."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from stack import HERE, Stack, log_text, request, run_body, submit, wait_terminal
 
@@ -20,7 +22,8 @@ open('outputs/done.txt', 'w').write('all')
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("warm"))  # leases that outlast a slow restart
+    ahead = json.dumps(["minimal", "no-such-environment"])
+    made = Stack(tmp_path_factory.mktemp("warm"), STELLWERK_WARM_ENVIRONMENTS=ahead)
     made.up()
     yield made
     made.down()
@@ -33,6 +36,7 @@ def ended(http: httpx2.Client, script: str, **spec: object) -> dict[str, object]
 def test_required_warm_and_told(stack: Stack) -> None:
     with stack.http() as http:
         view = ended(http, "import sys; print('here'); sys.exit(3)", warm="require")
+        assert view["start"], view["error"]
         assert view["start"]["warm"] is True
         assert view["start"]["cold_reason"] is None
         assert (view["status"], view["exit"]["exit_code"]) == ("Failed", 3)
@@ -47,6 +51,32 @@ def test_required_warm_and_told(stack: Stack) -> None:
         steps = {step["name"].strip(): step for step in json.loads(done.stdout)}
         assert {"environment", "queue", "start", "process", "run", "post-processing"} <= set(steps)
         assert steps["process"]["detail"] == f"cold: {view['start']['cold_reason']}"
+
+
+def test_imports_and_first_step_in_rest_stream_and_command_line(stack: Stack) -> None:
+    with stack.http() as http:
+        body = run_body(
+            "import keras; from keras.src.callbacks import CallbackList as C; C().on_train_batch_end(0)"
+        )
+        body["spec"]["source"]["inline"] |= {
+            "keras/__init__.py": "import time; time.sleep(0.2); from keras.src import callbacks",
+            "keras/src/__init__.py": "",
+            "keras/src/callbacks.py": "class CallbackList:\n def on_train_batch_end(self, n): ...",
+        }
+        view = wait_terminal(http, submit(http, body), 120)
+        assert view["status"] == "Completed", view
+        took = view["start"]["timings_s"]
+        assert set(took) == {"prepare", "code", "launch", "imports", "first_step"}
+        assert 0.2 <= took["imports"] < 20
+        assert 0 <= took["first_step"] < 20
+        stream = request("GET", http, f"/runs/{view['run_id']}/events").text
+        lines = [text[5:] for text in stream.splitlines() if text.startswith("data:")]
+        entry = json.loads([line for line in lines if "AttemptProgressed" in line][-1])
+        reached = {name: took[name] for name in ("imports", "first_step")}
+        assert entry["data"]["timings_s"] == reached
+        done = stack.command("run", "timeline", view["run_id"][:12])
+        assert "imports" in done.stdout
+        assert "first training step" in done.stdout
 
 
 def test_the_second_run_in_an_environment_of_the_users_own_is_warm(stack: Stack) -> None:
@@ -96,3 +126,28 @@ def test_environment_warm_from_the_command_line(stack: Stack) -> None:
     done = stack.command("environment", "warm", "here")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("here is warm on local-")
+
+
+def test_an_environment_that_is_loaded_when_the_node_starts(stack: Stack) -> None:
+    with stack.http() as http:
+
+        def loaded() -> bool:
+            view = request("GET", http, "/environments/minimal").json()
+            python = str(stack.home / "environments" / view["env_id"] / "bin" / "python")
+            node = psutil.Process(stack.processes()["gpu-executor"])
+            return any(each.cmdline()[:1] == [python] for each in node.children())
+
+        end = time.monotonic() + 120
+        while not loaded():
+            assert time.monotonic() < end, stack.logs()
+            time.sleep(0.1)
+        body = run_body("import pydantic; print('ran')")
+        body["spec"]["environment"] = {"name": "minimal"}
+        view = wait_terminal(http, submit(http, body), 120)
+        assert view["status"] == "Completed", view["error"]
+        assert view["start"]["cold_reason"] in {None, "its warm process is still loading"}
+        if view["start"]["cold_reason"] is not None:
+            view = wait_terminal(http, submit(http, body), 120)
+        assert view["start"]["warm"] is True
+    done = stack.command("environment", "warm", "minimal")
+    assert done.stdout.startswith("minimal is warm on local-"), done.stderr

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from nats.aio.msg import Msg
 from pydantic import BaseModel, ConfigDict
 
 from stellwerk_gateway.settings import Settings
@@ -16,6 +15,7 @@ from stellwerk_kit.bus import Bus
 from stellwerk_kit.rpc import RawReply, responder
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.wire import Message
 
 TOKEN, READER = "writer-token", "reader-token"
 
@@ -46,11 +46,8 @@ class Services:
 
         respond = responder(verb, Anything, typed)
 
-        async def in_background(message: Msg) -> None:
-            async def answer_it() -> None:
-                await respond(message)
-
-            self.tasks.spawn(answer_it(), verb)
+        def in_background(message: Message) -> None:
+            self.tasks.spawn(respond(message), verb)
 
         await self.bus.serve(service, verb, in_background)
         await self.bus.flush()

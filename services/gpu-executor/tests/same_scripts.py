@@ -190,6 +190,68 @@ PLAIN = {
         os.makedirs('outputs/deep'); open('outputs/deep/a.bin', 'wb').write(bytes(range(256)))
         """
     ),
+    "mp-forkserver": _script(
+        """
+        import multiprocessing as mp
+        def double(x): return 2 * x
+        if __name__ == '__main__':
+            with mp.get_context('forkserver').Pool(2) as pool: print(pool.map(double, range(4)))
+        """
+    ),
+    "threads": _script(
+        """
+        import sys, threading
+        def fail(): raise ValueError('in a thread')
+        t = threading.Thread(target=fail, name='worker'); t.start(); t.join()
+        u = threading.Thread(target=sys.exit, args=(5,)); u.start(); u.join()
+        print(threading.current_thread().name, threading.main_thread().ident == threading.get_ident())
+        print(threading.active_count(), threading.get_native_id() == __import__('os').getpid())
+        """
+    ),
+    "signal-default": _script(
+        """
+        import os, signal
+        signal.signal(signal.SIGTERM, lambda n, f: print('asked', n))
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR1)
+        """
+    ),
+    "broken-pipe": _script(
+        """
+        import os
+        r, w = os.pipe(); os.close(r)
+        try: os.write(w, b'x')
+        except BrokenPipeError as e: print(e.errno)
+        """
+    ),
+    "limits": _script(
+        """
+        import resource
+        print(resource.getrlimit(resource.RLIMIT_STACK), resource.getrlimit(resource.RLIMIT_AS))
+        """
+    ),
+    "unbuffered": _script(
+        """
+        import os, sys
+        sys.stdout.write('no newline'); os.write(1, b' then a system call'); print()
+        print(sys.stdout.reconfigure(line_buffering=False), file=sys.stderr)
+        """
+    ),
+    "child-variables": _script(
+        """
+        import subprocess, sys
+        code = "import os; print([n for n in os.environ if 'STELLWERK_MARKS' in n])"
+        subprocess.run([sys.executable, '-c', code], check=True)
+        """
+    ),
+    "meta-path": _script(
+        """
+        import importlib.util, sys
+        print(importlib.util.find_spec('no_such_module'), 'sitecustomize' in sys.modules)
+        try: import no_such_module
+        except ImportError as e: print(e, e.name)
+        """
+    ),
     "warnings": _script("import warnings; warnings.warn('careful')\nprint('after')"),
     "recursion": _script("import sys; print(sys.getrecursionlimit())"),
 }
@@ -252,7 +314,7 @@ TENSORFLOW = {
         model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
         name = 'model.keras'; model.save(name)
         again = keras.models.load_model(name)
-        print(np.allclose(model(np.ones((1, 4))), again(np.ones((1, 4)))))
+        x = np.ones((1, 4)); print(np.allclose(model.predict(x, verbose=0), again.predict(x, verbose=0)))
         import os; os.unlink(name)
         """
     ),
@@ -265,10 +327,143 @@ TENSORFLOW = {
               if hasattr(keras, 'config') else keras.backend.backend())
         """
     ),
+    "tf-environment": _script(
+        """
+        import os
+        os.environ['TF_NUM_INTRAOP_THREADS'] = '1'; os.environ['TF_DETERMINISTIC_OPS'] = '1'
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+        import tensorflow as tf
+        print(float(tf.reduce_sum(tf.ones((9, 9)))), tf.config.list_physical_devices('GPU'))
+        from tensorflow.python.framework import config
+        print(config.is_op_determinism_enabled())
+        """
+    ),
+    "tf-keras-only": _script(
+        """
+        from tensorflow.keras.models import Sequential
+        from tensorflow.keras.layers import Dense
+        print(Sequential.__name__, Dense(2).units)
+        """
+    ),
+    "custom-loop": _script(
+        """
+        import numpy as np, tensorflow as tf
+        tf.random.set_seed(5); np.random.seed(5)
+        w = tf.Variable(tf.random.normal((3, 1))); x = np.random.rand(20, 3).astype('float32')
+        @tf.function
+        def step(x):
+            with tf.GradientTape() as tape: loss = tf.reduce_mean((x @ w - 1.0) ** 2)
+            w.assign_sub(0.1 * tape.gradient(loss, w)); return loss
+        for _ in range(3): loss = step(x)
+        print(repr(float(loss)), w.numpy().tolist())
+        """
+    ),
+    "loud-fit": _script(
+        """
+        import numpy as np, tensorflow as tf
+        tf.keras.utils.set_random_seed(4)
+        class Told(tf.keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None): print('batch', batch, sorted(logs))
+        model = tf.keras.Sequential([tf.keras.layers.Dense(1)]); model.compile('sgd', 'mse')
+        model.fit(np.ones((8, 2)), np.ones(8), batch_size=4, epochs=1, verbose=0, callbacks=[Told()])
+        """
+    ),
     "plot": _script(
         """
         import matplotlib.pyplot as plt
         plt.plot([1, 2]); plt.savefig('p.png', metadata={'Software': None}); print(plt.get_backend())
+        """
+    ),
+}
+
+_LEARN = """
+    import numpy as np, keras
+    keras.utils.set_random_seed(7)
+    x = np.random.rand(400, 12).astype('float32'); y = (x.sum(1) > 6).astype('int32')
+    model = keras.Sequential([keras.layers.Dense(16, activation='relu'), keras.layers.Dropout(0.2),
+                              keras.layers.Dense(2, activation='softmax')])
+    model.compile('adam', 'sparse_categorical_crossentropy', metrics=['accuracy'])
+    model.fit(x, y, epochs=2, batch_size=50, verbose=2 if LOUD else 0)
+    print([repr(float(v)) for v in model.evaluate(x, y, verbose=0)])
+    print(repr(float(np.abs(model.predict(x[:8], verbose=0)).sum())))
+"""
+
+KERAS = {
+    "keras-fit": _script(_LEARN.replace("LOUD", "False")),
+    "keras-save-load": TENSORFLOW["save-load"],
+    "keras-import-error": _script("from keras import no_such_name"),
+    "keras-only-import": _script("import sys, keras; print('keras' in sys.modules)"),
+    "keras-late-import": _script(
+        """
+        import sys
+        print([name for name in ('keras', 'tensorflow', 'jax', 'torch') if name in sys.modules])
+        def later():
+            from keras.src.callbacks import Callback
+            return Callback.__module__
+        print(later(), 'keras' in sys.modules)
+        """
+    ),
+}
+
+JAX = {
+    "jax-grad": _script(
+        """
+        import jax, jax.numpy as jnp
+        f = jax.jit(jax.grad(lambda w: ((w * jnp.arange(4.0)) ** 2).sum()))
+        print(f(jnp.ones(4)).tolist(), jax.devices()[0].platform)
+        print(jax.random.normal(jax.random.key(3), (3,)).tolist())
+        """
+    ),
+    "jax-x64": _script(
+        """
+        import jax
+        jax.config.update('jax_enable_x64', True)
+        import jax.numpy as jnp
+        print(jnp.ones(2).dtype, float(jnp.sum(jnp.arange(5.0))))
+        """
+    ),
+    "jax-two-devices": _script(
+        """
+        import os
+        os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'
+        import jax
+        print(jax.device_count())
+        """
+    ),
+}
+
+TORCH = {
+    "torch-autograd": _script(
+        """
+        import torch
+        torch.manual_seed(3)
+        w = torch.randn(4, requires_grad=True)
+        loss = ((w * torch.arange(4.0)) ** 2).sum(); loss.backward()
+        print(w.tolist(), w.grad.tolist(), torch.rand(2).tolist())
+        """
+    ),
+    "torch-threads": _script(
+        """
+        import torch
+        torch.set_num_threads(2); torch.manual_seed(1)
+        a = torch.randn(200, 200); print(torch.get_num_threads(), float((a @ a).sum()))
+        """
+    ),
+    "torch-loader": _script(
+        """
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
+        if __name__ == '__main__':
+            data = TensorDataset(torch.arange(8))
+            print([b[0].tolist() for b in DataLoader(data, batch_size=4, num_workers=2)])
+        """
+    ),
+    "torch-save": _script(
+        """
+        import torch
+        torch.save({'w': torch.ones(3)}, 'w.pt')
+        print(torch.load('w.pt')['w'].tolist())
+        import os; os.unlink('w.pt')
         """
     ),
 }

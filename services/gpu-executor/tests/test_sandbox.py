@@ -81,8 +81,8 @@ async def run(node: Path, script: str, **options: Any) -> tuple[ExitRecord, str]
     async with walled(node, **changes) as service:
         handle = await service.start(attempt(node, script, **options))
         record = await handle.wait()
-        text = handle.attempt.log.read_text()
-        assert (handle.attempt.path / "shim.log").read_text() == ""
+        text = read(handle.attempt.log).decode()
+        assert not (handle.attempt.path / "shim.log").exists()
         await service.cleanup(handle.attempt)
     return record, text
 

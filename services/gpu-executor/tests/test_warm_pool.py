@@ -16,7 +16,7 @@ from stellwerk.events import ImageInfo, RunAssigned
 from stellwerk.runspec import InlineSource, RunSpec
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.forkserver import ForkServer
-from stellwerk_gpu_executor.warm import Choice, ColdError, Limits, WarmPool
+from stellwerk_gpu_executor.warm import TRIES, Choice, ColdError, Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
@@ -117,18 +117,18 @@ async def test_the_least_recently_used_leaves(nodes: Nodes, tmp_path: Path) -> N
     one, two, three = (recipe(KERAS_BACKEND=name) for name in "abc")
     await pool.ready(one)
     await pool.ready(two)
-    kept = pool.take(one, tmp_path)
+    kept = pool.take(one)
     await pool.ready(three)
-    assert pool.take(one, tmp_path) is kept
+    assert pool.take(one) is kept
     with pytest.raises(ColdError, match="no warm process yet"):
-        pool.take(two, tmp_path)
+        pool.take(two)
 
 
 async def test_one_that_needs_too_much_memory_is_not_kept(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(memory_bytes=1)
     await pool.ready(recipe())
     with pytest.raises(ColdError, match="more memory"):
-        pool.take(recipe(), tmp_path)
+        pool.take(recipe())
     pool.want(recipe())
     with pytest.raises(ColdError, match="more memory"):
         await pool.ready(recipe())
@@ -149,16 +149,17 @@ async def test_a_list_that_cannot_be_loaded_keeps_runs_cold(
     (tmp_path / "poison.py").write_text(body)
     pool = nodes.pool(("poison",))
     poisoned = recipe(PYTHONPATH=str(tmp_path))
-    with pytest.raises(ColdError, match=words):
-        await pool.ready(poisoned)
+    for _ in range(TRIES if words.startswith("ended") else 1):
+        with pytest.raises(ColdError, match=words):
+            await pool.ready(poisoned)
     with pytest.raises(ColdError, match="refuses to serve"):
-        pool.take(poisoned, tmp_path)
+        pool.take(poisoned)
 
 
 async def test_what_is_not_installed_is_left_out(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(("no_such_framework", "json"))
     await pool.ready(recipe())
-    assert pool.take(recipe(), tmp_path)
+    assert pool.take(recipe())
 
 
 async def test_begun_anew_after_its_forks_and_in_a_replaced_environment(
@@ -169,14 +170,14 @@ async def test_begun_anew_after_its_forks_and_in_a_replaced_environment(
     interpreter.symlink_to(sys.executable)
     pool, mine = nodes.pool(forks=1), recipe_of(str(interpreter), ENV)
     await pool.ready(mine)
-    first = pool.take(mine, tmp_path)
+    first = pool.take(mine)
     pool.used(mine)
     await pool.ready(mine)
-    second = pool.take(mine, tmp_path)
+    second = pool.take(mine)
     assert second.pid != first.pid
     (tmp_path / "env" / "changed").touch()
     with pytest.raises(ColdError, match="no warm process yet"):
-        pool.take(mine, tmp_path)
+        pool.take(mine)
     await wait_until(lambda: not Path(f"/proc/{second.pid}").exists(), 10)
 
 
@@ -201,7 +202,7 @@ class Venv:
                     raise
 
     def take(self) -> ForkServer:
-        return self.pool.take(self.recipe, self.folder, whatever_starts=False)
+        return self.pool.take(self.recipe, whatever_starts=False)
 
 
 CHANGES: dict[str, Callable[[Venv], object]] = {
@@ -250,7 +251,7 @@ async def test_code_that_runs_in_every_interpreter_keeps_runs_cold(
     (env.site / name).write_text("import os\n")
     with pytest.raises(ColdError, match=name.removesuffix(".py")):
         await env.ready()
-    assert env.pool.take(env.recipe, tmp_path), "whoever requires it takes what starts"
+    assert env.pool.take(env.recipe), "whoever requires it takes what starts"
 
 
 async def test_a_user_managed_environment_is_plain_until_frameworks_are_required(
@@ -299,4 +300,4 @@ async def test_the_choice_and_its_reason(nodes: Nodes, tmp_path: Path) -> None:
 async def test_two_hundred_at_once(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool()
     await asyncio.gather(*(pool.ready(recipe()) for _ in range(200)))
-    assert len({pool.take(recipe(), tmp_path).pid for _ in range(200)}) == 1
+    assert len({pool.take(recipe()).pid for _ in range(200)}) == 1

@@ -1,7 +1,7 @@
 """Bare, cold and warm do the same: exit code or signal, output bytes, files written.
 
 `STELLWERK_SAMENESS_PYTHON=/path/to/bin/python` runs the suite in another environment, with the
-cases of the frameworks it has: that is how TensorFlow 2.21 and 2.15 are covered.
+cases of the frameworks it has: TensorFlow 2.21 and 2.15, Keras 3 on JAX and on torch.
 """
 
 import ast
@@ -19,26 +19,35 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from real_attempts import attempt_of, launcher, request
-from same_scripts import PLAIN, TENSORFLOW
+from real_attempts import attempt_of, launcher, read, request
+from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH
 
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_shim import marks
 
 PYTHON = os.environ.get("STELLWERK_SAMENESS_PYTHON", sys.executable)
 PRELOAD = ("multiprocessing.pool", "concurrent.futures.process", "asyncio", "decimal", "unittest")
-FRAMEWORKS = ("numpy", "tensorflow", "keras", "matplotlib.pyplot")
-HAS_TENSORFLOW = (
+FRAMEWORKS = ("numpy", "tensorflow", "torch", "jax", "keras", "matplotlib.pyplot")
+LOOK = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])"
+HAS = ast.literal_eval(
     subprocess.run(
-        [PYTHON, "-c", "import importlib.util as u; exit(u.find_spec('tensorflow') is None)"],
-        check=False,
-    ).returncode
-    == 0
+        [PYTHON, "-c", LOOK.format(("tensorflow", "jax", "torch", "keras"))],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 )
-CASES = PLAIN | (TENSORFLOW if HAS_TENSORFLOW else {})
+CASES = (
+    PLAIN
+    | (KERAS if "keras" in HAS else {})
+    | (TENSORFLOW if "tensorflow" in HAS else {})
+    | (JAX if "jax" in HAS else {})
+    | (TORCH if "torch" in HAS else {})
+)
 ENV = {
     "PATH": os.environ["PATH"],
     "PYTHONUNBUFFERED": "1",
@@ -46,6 +55,7 @@ ENV = {
     "MPLBACKEND": "Agg",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
+    **({"KERAS_BACKEND": HAS[0]} if "keras" in HAS else {}),
 }
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,12 +71,10 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPo
     await tasks.close()
 
 
-async def fork_server(
-    pool: WarmPool, tmp_path: Path, *, plain: bool = False
-) -> tuple[ForkServer, Recipe]:
+async def fork_server(pool: WarmPool, *, plain: bool = False) -> tuple[ForkServer, Recipe]:
     recipe = replace(recipe_of(PYTHON, ENV), plain=plain)
     await pool.ready(recipe)
-    return pool.take(recipe, tmp_path), recipe
+    return pool.take(recipe), recipe
 
 
 def facts(folder: Path, output: bytes) -> tuple[bytes, dict[str, str]]:
@@ -109,7 +117,8 @@ def _no_core() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGINT):  # ignored in what a shell starts behind itself
+        signal.signal(number, signal.SIG_DFL)
 
 
 async def through(
@@ -123,7 +132,11 @@ async def through(
             cwd=work,
             warm=server,
         )
-        environment = ENV | {"HOME": str(work)}
+        environment = ENV | {
+            "HOME": str(work),
+            marks.WANTED: "1",
+            "PYTHONPATH": str(_site(tmp_path)),
+        }
         asked.env.clear()
         asked.env.update(environment)
         handle = await service.start(asked)
@@ -131,19 +144,26 @@ async def through(
         assert bool((handle.attempt.read_launch() or {})["warm"]) == (server is not None)
         code = record.exit_code if record.signal is None else -record.signal
         assert code is not None, record
-        assert not (tmp_path / "attempt" / "shim.log").read_bytes()
-        return code, facts(work, handle.attempt.log.read_bytes())
+        assert not read(tmp_path / "attempt" / "shim.log")
+        return code, facts(work, read(handle.attempt.log))
+
+
+def _site(folder: Path) -> Path:
+    """What a run has on its path: the library's folder with our sitecustomize."""
+    site = folder / "site"
+    site.mkdir(exist_ok=True)
+    shutil.copy(str(marks.__file__), site / "sitecustomize.py")
+    return site
 
 
 @pytest.mark.parametrize("case", CASES)
 async def test_warm_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> None:
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
-    own = ("STELLWERK_",)
     (tmp_path / "work").rename(tmp_path / "was-bare")
     for plain in (True, False) if case in PLAIN else (False,):
-        server, _ = await fork_server(pool, tmp_path, plain=plain)
+        server, _ = await fork_server(pool, plain=plain)
         found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
-        assert _without(found, own) == _without(expected, own), f"plain: {plain}"
+        assert _without(found) == _without(expected), f"plain: {plain}"
         (tmp_path / "work").rename(tmp_path / f"was-plain-{plain}")
         shutil.rmtree(tmp_path / "attempt")
 
@@ -153,27 +173,27 @@ async def test_cold_is_as_bare(case: str, tmp_path: Path) -> None:
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
     (tmp_path / "work").rename(tmp_path / "was-bare")
     found = await through(tmp_path, lay_out(tmp_path / "work", case), None)
-    assert _without(found, ("STELLWERK_",)) == _without(expected, ("STELLWERK_",))
+    assert _without(found) == _without(expected)
 
 
-def _without(
-    result: tuple[int, tuple[bytes, dict[str, str]]], prefixes: tuple[str, ...]
-) -> tuple[int, bytes, dict[str, str]]:
+def _without(result: tuple[int, tuple[bytes, dict[str, str]]]) -> tuple[int, bytes, dict[str, str]]:
     """The result without variables that only a run of the platform has."""
     code, (output, files) = result
-    lines = [_without_pairs(line, prefixes) for line in output.split(b"\n")]
+    lines = [_without_pairs(line) for line in output.split(b"\n")]
     return code, b"\n".join(lines), files
 
 
-def _without_pairs(line: bytes, prefixes: tuple[str, ...]) -> bytes:
+def _without_pairs(line: bytes) -> bytes:
     if not line.startswith(b"[('"):
         return line
     pairs = ast.literal_eval(line.decode())
-    return repr([pair for pair in pairs if not pair[0].startswith(prefixes)]).encode()
+    return repr(
+        [pair for pair in pairs if not pair[0].startswith(("STELLWERK_", "PYTHONPATH"))]
+    ).encode()
 
 
 async def test_runs_outlive_their_fork_server(tmp_path: Path, pool: WarmPool) -> None:
-    server, recipe = await fork_server(pool, tmp_path)
+    server, recipe = await fork_server(pool)
     script = "import time; print('on', flush=True); time.sleep(0.5); print('done')"
     async with launcher(tmp_path) as service:
         asked = request(tmp_path / "a", script, argv=[PYTHON, "main.py"], warm=server)
@@ -197,7 +217,7 @@ async def test_runs_outlive_their_fork_server(tmp_path: Path, pool: WarmPool) ->
 async def test_a_fork_that_hangs_is_killed_and_started_cold(
     tmp_path: Path, pool: WarmPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, recipe = await fork_server(pool, tmp_path)
+    server, recipe = await fork_server(pool)
     monkeypatch.setattr("stellwerk_gpu_executor.launcher.WARM_TIMEOUT_S", 0.5)
     server.link.settimeout(0.5)
     os.kill(server.pid, signal.SIGSTOP)
@@ -213,7 +233,7 @@ async def test_a_fork_that_hangs_is_killed_and_started_cold(
 
 
 async def test_cancel_ends_one_run_and_no_neighbour(tmp_path: Path, pool: WarmPool) -> None:
-    server, _ = await fork_server(pool, tmp_path)
+    server, _ = await fork_server(pool)
     script = "import time; print('on', flush=True); time.sleep(SECONDS); print('done')"
     async with launcher(tmp_path) as service:
         handles = []
@@ -225,4 +245,4 @@ async def test_cancel_ends_one_run_and_no_neighbour(tmp_path: Path, pool: WarmPo
         records = [await handle.wait() for handle in handles]
         assert (records[0].reason, records[0].signal) == ("canceled", signal.SIGTERM)
         assert (records[1].reason, records[1].exit_code) == ("exited", 0)
-    assert pool.take(recipe_of(PYTHON, ENV), tmp_path) is server
+    assert pool.take(recipe_of(PYTHON, ENV)) is server

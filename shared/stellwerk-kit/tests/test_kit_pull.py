@@ -29,20 +29,20 @@ def run_of(message: object) -> str:
 
 async def test_one_request_covers_many_messages(bus: Bus) -> None:
     pull, asked = Pull(bus, "SW_EVENTS", CONSUMER), 0
-    publish_raw = bus.client.publish
+    send = bus.client.send
 
-    async def counting(subject: str, *rest: object, **options: object) -> None:
+    def counting(subject: str, *rest: object, **options: object) -> None:
         nonlocal asked
         asked += subject.startswith("$JS.API.CONSUMER.MSG.NEXT")
-        await publish_raw(subject, *rest, **options)  # type: ignore[arg-type]
+        send(subject, *rest, **options)  # type: ignore[arg-type]
 
-    bus.client.publish = counting  # type: ignore[method-assign, assignment]
+    bus.client.send = counting  # type: ignore[method-assign]
     got: list[str] = []
     for number in range(8):
         await publish(bus, number)
         (message,) = await pull.some(8)
         got.append(run_of(message))
-        await message.ack()
+        message.ack()
     assert got == [f"r{number}" for number in range(8)]
     assert asked == 1
     await pull.close()
@@ -61,7 +61,7 @@ async def test_what_was_not_taken_is_given_back(bus: Bus) -> None:
     await publish(bus, 1)
     pull = Pull(bus, "SW_EVENTS", CONSUMER)
     (taken,) = await pull.some(3)
-    await taken.ack()
+    taken.ack()
     await publish(bus, 2, 3)
     await wait_until(lambda: len(pull.waiting) == 2)
     await pull.close()
@@ -75,13 +75,28 @@ async def test_what_was_not_taken_is_given_back(bus: Bus) -> None:
 async def test_messages_that_come_fast_are_taken_together(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_RATE", -1)
+    monkeypatch.setattr(module, "WORTH_A_WAIT", 0)
     pull = Pull(bus, "SW_EVENTS", CONSUMER)
     messages, _ = await asyncio.gather(
         pull.some(16, linger_s=0.5),
         publish(bus, *range(6)),
     )
     assert len(messages) == 6
+    await pull.close()
+
+
+async def test_what_gathered_at_the_broker_comes_at_once(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_WAIT", 0)
+    await publish(bus, *range(6))
+    pull = Pull(bus, "SW_EVENTS", CONSUMER)
+    assert [run_of(each) for each in await pull.some(16, linger_s=0.01)] == [
+        f"r{number}" for number in range(6)
+    ]
+    asyncio.get_running_loop().call_later(0.2, pull.stop)
+    async with asyncio.timeout(5):
+        assert await pull.some(16, linger_s=0.01) == []
     await pull.close()
 
 

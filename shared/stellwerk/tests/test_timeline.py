@@ -42,13 +42,17 @@ EVENTS = [
 
 
 def test_steps_of_a_warm_start() -> None:
-    start = StartInfo(warm=True, timings_s={"prepare": 0.25, "launch": 0.125})
+    known = {"prepare": 0.25, "code": 0.0625, "launch": 0.125, "imports": 0.0, "first_step": 1.5}
+    start = StartInfo(warm=True, timings_s=known)
     assert timeline(view(start), EVENTS) == [
         Step("environment", 0.5, 2.0),
         Step("queue", 2.5, 0.5),
         Step("start", 3.0, 1.0),
-        Step("  code and inputs on the node", None, 0.25),
+        Step("  preparation on the node", None, 0.25),
+        Step("    code", None, 0.0625),
         Step("  process", None, 0.125, "warm"),
+        Step("  imports", None, 0.0, "loaded before the run"),
+        Step("  first training step", None, 1.5),
     ]
 
 

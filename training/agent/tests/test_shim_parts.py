@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-from stellwerk_shim.files import Reserved
+from stellwerk_shim.files import Reserved, read_json
 from stellwerk_shim.limits import Limits
 from stellwerk_shim.logpipe import PIPE_BYTES, LogPipe
 from stellwerk_shim.notifier import Notifier
@@ -86,9 +86,13 @@ def test_record_limit_is_said_once(tmp_path: Path) -> None:
 
 def test_exit_record_needs_no_new_blocks(tmp_path: Path) -> None:
     reserved = Reserved(str(tmp_path), "exit.json")
-    before = (tmp_path / "exit.json.tmp").stat().st_blocks
+    before = (tmp_path / "exit.json").stat().st_blocks
     assert before * 512 >= 4096
-    reserved.commit({"reason": "exited"})
+    assert read_json(str(tmp_path), "exit.json") == {}
+    folder = os.open(tmp_path, os.O_RDONLY)
+    reserved.commit({"reason": "exited"}, folder)
+    os.close(folder)
+    assert (tmp_path / "exit.json").stat().st_blocks == before
     assert json.loads((tmp_path / "exit.json").read_text()) == {"reason": "exited"}
     assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]
 

@@ -15,8 +15,12 @@ from stellwerk_embedded.layout import EXECUTOR_ID, SERVICES
 from stellwerk_kit.topology import CONSUMERS, ConsumerSpec, executor_consumer
 
 LEASES = ("sw.rpc.scheduler.lease-renew", "sw.rpc.scheduler.attempt-confirm")
+BUILDS = ("sw.rpc.environment-build.environment-get", "sw.rpc.environment-build.build-start")
 ANSWERING = tuple(name for name in SERVICES if name not in {"gateway", "gpu-executor"})
-ASKS = {"gateway": tuple(f"sw.rpc.{name}.*" for name in ANSWERING), "gpu-executor": LEASES}
+ASKS = {
+    "gateway": tuple(f"sw.rpc.{name}.*" for name in ANSWERING),
+    "gpu-executor": (*LEASES, *BUILDS),
+}
 """Verbs a service asks others for."""
 NEVER_ASKS = {"gateway": LEASES}
 """Verbs that :data:`ASKS` covers and that are somebody else's."""

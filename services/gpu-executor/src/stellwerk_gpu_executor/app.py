@@ -19,11 +19,13 @@ from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.store import Store, metadata
 from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm_ahead import WarmAhead
 from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.topology import executor_consumer
 
 SWEEP_S = 60.0
+AHEAD_S = 5.0
 
 
 async def build(runtime: Runtime[Settings]) -> None:
@@ -86,6 +88,9 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.every("renew-leases", renew_s, reconciler.renew_leases).hint()
     runtime.every("sweep", SWEEP_S, reconciler.sweep).hint()
     runtime.every("trim-cache", SWEEP_S, reconciler.trim_cache)
+    if settings.warm_environments:
+        ahead = WarmAhead(settings.warm_environments, runtime.bus, attempts.warm, preparer)
+        runtime.every("warm-ahead", AHEAD_S, ahead.sweep).hint()
 
 
 def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:

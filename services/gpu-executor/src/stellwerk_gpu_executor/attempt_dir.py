@@ -30,7 +30,10 @@ class _Record(BaseModel):
 
 
 class ShimRecord(_Record):
-    """Which processes run the attempt. The start ticks tell a reused process id apart."""
+    """Which processes run the attempt. The start ticks tell a reused process id apart.
+
+    ``began_mono``: when the program was loaded, on the machine's monotonic clock.
+    """
 
     pid: int
     start_ticks: int
@@ -39,6 +42,7 @@ class ShimRecord(_Record):
     boot_id: str
     started_at: float
     started_mono: float
+    began_mono: float | None = None
 
 
 class ExitRecord(_Record):
@@ -89,7 +93,7 @@ class AttemptDir:
 
     def forget_start(self) -> None:
         """Remove what a supervisor left that ended before the run's program was loaded."""
-        for name in ("run.sock", "std.log", "records.jsonl", "exit.json.tmp", "shim.json.tmp"):
+        for name in ("run.sock", "std.log", "records.jsonl", "exit.json", "shim.json"):
             (self.path / name).unlink(missing_ok=True)
 
     def write_stop(self, reason: str, grace_s: float | None, message: str | None) -> None:

@@ -17,6 +17,7 @@ import structlog
 
 from stellwerk.errors import NotFoundError, ServiceUnavailableError, StellwerkError
 from stellwerk.events import (
+    AttemptProgressed,
     AttemptStarted,
     ExitSummary,
     LogClosure,
@@ -30,6 +31,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
+from stellwerk_gpu_executor.marks import KIND, Progress
 from stellwerk_gpu_executor.outputs import Outputs
 from stellwerk_gpu_executor.prepare import PrepareError, Preparer, produced_folders
 from stellwerk_gpu_executor.settings import Settings
@@ -171,7 +173,7 @@ class Attempts:
 
     async def _start(self, attempt: Attempt, folder: AttemptDir) -> Handle:
         assigned = attempt.assigned
-        started = time.perf_counter()
+        started = time.monotonic()
         if self.isolation.refusal is not None:
             raise PrepareError("launch-failed", self.isolation.refusal)
         python = self.preparer.interpreter(assigned)
@@ -185,7 +187,8 @@ class Attempts:
                 "canceled" if canceled else "superseded",
                 "the attempt was stopped before its process was started",
             )
-        attempt.timings["prepare"] = time.perf_counter() - started
+        attempt.timings |= {"prepare": time.monotonic() - started, **places.seconds}
+        prepared = time.monotonic()
         env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
         argv = domain.command_line(assigned, python, places)
         if why := domain.impassable(argv, env):
@@ -221,7 +224,9 @@ class Attempts:
         failpoint("gpu-executor.after_launch")
         if choice.recipe and choice.server and not (folder.read_launch() or {}).get("warm"):
             self.warm.broken(choice.recipe)
-        attempt.timings["launch"] = time.perf_counter() - started - attempt.timings["prepare"]
+        elif choice.recipe and choice.server and not choice.recipe.plain:
+            attempt.timings["imports"] = 0.0  # until the script says more
+        attempt.timings["launch"] = max(0.0, _began(folder, time.monotonic()) - prepared)
         return handle
 
     def _access(self, assigned: RunAssigned) -> domain.Access:
@@ -265,7 +270,11 @@ class Attempts:
         produced = produced_folders(assigned, folder.path)
         outputs = Outputs(self.objects, folder, work, produced, self.clock)
 
+        progress = Progress(_began(folder, self.clock.monotonic()))
+
         async def resolve(record: dict[str, object]) -> dict[str, object] | None:
+            if record.get("k") == KIND:
+                progress.take(record, time.monotonic())
             return await self._repeat(lambda: outputs.resolve(record))
 
         shipper = Shipper(self.bus, assigned.run_id, assigned.attempt, folder, resolve)
@@ -278,12 +287,15 @@ class Attempts:
                 handle.activity.clear()
                 pace = self.clock.monotonic() + PACE_S
                 await (shipper.ship(work) if look.is_set() else shipper.ship_log())
+                await self._report_progress(assigned, progress)
                 look.clear()
                 wake = self.tasks.spawn_quiet(handle.activity.wait(), "activity")
                 await asyncio.wait({wake, end}, return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
                 if (early := pace - self.clock.monotonic()) > 0:
                     await asyncio.wait({end}, timeout=early)
+            await shipper.ship(work)
+            await self._report_progress(assigned, progress)
             return await self._store_rest(end.result(), shipper, outputs, work)
         finally:
             for task in (uploads, scans, end):
@@ -292,8 +304,7 @@ class Attempts:
     async def _store_rest(
         self, record: ExitRecord, shipper: Shipper, outputs: Outputs, work: Path
     ) -> ExitSummary:
-        """After the end: the rest of the log, all outputs, then what the event says."""
-        await shipper.ship(work)
+        """After the end: all outputs, then what the event says."""
         failpoint("gpu-executor.before_outputs")
         manifest, skipped = await self._repeat(outputs.finish)
         produced: dict[str, StoredOutput] = {}
@@ -310,6 +321,18 @@ class Attempts:
             records=shipper.records,
         )
 
+    async def _report_progress(self, assigned: RunAssigned, progress: Progress) -> None:
+        if steps := progress.news():
+            await self.store.progressed(
+                AttemptProgressed(
+                    run_id=assigned.run_id,
+                    attempt=assigned.attempt,
+                    node_id=assigned.node_id,
+                    executor_id=assigned.executor_id,
+                    timings_s=steps,
+                )
+            )
+
     async def _upload_meanwhile(self, outputs: Outputs) -> None:
         while True:
             await asyncio.sleep(self.settings.outputs_scan_s)
@@ -322,3 +345,9 @@ class Attempts:
             await asyncio.sleep(LOGS_SCAN_S)
             look.set()
             handle.activity.set()
+
+
+def _began(folder: AttemptDir, otherwise: float) -> float:
+    """When the attempt's program was loaded, on this machine's monotonic clock."""
+    shim = folder.read_shim()
+    return otherwise if shim is None else shim.began_mono or shim.started_mono

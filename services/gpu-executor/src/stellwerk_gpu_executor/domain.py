@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +11,7 @@ from stellwerk.events import ExitSummary, LogClosure, RunAssigned, StoredOutput
 from stellwerk.events.attempt import ExitReason
 from stellwerk.runspec import Argument, InputArgument, OutputArgument
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
+from stellwerk_shim import marks
 
 LEASE_MARGIN_S = 15.0
 TOKEN_MARGIN_S = 600.0
@@ -58,7 +59,7 @@ def resize(
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where one attempt's things lie."""
+    """Where one attempt's things lie. ``seconds``: what laying out each kind of them took."""
 
     work: Path
     home: Path
@@ -68,6 +69,7 @@ class Places:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     process_logs: Path
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,21 +154,13 @@ def environment(
     Later entries win: data, platform, environment definition, the run's own variables. An input
     called ``path`` must not take the place of PATH.
     """
-    bin_dir = str(Path(python).parent)
-    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
     platform = {
-        "PATH": f"{bin_dir}:{system}",
-        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        **early_environment(python, places.agent, places.matplotlib, base),
         "HOME": str(places.home),
         "TMPDIR": str(places.temporary),
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(places.agent),
-        "MPLBACKEND": "Agg",
-        "MPLCONFIGDIR": str(places.matplotlib),
+        marks.WANTED: "1",
         "STELLWERK_EXPERIMENT": assigned.experiment,
         "STELLWERK_NODE": assigned.node_id,
-        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
         **_azureml(assigned, access),
         **_platform(access),
     }
@@ -175,6 +169,24 @@ def environment(
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
     data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
     return {**data, **platform, **assigned.image.environment_variables, **own}
+
+
+def early_environment(
+    python: str, agent: Path, matplotlib: Path, base: Mapping[str, str]
+) -> dict[str, str]:
+    """The part that is the same for every run of an environment on this node."""
+    bin_dir = str(Path(python).parent)
+    system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    return {
+        "PATH": f"{bin_dir}:{system}",
+        "VIRTUAL_ENV": str(Path(bin_dir).parent),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(agent),
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(matplotlib),
+        **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
+    }
 
 
 def _platform(access: Access) -> dict[str, str]:

@@ -185,7 +185,7 @@ class ProcessLauncher:
             return await self._start(request, attempt, server, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
-        if started(attempt):
+        if started(attempt) or locked(attempt.path):  # the answer was lost, not the supervisor
             return await self.adopt(attempt)
         await self._kill(attempt)
         attempt.forget_start()
@@ -206,7 +206,7 @@ class ProcessLauncher:
             await _await_start(attempt, activity, pidfd, timeout_s)
         except BaseException as error:
             if request.warm is not None and isinstance(error, TimeoutError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # it is tried again, cold
+                await _killed(pidfd)  # it is tried again, cold
             os.close(pidfd)  # cancelled or too slow; whatever starts can still be adopted
             raise
         shim = attempt.read_shim()
@@ -366,6 +366,17 @@ async def _await_start(
     finally:
         if pidfd is not None:
             loop.remove_reader(pidfd)
+
+
+async def _killed(pidfd: int) -> None:
+    """End a supervisor and wait for that: until then it holds its attempt."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(pidfd, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(pidfd)
 
 
 def locked(folder: Path) -> bool:

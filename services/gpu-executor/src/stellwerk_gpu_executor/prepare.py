@@ -2,7 +2,10 @@
 
 import asyncio
 import errno
+import os
+import py_compile
 import shutil
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from stellwerk.manifest import Manifest, safe_path
 from stellwerk.runspec import InlineSource
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
 from stellwerk_gpu_executor.cache import BlobCache
-from stellwerk_gpu_executor.domain import Places
+from stellwerk_gpu_executor.domain import Places, early_environment
 from stellwerk_kit.objects import ObjectStore
+from stellwerk_shim import marks
 
 PARALLEL = 16
 IN_RUN = ("stellwerk_agent", "stellwerk", "azureml")
@@ -56,6 +60,9 @@ class Preparer:
             spec = find_spec(name)  # not imported: azureml changes what errors are
             source = Path(str(spec and spec.origin)).parent
             shutil.copytree(source, self._agent / name, ignore=skipped)
+        site = self._agent / "sitecustomize.py"
+        shutil.copy(str(marks.__file__), site)
+        py_compile.compile(str(site))  # else the first run would, and change a folder on every path
 
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
@@ -90,6 +97,18 @@ class Preparer:
             )
         return str(Path(found).absolute())
 
+    def early_environment(self, env_id: str) -> tuple[str, dict[str, str]]:
+        """Interpreter of an environment that was built here, and what all of its runs share."""
+        python = str((self._environments / env_id / "bin" / "python").absolute())
+        agent, matplotlib = self._agent.absolute(), self.matplotlib(env_id)
+        return python, early_environment(python, agent, matplotlib, os.environ)
+
+    def matplotlib(self, env_id: str) -> Path:
+        """Where Matplotlib keeps its list of fonts for an environment."""
+        folder = self._dir / "matplotlib" / env_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
         """What the run may see and not change: in-run library, environment, mounted inputs."""
         image = assigned.image
@@ -119,10 +138,12 @@ class Preparer:
         await asyncio.to_thread(_fresh, folder, [work, home, temporary])
         if assigned.spec.distributed is not None:
             (folder / PROCESS_LOGS).mkdir(exist_ok=True)
-        matplotlib = self._dir / "matplotlib" / assigned.image.env_id
-        matplotlib.mkdir(parents=True, exist_ok=True)
+        matplotlib = self.matplotlib(assigned.image.env_id)
+        started = time.monotonic()
         await self._source(assigned, work)  # first: an input may not be written through
+        sourced = time.monotonic()
         paths = await self._inputs(assigned, folder / "inputs", work)
+        seconds = {"code": sourced - started, "data": time.monotonic() - sourced}
         produced = _outputs(assigned, folder, work)
         if assigned.spec.script is not None and not (work / assigned.spec.script).is_file():
             raise PrepareError(
@@ -139,6 +160,7 @@ class Preparer:
             paths,
             produced,
             process_logs=(folder / PROCESS_LOGS).absolute(),
+            seconds=seconds if assigned.inputs else {"code": seconds["code"]},
         )
 
     async def _source(self, assigned: RunAssigned, work: Path) -> None:

@@ -75,6 +75,9 @@ class Settings(ServiceSettings):
         le=100,
         description="How many warm processes it keeps, and as many plain; 0: runs start cold.",
     )
+    warm_environments: tuple[str, ...] = Field(
+        (), description="Environments to load when it starts, by name; they are built if need be."
+    )
     warm_memory_bytes: int = Field(
         2 * 1024**3, ge=0, description="Memory of all warm processes; least recently used leave."
     )

@@ -17,6 +17,7 @@ from sqlalchemy import (
 
 from stellwerk.events import (
     AttemptExited,
+    AttemptProgressed,
     AttemptStarted,
     ExitSummary,
     NodeJoined,
@@ -159,6 +160,10 @@ class Store:
             tx.emit(event)
 
         await self._db.write(work)
+
+    async def progressed(self, event: AttemptProgressed) -> None:
+        """The attempt's script has got further."""
+        await self._db.write(lambda tx: tx.emit(event))
 
     async def exited(self, assigned: RunAssigned, summary: ExitSummary) -> None:
         """The attempt is over and all it left is stored."""

@@ -11,9 +11,8 @@ starts at once and costs little. One with frameworks is there when a run has req
 import asyncio
 import hashlib
 import json
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,21 @@ import structlog
 import stellwerk_shim
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor.domain import Places
+from stellwerk_gpu_executor.early_settings import (
+    UnknowableError,
+    applied,
+    read_sources,
+    settings_of,
+)
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
-from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
+from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
 LINK = 3
 LOAD_S = 180.0
+TRIES = 3
 TELL_BYTES = 1 << 20
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
 
@@ -96,6 +102,7 @@ class WarmPool:
     tasks: TaskOwner
     _warm: dict[Recipe, _Warm] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
+    _deaths: dict[Recipe, int] = field(default_factory=dict)
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
@@ -109,14 +116,21 @@ class WarmPool:
             if must:
                 raise ColdError(reason)
             return Choice(reason=reason)
-        wanted = recipe_of(python, env, user_managed=assigned.image.interpreter is not None)
-        script = places.work / (assigned.spec.script or "")
+        try:
+            sources = read_sources(places.work, assigned.spec.script or "")
+            set_by_script = settings_of(sources.script, sources.helpers, READ_EARLY)
+        except UnknowableError as error:
+            if must:
+                raise ColdError(str(error)) from error
+            return Choice(reason=str(error))
+        user_managed = assigned.image.interpreter is not None
+        wanted = recipe_of(python, applied(env, set_by_script), user_managed=user_managed)
         try:
             if must:
                 await self.ready(wanted)
             elif wanted.user_managed and not self._is_ready(wanted):
                 wanted = replace(wanted, plain=True)
-            server = self.take(wanted, script.parent, whatever_starts=must)
+            server = self.take(wanted, sources.names, whatever_starts=must)
             return Choice(server, recipe=wanted)
         except ColdError as error:
             if must:
@@ -124,9 +138,9 @@ class WarmPool:
             return Choice(reason=str(error), recipe=wanted)
 
     def take(
-        self, recipe: Recipe, script_folder: Path, *, whatever_starts: bool = True
+        self, recipe: Recipe, names: Iterable[str] = (), *, whatever_starts: bool = True
     ) -> ForkServer:
-        """The fork server for one run. Raises ColdError.
+        """The fork server for one run, whose own modules have these names. Raises ColdError.
 
         Code that an environment runs in every interpreter keeps a run cold, unless the caller
         takes it ``whatever_starts``: it may look at what the run is.
@@ -139,7 +153,7 @@ class WarmPool:
         told = warm.ready.result()
         if told.startup and recipe.user_managed and not whatever_starts:
             raise ColdError(f"{told.startup[0]} runs at the start of each interpreter there")
-        reason = shadowed(told.modules, os.listdir(script_folder))  # noqa: PTH208 - half its cost
+        reason = shadowed(told.modules, names)
         if reason is not None:
             raise ColdError(reason)
         warm.forks += 1
@@ -179,6 +193,10 @@ class WarmPool:
         """A fork of it did not begin: it is not asked again."""
         self._drop(recipe)
 
+    def servers(self) -> list[ForkServer]:
+        """Those there are, loading or ready."""
+        return [warm.server for warm in self._warm.values()]
+
     def close(self) -> None:
         """End all; their runs go on."""
         for recipe in list(self._warm):
@@ -214,6 +232,9 @@ class WarmPool:
             if "refused" in told:
                 raise ColdError(str(told["refused"]))
             marks = origins(warm.home) if recipe.user_managed else warm.environment
+        except ConnectionResetError as error:
+            self._ended(recipe, warm, f"its warm process refuses to serve: {error}")
+            return
         except (ColdError, OSError, ValueError, TimeoutError) as error:
             self._refuse(recipe, f"its warm process refuses to serve: {error}"[:500])
             self._fail(recipe, warm, self._refusal(recipe) or "")
@@ -222,9 +243,18 @@ class WarmPool:
             self._fail(recipe, warm, "its environment changed while its warm process was loading")
             return
         warm.environment = marks
+        self._deaths.pop(recipe, None)
         log.info("warm process", action="warm_ready", pid=warm.server.pid, seconds=told["seconds"])
         warm.ready.set_result(_Told(frozenset(told["modules"]), tuple(told["startup"])))
         self._make_room(recipe, self.limits.count)
+
+    def _ended(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
+        """It died while it was loading: it gets a few tries, somebody may have killed it."""
+        self._deaths[recipe] = self._deaths.get(recipe, 0) + 1
+        if self._deaths[recipe] >= TRIES:
+            self._deaths.pop(recipe)
+            self._refuse(recipe, reason)
+        self._fail(recipe, warm, reason)
 
     def _fail(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
         warm.ready.set_exception(ColdError(reason))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from stellwerk.events import RunAssigned
 
-_READ_EARLY = re.compile(
-    r"PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_|OMP_|OPENBLAS|GOTO_|BLIS_|MKL_|KMP_|NUMEXPR|VECLIB|TF_|XLA_"
+READ_EARLY = re.compile(
+    r"(?!TF_CONFIG$)(?:PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_|OMP_|OPENBLAS|GOTO_|BLIS_|MKL_|KMP_|NUMEXPR|VECLIB|TF_|XLA_"
     r"|KERAS_|TORCH|PYTORCH|JAX_|CUDA|NVIDIA|NCCL|HIP_|ROCR_|MPL|ABSL_|GRPC_|GLOG_|PROTOCOL_BUFFERS|TZ$"
-    r"|SETUPTOOLS_|SSL_|OPENSSL_"
+    r"|SETUPTOOLS_|SSL_|OPENSSL_)"
 )
-_READ_LATE = frozenset({"TF_CONFIG"})
+"""Names of variables that an interpreter or a framework reads when it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def recipe_of(python: str, env: Mapping[str, str], *, user_managed: bool = False
     chosen = {
         name: value
         for name, value in env.items()
-        if name in {"PATH", "VIRTUAL_ENV"} or (_READ_EARLY.match(name) and name not in _READ_LATE)
+        if name in {"PATH", "VIRTUAL_ENV"} or READ_EARLY.match(name)
     }
     return Recipe(python, tuple(sorted(chosen.items())), user_managed)
 

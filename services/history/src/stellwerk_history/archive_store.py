@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.engine import Connection
 
 from stellwerk.events import ArchiveFailed, ExitSummary, RunArchived
@@ -12,8 +12,17 @@ from stellwerk_history.closing import BUILD, Log, LogKey
 from stellwerk_history.log_store import seal
 from stellwerk_history.tables import archives
 from stellwerk_kit.db import Database, Tx
+from stellwerk_kit.prepared import Prepared
 
 MAX_PENDING = 1000
+
+# Statements are made once: building one costs more than running it.
+_PENDING = Prepared(select(archives).limit(MAX_PENDING))
+_OWED = Prepared(
+    delete(archives).where(
+        archives.c.run_id == bindparam("run"), archives.c.event_id == bindparam("event")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,6 @@ class ArchiveStore:
 
     async def pending(self) -> list[Pending]:
         """What is owed, at most 1,000 at a time."""
-        query = select(archives).limit(MAX_PENDING)
 
         def work(conn: Connection) -> list[Pending]:
             return [
@@ -44,14 +52,14 @@ class ArchiveStore:
                     exit=ExitSummary.model_validate_json(row.exit) if row.exit else None,
                     event_id=row.event_id,
                 )
-                for row in conn.execute(query)
+                for row in _PENDING.all(conn, {})
             ]
 
-        return await self._db.read(work)
+        return await self._db.look(work)
 
     async def build_log(self, run_id: str) -> LogKey | None:
         """The build log a run shows."""
-        run = await self._db.read(lambda conn: rows.load_run(conn, run_id))
+        run = await self._db.look(lambda conn: rows.load_run(conn, run_id))
         if run is None or run.detail.build_log is None:
             return None
         env_id, build = run.detail.build_log
@@ -64,10 +72,8 @@ class ArchiveStore:
         entries = list(sealed)
 
         def work(tx: Tx) -> None:
-            owed = delete(archives).where(
-                archives.c.run_id == pending.run_id, archives.c.event_id == pending.event_id
-            )
-            if tx.conn.execute(owed).rowcount == 0:
+            owed = {"run": pending.run_id, "event": pending.event_id}
+            if _OWED.run(tx.conn, owed) == 0:
                 return
             seal(tx.conn, entries, self._now())
             tx.emit(event, causation_id=pending.event_id)

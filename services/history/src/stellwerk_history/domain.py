@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from stellwerk.api import ErrorView, RunView
 from stellwerk.events import (
     ArchiveFailed,
+    AttemptProgressed,
     DatasetProduced,
     DatasetReady,
     Envelope,
@@ -268,9 +269,9 @@ def _learned(run: Run, state: RunState, envelope: Envelope) -> dict[str, Any]:
         case RunAssigned():
             warnings = _warned(old, event.image.warnings)
             placed = {"node_id": event.node_id, "inputs": event.inputs, "image": event.image}
-            return {**placed, "warnings": warnings}
-        case RunStarted():
-            return {"started_at": old.started_at or envelope.time, "start": event.start}
+            return {**placed, "warnings": warnings, "start": None}
+        case RunStarted() | AttemptProgressed():
+            return _under_way(old, state, event, envelope.time)
         case RunFinalizing():
             return _ended(old, event.exit)
         case RunArchived():
@@ -287,6 +288,23 @@ def _learned(run: Run, state: RunState, envelope: Envelope) -> dict[str, Any]:
             return {**known, **over}
         case _:
             return {}
+
+
+def _under_way(
+    old: Detail, state: RunState, event: RunStarted | AttemptProgressed, time: datetime
+) -> dict[str, Any]:
+    if isinstance(event, RunStarted):
+        return {"started_at": old.started_at or time, "start": _merged(event.start, old.start)}
+    if event.attempt != state.attempt:
+        return {}
+    return {"start": _merged(old.start, StartInfo(timings_s=event.timings_s))}
+
+
+def _merged(start: StartInfo | None, further: StartInfo | None) -> StartInfo | None:
+    """``start`` with the timings of ``further``, which may have been heard before it."""
+    if start is None or further is None:
+        return start or further
+    return start.model_copy(update={"timings_s": {**start.timings_s, **further.timings_s}})
 
 
 def _ended(old: Detail, summary: ExitSummary | None) -> dict[str, Any]:

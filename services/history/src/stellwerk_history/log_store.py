@@ -34,6 +34,7 @@ from stellwerk_history.logfiles import LogFiles, read_piece
 from stellwerk_history.tables import logs, parked_logs
 from stellwerk_kit.db import Database, Tx
 from stellwerk_kit.failpoints import failpoint
+from stellwerk_kit.prepared import Prepared, Sized
 
 CONSUMER = "history-logs"
 MAX_PARKED_BYTES = 32 * 1024 * 1024
@@ -44,13 +45,21 @@ DROPPED = Counter("stellwerk_history_log_dropped", "Chunks that are left out", [
 LOCAL = Gauge("stellwerk_history_log_local_bytes", "Stored logs whose files are still here")
 
 # Statements are made once: building one costs as much as running it.
-_OF_OWNERS = select(logs).where(logs.c.owner.in_(bindparam("owners", expanding=True)))
-_OF_OWNER = (
+_OF_OWNERS = Sized(lambda owners: select(logs).where(logs.c.owner.in_(owners)))
+_OF_OWNER = Prepared(
     select(logs)
     .where(logs.c.owner == bindparam("name"))
     .order_by(logs.c.attempt, logs.c.path, logs.c.stream)
 )
-_ANY_PARKED = select(parked_logs.c.owner).limit(1)
+_ANY_PARKED = Prepared(select(parked_logs.c.owner).limit(1))
+_THIS = and_(
+    logs.c.owner == bindparam("of_owner"),
+    logs.c.attempt == bindparam("of_attempt"),
+    logs.c.stream == bindparam("of_stream"),
+)
+_CHANGE = Prepared(update(logs).where(_THIS))
+_GROW = Prepared(update(logs).where(_THIS, logs.c.closed.is_(False)))
+_ADD = Prepared(insert(logs))
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -92,7 +101,7 @@ class LogStore:
     async def append(self, chunks: list[Chunk], position: int) -> set[str]:
         """Store a batch, in order; returns the owners whose logs grew."""
         keys = {chunk.key for chunk in chunks}
-        batch = await self._db.read(lambda conn: _Batch(_load(conn, keys), _parked(conn, keys)))
+        batch = await self._db.look(lambda conn: _Batch(_load(conn, keys), _parked(conn, keys)))
         before = dict(batch.logs)
         await self._on_thread(lambda: self._write(batch, chunks))
         failpoint("history.logs_written")
@@ -101,13 +110,13 @@ class LogStore:
 
     async def of(self, owner: str) -> list[Log]:
         """All logs of one owner, by attempt and stream."""
-        return await self._db.read(
-            lambda conn: [_log(row) for row in conn.execute(_OF_OWNER, {"name": owner})]
+        return await self._db.look(
+            lambda conn: [_log(row) for row in _OF_OWNER.all(conn, {"name": owner})]
         )
 
     async def get(self, key: LogKey) -> Log | None:
         """One log, None where nothing is known of it."""
-        return await self._db.read(lambda conn: _load(conn, [key]).get(key))
+        return await self._db.look(lambda conn: _load(conn, [key]).get(key))
 
     async def read(self, entry: Log, offset: int, limit: int) -> bytes:
         """Bytes of a log whose file is here."""
@@ -223,8 +232,8 @@ def seal(conn: Connection, closed: Iterable[Log], now: float) -> None:
     """Write logs as they are when they will not grow; rows that are missing are made."""
     for entry in closed:
         values = _values(entry) | {"used_at": now}
-        if conn.execute(update(logs).where(_is(logs, entry.key)).values(values)).rowcount == 0:
-            conn.execute(insert(logs).values(values))
+        if _CHANGE.run(conn, values | _this(entry.key)) == 0:
+            _ADD.run(conn, values)
 
 
 def restore(conn: Connection, event: RunArchived) -> None:
@@ -249,12 +258,9 @@ def _least_used(conn: Connection) -> list[Log]:
 def _save(tx: Tx, batch: _Batch, before: dict[LogKey, Log], position: int, now: float) -> None:
     new = [entry for key, entry in batch.logs.items() if key not in before]
     changed = [entry for key, entry in batch.logs.items() if before.get(key, entry) != entry]
-    if new:
-        tx.conn.execute(insert(logs), [_values(entry) | {"used_at": now} for entry in new])
-    for entry in changed:
-        # A log that was closed meanwhile stays as it was closed.
-        growing = and_(_is(logs, entry.key), logs.c.closed.is_(False))
-        tx.conn.execute(update(logs).where(growing).values(_values(entry)))
+    _ADD.each(tx.conn, [_values(entry) | {"used_at": now} for entry in new])
+    # A log that was closed meanwhile stays as it was closed.
+    _GROW.each(tx.conn, [_values(entry) | _this(entry.key) for entry in changed])
     for chunk in batch.unpark:
         here = and_(_is(parked_logs, chunk.key), parked_logs.c.offset == chunk.offset)
         tx.conn.execute(delete(parked_logs).where(here))
@@ -275,7 +281,7 @@ def _load(conn: Connection, keys: Iterable[LogKey]) -> dict[LogKey, Log]:
     wanted = set(keys)
     found: dict[LogKey, Log] = {}
     for some in rows.slices(sorted({key.owner for key in wanted})):
-        for row in conn.execute(_OF_OWNERS, {"owners": some}):
+        for row in _OF_OWNERS.all(conn, some):
             entry = _log(row)
             if entry.key in wanted:
                 found[entry.key] = entry
@@ -283,7 +289,7 @@ def _load(conn: Connection, keys: Iterable[LogKey]) -> dict[LogKey, Log]:
 
 
 def _parked(conn: Connection, keys: Iterable[LogKey]) -> list[Chunk]:
-    if conn.scalar(_ANY_PARKED) is None:
+    if _ANY_PARKED.first(conn, {}) is None:
         return []
     query = select(parked_logs).where(or_(*(_is(parked_logs, key) for key in keys)))
     return [
@@ -317,6 +323,10 @@ def _values(entry: Log) -> dict[str, Any]:
 
 def _key(key: LogKey) -> dict[str, Any]:
     return {"owner": key.owner, "attempt": key.attempt, "stream": key.stream}
+
+
+def _this(key: LogKey) -> dict[str, Any]:
+    return {"of_owner": key.owner, "of_attempt": key.attempt, "of_stream": key.stream}
 
 
 def _is(table: Table, key: LogKey) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy import and_, bindparam, delete, func, insert, select
 from sqlalchemy.engine import Connection
 
 from stellwerk.api import MetricPoint
@@ -17,15 +17,23 @@ from stellwerk_history.progress import Counts, newest_attempts, read_counts, wri
 from stellwerk_history.records import Batch, MalformedBatchError, parse_batch, read_batch
 from stellwerk_history.tables import attempts, labels, latest, live_files, metrics, runs
 from stellwerk_kit.db import Database, Tx
+from stellwerk_kit.prepared import Prepared
 
 CONSUMER = "history-metrics"
 MAX_LABELS = 1000
 
-_COLUMNS = [column.name for column in metrics.columns]
+_COLUMNS = tuple(column.name for column in metrics.columns)
+_ADD = Prepared(insert(metrics))
 
 MALFORMED = Counter("stellwerk_history_malformed", "Records that are left out", ["what"])
 
 log = structlog.get_logger()
+
+_LIVE_FILES = Prepared(
+    select(live_files)
+    .where(live_files.c.run_id == bindparam("run"), live_files.c.attempt == bindparam("of_attempt"))
+    .order_by(live_files.c.path)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class MetricStore:
 
     async def position(self) -> int:
         """How far the record stream has been read."""
-        return await self._db.read(lambda conn: rows.read_position(conn, CONSUMER))
+        return await self._db.look(lambda conn: rows.read_position(conn, CONSUMER))
 
     async def records(self, run_id: str, attempt: int) -> int:
         """How many records of an attempt have arrived."""
@@ -102,10 +110,9 @@ class MetricStore:
 
     async def live_files(self, run_id: str, attempt: int) -> dict[str, tuple[int, str]]:
         """Files an attempt gave so far: path → size and digest."""
-        here = and_(live_files.c.run_id == run_id, live_files.c.attempt == attempt)
-        query = select(live_files).where(here).order_by(live_files.c.path)
-        return await self._db.read(
-            lambda conn: {row.path: (row.size, row.sha256) for row in conn.execute(query)}
+        of = {"run": run_id, "of_attempt": attempt}
+        return await self._db.look(
+            lambda conn: {row.path: (row.size, row.sha256) for row in _LIVE_FILES.all(conn, of)}
         )
 
 
@@ -134,13 +141,13 @@ def _read(conn: Connection, messages: list[Message]) -> dict[tuple[str, int], _A
 
 def _write_metrics(conn: Connection, found: dict[tuple[str, int], _Attempt]) -> None:
     values = [
-        dict(zip(_COLUMNS, (run_id, attempt, *row), strict=True))
+        (run_id, attempt, *row)
         for (run_id, attempt), content in found.items()
         for batch in content.batches
         for row in batch.metrics
     ]
     if values:
-        conn.execute(insert(metrics), values)
+        _ADD.each_row(conn, _COLUMNS, values)
 
 
 def _write_files(conn: Connection, run_id: str, attempt: int, content: _Attempt) -> None:

@@ -59,8 +59,8 @@ def _sentence(event: e.Event) -> str:
             return f"Node {event.node_id} does not respond; attempt {event.attempt} is given up."
         case e.RunStopRequested():
             return f"Attempt {event.attempt} is told to stop ({event.reason})."
-        case e.AttemptExited():
-            return _exit(event.exit)
+        case e.AttemptProgressed() | e.AttemptExited():
+            return _progress(event) if isinstance(event, e.AttemptProgressed) else _exit(event.exit)
         case e.RunCancelRequested():
             by = f" by {event.requested_by}" if event.requested_by else ""
             return f"Cancellation was requested{by}. {event.reason}".strip()
@@ -84,6 +84,13 @@ def _prepared(event: e.ImageBuildStarted | e.ImageReady | e.DatasetReady) -> str
     if event.cached:
         return "The environment is ready (it was built before)."
     return f"The environment is ready after {event.seconds:.1f} s."
+
+
+def _progress(event: e.AttemptProgressed) -> str:
+    timings_s = event.timings_s
+    words = {"imports": "The imports took", "first_step": "the first training step came after"}
+    told = [f"{words[name]} {timings_s[name]:.2f} s" for name in words if name in timings_s]
+    return (", ".join(told) + ".").capitalize() if told else ""
 
 
 def _exit(summary: e.ExitSummary) -> str:

@@ -74,7 +74,7 @@ class Queries:
 
     async def run(self, run_id: str) -> Run | None:
         """A run, None if it is not known."""
-        return await self._db.read(lambda conn: rows.load_run(conn, run_id))
+        return await self._db.look(lambda conn: rows.load_run(conn, run_id))
 
     async def view(self, run_id: str, now: datetime) -> RunView | None:
         """A run as the API shows it, with its spec."""
@@ -86,7 +86,7 @@ class Queries:
             tags, properties = rows.load_labels(conn, [run_id]).get(run_id, ({}, {}))
             return view(run, now, tags, properties, rows.load_spec(conn, run_id))
 
-        return await self._db.read(work)
+        return await self._db.look(work)
 
     async def events(
         self, run_id: str, after: int, limit: int

@@ -4,32 +4,31 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.engine import Connection
 
 from stellwerk.runspec import RunSpec
 from stellwerk.runstate import RunState, RunStatus
 from stellwerk_history.domain import Detail, Run, duration_key
 from stellwerk_history.tables import aware, labels, positions, runs, specs
+from stellwerk_kit.prepared import Prepared, Sized
 
 IN_AT_ONCE = 500
 TAG, PROPERTY = "tag", "property"
 
 # Statements are made once: building one costs as much as running it.
-_RUNS = select(runs).where(runs.c.run_id.in_(bindparam("run_ids", expanding=True)))
-_SPEC = select(specs.c.spec).where(specs.c.run_id == bindparam("run_id"))
-_LABELS = (
-    select(labels)
-    .where(labels.c.run_id.in_(bindparam("run_ids", expanding=True)))
-    .order_by(labels.c.name)
+_RUNS = Sized(lambda ids: select(runs).where(runs.c.run_id.in_(ids)))
+_SPEC = Prepared(select(specs.c.spec).where(specs.c.run_id == bindparam("key")))
+_LABELS = Sized(lambda ids: select(labels).where(labels.c.run_id.in_(ids)).order_by(labels.c.name))
+_READ_POSITION = Prepared(
+    select(positions.c.sequence).where(positions.c.consumer == bindparam("name"))
 )
-_READ_POSITION = select(positions.c.sequence).where(positions.c.consumer == bindparam("name"))
-_MOVE_POSITION = (
+_MOVE_POSITION = Prepared(
     update(positions)
     .where(positions.c.consumer == bindparam("name"))
     .values(sequence=bindparam("reached"))
 )
-_NEW_POSITION = insert(positions)
+_NEW_POSITION = Prepared(insert(positions))
 
 Labels = dict[str, str | None]
 
@@ -72,7 +71,7 @@ def fixed_values(run: Run) -> dict[str, Any]:
     }
 
 
-def run_of(row: Row[Any]) -> Run:
+def run_of(row: Any) -> Run:
     """The run of a row."""
     return Run(
         state=RunState(
@@ -106,7 +105,7 @@ def load_runs(conn: Connection, run_ids: Iterable[str]) -> dict[str, Run]:
     """Those of these runs that are known."""
     found: dict[str, Run] = {}
     for some in slices(run_ids):
-        for row in conn.execute(_RUNS, {"run_ids": some}):
+        for row in _RUNS.all(conn, some):
             found[row.run_id] = run_of(row)
     return found
 
@@ -118,7 +117,7 @@ def load_run(conn: Connection, run_id: str) -> Run | None:
 
 def load_spec(conn: Connection, run_id: str) -> RunSpec | None:
     """What a run was asked to do."""
-    text = conn.scalar(_SPEC, {"run_id": run_id})
+    text = _SPEC.scalar(conn, {"key": run_id})
     return _spec(text) if text is not None else None
 
 
@@ -131,7 +130,7 @@ def load_labels(conn: Connection, run_ids: Iterable[str]) -> dict[str, tuple[Lab
     """Tags and properties of runs, each by name."""
     found: dict[str, tuple[Labels, Labels]] = {}
     for some in slices(run_ids):
-        for row in conn.execute(_LABELS, {"run_ids": some}):
+        for row in _LABELS.all(conn, some):
             tags, properties = found.setdefault(row.run_id, ({}, {}))
             (tags if row.kind == TAG else properties)[row.name] = row.value
     return found
@@ -166,11 +165,10 @@ def write_labels(
 
 def read_position(conn: Connection, consumer: str) -> int:
     """How far a consumer had come, 0 at first."""
-    return int(conn.scalar(_READ_POSITION, {"name": consumer}) or 0)
+    return int(_READ_POSITION.scalar(conn, {"name": consumer}) or 0)
 
 
 def write_position(conn: Connection, consumer: str, sequence: int) -> None:
     """Note how far a consumer has come, in the transaction of what it did."""
-    moved = conn.execute(_MOVE_POSITION, {"name": consumer, "reached": sequence})
-    if moved.rowcount == 0:
-        conn.execute(_NEW_POSITION, {"consumer": consumer, "sequence": sequence})
+    if _MOVE_POSITION.run(conn, {"name": consumer, "reached": sequence}) == 0:
+        _NEW_POSITION.run(conn, {"consumer": consumer, "sequence": sequence})

@@ -28,22 +28,24 @@ from stellwerk_history.log_store import restore
 from stellwerk_history.submissions import Submissions
 from stellwerk_history.tables import archives, events, latest, runs
 from stellwerk_kit.db import Database, Tx
+from stellwerk_kit.prepared import Prepared
 
 CONSUMER = "history-events"
 
 SKIPPED = Counter("stellwerk_history_skipped", "Events that changed nothing", ["reason"])
 
 # Statements are made once: building one costs as much as running it.
-_SAVE = update(runs).where(runs.c.run_id == bindparam("key"))
-_ADD = insert(events)
-_SEEN = select(events.c.run_id, events.c.event_id).where(
-    events.c.run_id.in_(bindparam("run_ids", expanding=True)),
-    events.c.event_id.in_(bindparam("event_ids", expanding=True)),
+_SAVE = Prepared(update(runs).where(runs.c.run_id == bindparam("key")))
+_ADD = Prepared(insert(events))
+_SEEN = Prepared(
+    select(events.c.sequence).where(
+        events.c.run_id == bindparam("run"), events.c.event_id == bindparam("event")
+    )
 )
 _OWED = archives.c.run_id == bindparam("key")
-_OWE = insert(archives)
-_NO_LONGER = delete(archives).where(_OWED)
-_ANSWERED = delete(archives).where(_OWED, archives.c.attempt <= bindparam("latest"))
+_OWE = Prepared(insert(archives))
+_NO_LONGER = Prepared(delete(archives).where(_OWED))
+_ANSWERED = Prepared(delete(archives).where(_OWED, archives.c.attempt <= bindparam("last")))
 
 log = structlog.get_logger()
 
@@ -126,12 +128,12 @@ class _Projection:
         self._new: dict[str, Run] = {}
         self._changed: dict[str, Run] = {}
         self._entries: list[Entry] = []
-        self._seen = self._already(facts)
+        self._seen: set[tuple[str, str]] = set()
 
     def take(self, fact: Fact) -> None:
         """Apply one event to each run it is about."""
         for run_id in concerns(fact.envelope):
-            if (run_id, fact.envelope.id) in self._seen:
+            if self._repeated(run_id, fact.envelope.id):
                 SKIPPED.labels("repeated").inc()
                 continue
             try:
@@ -143,13 +145,9 @@ class _Projection:
     def write(self) -> None:
         """Write runs and entries."""
         self._submissions.write(self._new)
-        if self._changed:
-            self._conn.execute(
-                _SAVE,
-                [{"key": key, **rows.run_values(run)} for key, run in self._changed.items()],
-            )
-        if self._entries:
-            self._conn.execute(_ADD, [_entry_values(each) for each in self._entries])
+        changed = [{"key": key, **rows.run_values(run)} for key, run in self._changed.items()]
+        _SAVE.each(self._conn, changed)
+        _ADD.each(self._conn, [_entry_values(each) for each in self._entries])
 
     def _take(self, run_id: str, fact: Fact) -> None:
         known = self._runs.get(run_id)
@@ -178,23 +176,22 @@ class _Projection:
             self._conn.execute(delete(latest).where(mine, latest.c.attempt < event.attempt))
         elif isinstance(event, RunFinalizing):
             summary = event.exit.model_dump_json() if event.exit else None
-            self._conn.execute(_NO_LONGER, {"key": event.run_id})
+            _NO_LONGER.run(self._conn, {"key": event.run_id})
             owed = {"run_id": event.run_id, "attempt": event.attempt, "event_id": envelope.id}
-            self._conn.execute(_OWE, {**owed, "exit": summary})
+            _OWE.run(self._conn, {**owed, "exit": summary})
             self.done.finalizing = True
         elif isinstance(event, RunArchived | ArchiveFailed):
-            self._conn.execute(_ANSWERED, {"key": event.run_id, "latest": event.attempt})
+            _ANSWERED.run(self._conn, {"key": event.run_id, "last": event.attempt})
             if isinstance(event, RunArchived):
                 restore(self._conn, event)
 
-    def _already(self, facts: list[Fact]) -> set[tuple[str, str]]:
-        """Which of the batch's events are in the status streams of their runs."""
-        found: set[tuple[str, str]] = set()
-        for some in rows.slices(self._runs):
-            for ids in rows.slices({fact.envelope.id for fact in facts}):
-                seen = self._conn.execute(_SEEN, {"run_ids": some, "event_ids": ids})
-                found.update((row.run_id, row.event_id) for row in seen)
-        return found
+    def _repeated(self, run_id: str, event_id: str) -> bool:
+        """Whether an event is in the status stream of its run already."""
+        if (run_id, event_id) in self._seen:
+            return True
+        if run_id not in self._runs or run_id in self._new:
+            return False
+        return _SEEN.first(self._conn, {"run": run_id, "event": event_id}) is not None
 
 
 def _entry_values(entry: Entry) -> dict[str, Any]:

@@ -4,13 +4,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.engine import Connection
 
 from stellwerk.events import RunSubmitted
 from stellwerk_history import rows
 from stellwerk_history.domain import Run
 from stellwerk_history.tables import experiments, labels, latest, runs, specs
+from stellwerk_kit.prepared import Prepared, Sized
+
+# Statements are made once: building one costs more than running it.
+_COUNT = Prepared(select(experiments.c.runs).where(experiments.c.name == bindparam("key")))
+_MOVE = Prepared(update(experiments).where(experiments.c.name == bindparam("key")))
+_BEGIN, _ADD, _ADD_SPEC = (Prepared(insert(table)) for table in (experiments, runs, specs))
+
+
+def _early(table: Table) -> Sized:
+    return Sized(lambda ids: select(table.c.run_id).where(table.c.run_id.in_(ids)))
+
+
+_EARLY = {table.name: _early(table) for table in (labels, latest)}
 
 
 @dataclass(slots=True)
@@ -34,8 +47,7 @@ class Submissions:
         """Take one; returns its run's number in the experiment."""
         name = event.experiment
         if name not in self._experiments:
-            query = select(experiments.c.runs).where(experiments.c.name == name)
-            count = self.conn.scalar(query)
+            count = _COUNT.scalar(self.conn, {"key": name})
             self._experiments[name] = _Experiment(int(count or 0), known=count is not None)
         experiment = self._experiments[name]
         experiment.runs += 1
@@ -48,23 +60,18 @@ class Submissions:
         if not new:
             return
         conn = self.conn
-        conn.execute(
-            insert(runs), [rows.fixed_values(run) | rows.run_values(run) for run in new.values()]
-        )
-        conn.execute(
-            insert(specs),
-            [
-                {"run_id": run_id, "spec": event.spec.model_dump_json(exclude_defaults=True)}
-                for run_id, event in self._events.items()
-            ],
-        )
+        _ADD.each(conn, [rows.fixed_values(run) | rows.run_values(run) for run in new.values()])
+        wanted = [
+            {"run_id": run_id, "spec": event.spec.model_dump_json(exclude_defaults=True)}
+            for run_id, event in self._events.items()
+        ]
+        _ADD_SPEC.each(conn, wanted)
         for name, experiment in self._experiments.items():
             values = {"runs": experiment.runs, "last_run_at": experiment.last_run_at}
             if experiment.known:
-                mine = experiments.c.name == name
-                conn.execute(update(experiments).where(mine).values(**values))
+                _MOVE.run(conn, {"key": name, **values})
             else:
-                conn.execute(insert(experiments).values(name=name, **values))
+                _BEGIN.run(conn, {"name": name, **values})
         self._place_what_came_before(new)
         self._write_labels(new)
 
@@ -73,8 +80,7 @@ class Submissions:
         for table in (labels, latest):
             early: set[str] = set()
             for some in rows.slices(new):
-                query = select(table.c.run_id).where(table.c.run_id.in_(some))
-                early |= set(self.conn.scalars(query))
+                early |= {row.run_id for row in _EARLY[table.name].all(self.conn, some)}
             for run_id in early:
                 place: dict[str, Any] = {"position": new[run_id].position}
                 if table is latest:

@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from stellwerk.events import NodeJoined, NodeResources
 from stellwerk_kit.db import Tx
+from stellwerk_kit.prepared import Prepared
 from stellwerk_scheduler.placement import FreeNode
 from stellwerk_scheduler.pools import PoolNodes
 from stellwerk_scheduler.tables import attempts, executors, nodes, pools, targets
@@ -81,23 +82,27 @@ class Node:
 # Statements are made once: building one costs as much as running it.
 _BUSY = nodes.c.used > 0
 _NAME: BindParameter[str] = bindparam("pool")
-_POOL = select(pools).where(pools.c.name == _NAME)
-_EXECUTORS = select(executors).order_by(executors.c.executor_id)
-_BY_POOL = select(targets).where(targets.c.pool == bindparam("key"))
-_BY_EXECUTOR = select(targets).where(targets.c.executor_id == bindparam("key"))
-_FREE = (
+_POOL = Prepared(select(pools).where(pools.c.name == _NAME))
+_EXECUTORS = Prepared(select(executors).order_by(executors.c.executor_id))
+_BY_POOL = Prepared(select(targets).where(targets.c.pool == bindparam("key")))
+_BY_EXECUTOR = Prepared(select(targets).where(targets.c.executor_id == bindparam("key")))
+_FREE = Prepared(
     select(nodes.c.node_id, nodes.c.executor_id, nodes.c.slots - nodes.c.used)
     .where(nodes.c.pool == _NAME, nodes.c.state == "ready", nodes.c.used < nodes.c.slots)
     .order_by(nodes.c.used.desc(), nodes.c.node_id)
     .limit(bindparam("most", type_=Integer))
 )
-_FIGURES = select(
-    func.coalesce(func.sum(case((_BUSY, 1), else_=0)), 0),
-    func.coalesce(func.sum(case((_BUSY, 0), else_=1)), 0),
-    func.coalesce(func.sum(case((_BUSY, nodes.c.slots - nodes.c.used), else_=0)), 0),
-).where(nodes.c.pool == _NAME, nodes.c.state == "ready")
-_OCCUPY = update(nodes).where(nodes.c.node_id == bindparam("node")).values(used=nodes.c.used + 1)
-_VACATE = (
+_FIGURES = Prepared(
+    select(
+        func.coalesce(func.sum(case((_BUSY, 1), else_=0)), 0),
+        func.coalesce(func.sum(case((_BUSY, 0), else_=1)), 0),
+        func.coalesce(func.sum(case((_BUSY, nodes.c.slots - nodes.c.used), else_=0)), 0),
+    ).where(nodes.c.pool == _NAME, nodes.c.state == "ready")
+)
+_OCCUPY = Prepared(
+    update(nodes).where(nodes.c.node_id == bindparam("node")).values(used=nodes.c.used + 1)
+)
+_VACATE = Prepared(
     update(nodes)
     .where(nodes.c.node_id == bindparam("node"), nodes.c.used > 0)
     .values(used=nodes.c.used - 1, idle_since=bindparam("now"))
@@ -106,7 +111,7 @@ _VACATE = (
 
 def pool(conn: Connection, name: str) -> Any | None:
     """A pool's row; None if there is none or it is being deleted."""
-    row = conn.execute(_POOL, {"pool": name}).first()
+    row = _POOL.first(conn, {"pool": name})
     return None if row is None or row.deleting else row
 
 
@@ -156,7 +161,7 @@ def executor(conn: Connection, executor_id: str) -> Executor | None:
 
 def executors_of(conn: Connection, pool_name: str) -> list[Executor]:
     """Executors that provide nodes for a pool, also those that are silent or leave."""
-    rows = conn.execute(_EXECUTORS)
+    rows = _EXECUTORS.all(conn, {})
     return [found for found in map(_executor, rows) if found.serves(pool_name)]
 
 
@@ -170,7 +175,7 @@ def target(conn: Connection, pool_name: str, executor_id: str) -> Target:
 def targets_of(conn: Connection, *, pool_name: str = "", executor_id: str = "") -> list[Target]:
     """Targets of a pool or of an executor."""
     query, key = (_BY_POOL, pool_name) if pool_name else (_BY_EXECUTOR, executor_id)
-    return [Target(*row) for row in conn.execute(query, {"key": key})]
+    return [Target(*row) for row in query.all(conn, {"key": key})]
 
 
 def room(conn: Connection, executor: Executor, pool_name: str, now: float) -> int:
@@ -195,13 +200,13 @@ def save_target(conn: Connection, row: Target) -> None:
 
 def free_nodes(conn: Connection, pool_name: str, limit: int = 32) -> list[FreeNode]:
     """Nodes with a free slot, the fullest first so that others become idle."""
-    rows = conn.execute(_FREE, {"pool": pool_name, "most": limit})
+    rows = _FREE.all(conn, {"pool": pool_name, "most": limit})
     return [FreeNode(*row) for row in rows]
 
 
 def figures(conn: Connection, pool_name: str) -> PoolNodes:
     """A pool's usable nodes in figures."""
-    return PoolNodes(*conn.execute(_FIGURES, {"pool": pool_name}).one())
+    return PoolNodes(*_FIGURES.all(conn, {"pool": pool_name})[0])
 
 
 def nodes_of(conn: Connection, *, pool_name: str = "", executor_id: str = "") -> list[Node]:
@@ -250,12 +255,12 @@ def attempts_at(conn: Connection, executor_id: str) -> int:
 
 def occupy(conn: Connection, node_id: str) -> None:
     """One slot more is used."""
-    conn.execute(_OCCUPY, {"node": node_id})
+    _OCCUPY.run(conn, {"node": node_id})
 
 
 def vacate(conn: Connection, node_id: str, now: float) -> None:
     """One slot less is used; the node's idle time begins anew."""
-    conn.execute(_VACATE, {"node": node_id, "now": now})
+    _VACATE.run(conn, {"node": node_id, "now": now})
 
 
 def set_node_state(conn: Connection, node_ids: Sequence[str], state: str) -> None:

@@ -29,6 +29,7 @@ from stellwerk.events import ExitSummary, ImageInfo, ResolvedInput, RunSubmitted
 from stellwerk.runspec import Resources
 from stellwerk.runstate import LIVE, RunStatus
 from stellwerk_kit.db import Tx
+from stellwerk_kit.prepared import Prepared, Sized
 from stellwerk_scheduler.leases import Key
 from stellwerk_scheduler.model import Failure, Run
 from stellwerk_scheduler.tables import attempts, early_cancels, runs
@@ -94,31 +95,42 @@ def _counted_before() -> Select[Any]:
     return select(next(parts) + next(parts))
 
 
-_KNOWN = select(runs.c.number).where(_MINE)
-_LOAD = select(runs).where(_MINE)
-_INSERT = insert(runs)
-_SAVE = update(runs).where(_MINE)
-_DUE = (
+_KNOWN = Prepared(select(runs.c.number).where(_MINE))
+_LOAD = Prepared(select(runs).where(_MINE))
+_INSERT = Prepared(insert(runs))
+_SAVE = Prepared(update(runs).where(_MINE))
+_DUE = Prepared(
     select(runs.c.run_id)
     .where(runs.c.wake_at <= bindparam("now"))
     .order_by(runs.c.wake_at)
     .limit(_MOST)
 )
-_HEADS = _by_place(_QUEUED_HERE, 1)
-_FIRST_QUEUED = _by_place(and_(_QUEUED_HERE, runs.c.state == RunStatus.QUEUED.value), _MOST)
-_DEMAND = _counted(_QUEUED_HERE)
+_HEADS = Prepared(_by_place(_QUEUED_HERE, 1))
+_FIRST_QUEUED = Prepared(
+    _by_place(and_(_QUEUED_HERE, runs.c.state == RunStatus.QUEUED.value), _MOST)
+)
+_DEMAND = Prepared(_counted(_QUEUED_HERE))
 _LIVE_RUNS = _counted(runs.c.pool == _POOL, runs.c.state.in_(sorted(LIVE)))
-_IN_STATE = (
+_IN_STATE = Prepared(
     select(runs.c.run_id)
     .where(runs.c.pool == _POOL, runs.c.state == bindparam("state"))
     .order_by(runs.c.number)
     .limit(_MOST)
 )
-_PLACE = select(runs.c.pool, runs.c.priority, runs.c.number).where(_MINE)
-_BEFORE = _counted_before()
-_HOLD = insert(attempts)
-_RELEASE = delete(attempts).where(attempts.c.run_id == _RUN)
-_EARLY_CANCEL = select(early_cancels.c.reason).where(early_cancels.c.run_id == _RUN)
+_PLACE = Prepared(select(runs.c.pool, runs.c.priority, runs.c.number).where(_MINE))
+_BEFORE = Prepared(_counted_before())
+_ATTEMPT = (
+    attempts.c.run_id,
+    attempts.c.attempt,
+    attempts.c.pool,
+    attempts.c.node_id,
+    attempts.c.executor_id,
+)
+_ATTEMPTS_OF = Sized(lambda ids: select(*_ATTEMPT).where(attempts.c.run_id.in_(ids)))
+_ATTEMPTS_IN = Prepared(select(attempts.c.run_id).where(attempts.c.pool == _POOL).limit(_MOST))
+_HOLD = Prepared(insert(attempts))
+_RELEASE = Prepared(delete(attempts).where(attempts.c.run_id == _RUN))
+_EARLY_CANCEL = Prepared(select(early_cancels.c.reason).where(early_cancels.c.run_id == _RUN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +156,7 @@ def demanding(resources: Resources) -> bool:
 
 def known(conn: Connection, run_id: str) -> bool:
     """Whether a run was submitted."""
-    return conn.execute(_KNOWN, {"run": run_id}).first() is not None
+    return _KNOWN.first(conn, {"run": run_id}) is not None
 
 
 def insert_run(conn: Connection, run: Run) -> None:
@@ -156,12 +168,12 @@ def insert_run(conn: Connection, run: Run) -> None:
         "priority": -run.spec.priority,
         "submitted": run.submitted.model_dump_json(by_alias=True),
     }
-    conn.execute(_INSERT, {**fixed, **_values(run)})
+    _INSERT.run(conn, {**fixed, **_values(run)})
 
 
 def load(conn: Connection, run_id: str) -> Run | None:
     """A run, None if unknown."""
-    row = conn.execute(_LOAD, {"run": run_id}).first()
+    row = _LOAD.first(conn, {"run": run_id})
     return None if row is None else _run(row)
 
 
@@ -173,12 +185,12 @@ def save(conn: Connection, before: Run, after: Run) -> None:
         if getattr(before, name) is not getattr(after, name):
             changed[name] = _text(after, name)
     if changed:
-        conn.execute(_SAVE, {"run": after.run_id, **changed})
+        _SAVE.run(conn, {"run": after.run_id, **changed})
 
 
 def due(conn: Connection, now: float, limit: int) -> list[str]:
     """Runs whose deadline, delay or time to say something again has come."""
-    return list(conn.execute(_DUE, {"now": now, "most": limit}).scalars())
+    return [row.run_id for row in _DUE.all(conn, {"now": now, "most": limit})]
 
 
 def heads(conn: Connection, pool: str) -> list[tuple[str, bool]]:
@@ -186,18 +198,18 @@ def heads(conn: Connection, pool: str) -> list[tuple[str, bool]]:
 
     Each with whether it is demanding.
     """
-    return [(row.run_id, bool(row.demanding)) for row in conn.execute(_HEADS, {"pool": pool})]
+    return [(row.run_id, bool(row.demanding)) for row in _HEADS.all(conn, {"pool": pool})]
 
 
 def first_queued(conn: Connection, pool: str, limit: int) -> list[str]:
     """The first runs in queue order for which the pool does not grow yet."""
-    rows = conn.execute(_FIRST_QUEUED, {"pool": pool, "most": limit})
+    rows = _FIRST_QUEUED.all(conn, {"pool": pool, "most": limit})
     return [row.run_id for row in rows]
 
 
 def demand(conn: Connection, pool: str, limit: int) -> int:
     """How many runs wait for a slot, counted up to ``limit``."""
-    return int(conn.execute(_DEMAND, {"pool": pool, "most": limit}).scalar_one())
+    return int(_DEMAND.scalar(conn, {"pool": pool, "most": limit}))
 
 
 def live_runs(conn: Connection, pool: str, limit: int) -> int:
@@ -207,8 +219,8 @@ def live_runs(conn: Connection, pool: str, limit: int) -> int:
 
 def in_state(conn: Connection, pool: str, state: RunStatus, limit: int) -> list[str]:
     """The oldest runs of a pool in a state."""
-    found = conn.execute(_IN_STATE, {"pool": pool, "state": state.value, "most": limit})
-    return list(found.scalars())
+    found = _IN_STATE.all(conn, {"pool": pool, "state": state.value, "most": limit})
+    return [row.run_id for row in found]
 
 
 def before(conn: Connection, run_id: str, limit: int = POSITION_LIMIT) -> int:
@@ -216,11 +228,11 @@ def before(conn: Connection, run_id: str, limit: int = POSITION_LIMIT) -> int:
 
     The run itself need not be in the queue yet.
     """
-    place = conn.execute(_PLACE, {"run": run_id}).first()
+    place = _PLACE.first(conn, {"run": run_id})
     if place is None:
         return 0
     values = {"pool": place.pool, "priority": place.priority, "number": place.number}
-    return min(limit, int(conn.execute(_BEFORE, {**values, "most": limit}).scalar_one()))
+    return min(limit, int(_BEFORE.scalar(conn, {**values, "most": limit})))
 
 
 def hold_slot(conn: Connection, run: Run) -> None:
@@ -236,32 +248,30 @@ def hold_slot(conn: Connection, run: Run) -> None:
         "memory_mb": needs.memory_mb or 0,
         "gpus": needs.gpus,
     }
-    conn.execute(_HOLD, values)
+    _HOLD.run(conn, values)
 
 
 def release_slot(conn: Connection, run_id: str) -> None:
     """Forget a live attempt."""
-    conn.execute(_RELEASE, {"run": run_id})
+    _RELEASE.run(conn, {"run": run_id})
 
 
 def live_attempts(
     conn: Connection, *conditions: Any, limit: int | None = None
 ) -> list[LiveAttempt]:
     """Live attempts, all or those that meet the conditions."""
-    columns = (
-        attempts.c.run_id,
-        attempts.c.attempt,
-        attempts.c.pool,
-        attempts.c.node_id,
-        attempts.c.executor_id,
-    )
-    query = select(*columns).where(*conditions).limit(limit)
+    query = select(*_ATTEMPT).where(*conditions).limit(limit)
     return [LiveAttempt(*row) for row in conn.execute(query)]
+
+
+def live_in(conn: Connection, pool: str, limit: int) -> list[str]:
+    """Some runs of a pool that hold a slot."""
+    return [row.run_id for row in _ATTEMPTS_IN.all(conn, {"pool": pool, "most": limit})]
 
 
 def of_runs(conn: Connection, run_ids: Sequence[str]) -> list[LiveAttempt]:
     """Live attempts of some runs."""
-    return live_attempts(conn, attempts.c.run_id.in_(run_ids))
+    return [LiveAttempt(*row) for row in _ATTEMPTS_OF.all(conn, run_ids)]
 
 
 def used_resources(conn: Connection, executor_id: str) -> Resources:
@@ -283,7 +293,7 @@ def remember_cancel(tx: Tx, run_id: str, reason: str) -> None:
 
 def take_cancel(tx: Tx, run_id: str) -> str | None:
     """The reason of a cancellation that came early, None if there was none."""
-    reason: str | None = tx.conn.execute(_EARLY_CANCEL, {"run": run_id}).scalar()
+    reason: str | None = _EARLY_CANCEL.scalar(tx.conn, {"run": run_id})
     if reason is not None:
         tx.conn.execute(delete(early_cancels).where(early_cancels.c.run_id == run_id))
     return reason

@@ -133,7 +133,7 @@ class RunVerbs:
 
     async def _renew(self, executor_id: str, keys: list[tuple[str, int]]) -> set[tuple[str, int]]:
         run_ids = sorted({run_id for run_id, _ in keys})
-        rows = await self.db.read(lambda conn: run_rows.of_runs(conn, run_ids))
+        rows = await self.db.look(lambda conn: run_rows.of_runs(conn, run_ids))
         live = {row.key for row in rows if row.executor_id == executor_id}
         now = self.now()
         return {key for key in keys if key in live and self.leases.renew(key, now)}

@@ -1,14 +1,12 @@
 """Reads that explain a queue: the situation of a pool as ``queueing`` needs it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import Connection
 
 from stellwerk.api import QueueView
 from stellwerk_scheduler import placement, pool_rows, queueing, run_rows
 from stellwerk_scheduler.model import Run
-from stellwerk_scheduler.tables import attempts
 
 SHOWN_RUNS = 5
 
@@ -42,7 +40,7 @@ def pool_state(conn: Connection, name: str, now: float) -> queueing.PoolState:
         room=sum(pool_rows.room(conn, e, name, now) for e in executors if e.usable),
         executors=len(usable),
         silent=len(executors) - len(usable),
-        running=() if nodes.idle else _running(conn, name),
+        running=() if nodes.idle else tuple(run_rows.live_in(conn, name, SHOWN_RUNS)),
     )
 
 
@@ -70,8 +68,3 @@ def _lacks(conn: Connection, run: Run) -> str:
     found = machines(conn, known, free).values()
     reasons = [placement.lacking(needs, machine.resources, machine.used) for machine in found]
     return reasons[0] if reasons and all(reasons) else ""
-
-
-def _running(conn: Connection, name: str) -> tuple[str, ...]:
-    query: Any = attempts.c.pool == name
-    return tuple(a.run_id for a in run_rows.live_attempts(conn, query, limit=SHOWN_RUNS))

@@ -7,15 +7,13 @@ until the broker acknowledged it, so a time-out never means a second fact.
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import nats
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
@@ -28,9 +26,12 @@ from stellwerk.events import Envelope, decode
 from stellwerk_kit import telemetry
 from stellwerk_kit.rpc import RawReply, decode_reply
 from stellwerk_kit.settings import ServiceSettings
+from stellwerk_kit.wire import Message, Wire
 
 PUBLISH_TIMEOUT_S = 5.0
 WRONG_LAST_SEQUENCE = 10071
+_STORED = re.compile(rb'\{"stream":"[A-Z_]+",\s?"seq":(\d+)(,\s?"duplicate":\s?true)?\}')
+"""The usual acknowledgement; anything else is read as JSON."""
 
 log = structlog.get_logger()
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -48,7 +49,7 @@ class Published:
 class Bus:
     """One connection. Make it with :meth:`connect`."""
 
-    client: Client
+    client: Wire
     js: JetStreamContext
     name: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,12 +66,13 @@ class Bus:
         Raises ServiceUnavailableError when it does not answer in that time.
         """
         credentials = settings.read_credentials(settings.nats_credentials)
-        bus = cls(client=Client(), js=None, name=name)  # type: ignore[arg-type]  # set below
+        bus = cls(client=Wire(), js=None, name=name)  # type: ignore[arg-type]  # set below
         deadline = asyncio.get_running_loop().time() + attempts_s
         while True:
             try:
                 await _probe(settings.nats_url)
-                bus.client = await nats.connect(
+                bus.client = Wire()
+                await bus.client.connect(
                     settings.nats_url,
                     name=f"stellwerk-{name}",
                     user=credentials.get("user"),
@@ -78,7 +80,7 @@ class Bus:
                     inbox_prefix=f"_INBOX_{credentials.get('user', name)}".encode(),
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds, any number
                     connect_timeout=5,
                     ping_interval=10,
                     max_outstanding_pings=3,
@@ -97,6 +99,7 @@ class Bus:
                         code="bus.down",
                     ) from error
                 await asyncio.sleep(0.05)
+        await bus.client.begin()
         bus.js = bus.client.jetstream(timeout=PUBLISH_TIMEOUT_S)
         return bus
 
@@ -131,14 +134,37 @@ class Bus:
     async def publish_raw(self, subject: str, body: bytes, headers: dict[str, str]) -> Published:
         """Publish bytes and wait for the acknowledgement; raises like :meth:`publish`."""
         try:
-            ack = await self.js.publish(subject, body, headers=headers, timeout=PUBLISH_TIMEOUT_S)
-        except APIError:
-            raise
+            answer = await self.client.ask(subject, body, headers, PUBLISH_TIMEOUT_S)
         except (TimeoutError, NatsError, OSError) as error:
             raise ServiceUnavailableError(
                 f"the broker does not acknowledge: {error or type(error).__name__}", code="bus.down"
             ) from error
-        return Published(sequence=ack.seq, duplicate=bool(ack.duplicate))
+        return _published(answer)
+
+    def store(
+        self,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str],
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        """Publish bytes once; ``done`` is told when the broker has them, or why it has not."""
+
+        def answered(message: Message | None) -> None:
+            if message is None or message.unheard:
+                done(TimeoutError("the broker does not acknowledge"))
+                return
+            try:
+                _published(message)
+            except APIError as error:
+                done(error)
+            else:
+                done(None)
+
+        try:
+            self.client.post(subject, body, headers, PUBLISH_TIMEOUT_S, answered)
+        except NatsError as error:
+            asyncio.get_running_loop().call_soon(done, error)
 
     async def last_event(self, subject: str) -> Envelope | None:
         """The latest fact on one literal subject, None if there is none (any more).
@@ -221,9 +247,7 @@ class Bus:
         else:
             body = json.dumps(request).encode()
         try:
-            message = await self.client.request(
-                subjects.rpc(service, verb), body, timeout=timeout_s
-            )
+            message = await self.client.ask(subjects.rpc(service, verb), body, None, timeout_s)
         except NoRespondersError as error:
             raise ServiceUnavailableError(
                 f"the {service} service is not there", code=f"{service}.down"
@@ -235,11 +259,9 @@ class Bus:
             ) from error
         return decode_reply(message.headers, message.data)
 
-    async def serve(
-        self, service: str, verb: str, answer: Callable[[Msg], Awaitable[None]]
-    ) -> None:
+    async def serve(self, service: str, verb: str, answer: Callable[[Message], None]) -> None:
         """Answer a verb; replicas of a service share the requests."""
-        await self.client.subscribe(subjects.rpc(service, verb), queue=service, cb=answer)
+        await self.client.listen(subjects.rpc(service, verb), answer, queue=service)
 
     async def flush(self) -> None:
         """Wait until the broker has all that was sent so far.
@@ -267,6 +289,7 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("bus reconnected", action="bus_reconnected")
+        self.client.write_soon()
         for call in list(self.on_reconnect):
             call()
 
@@ -275,6 +298,17 @@ class Bus:
 
     async def _on_lame_duck(self) -> None:
         log.info("broker is shutting down", action="bus_lame_duck")
+
+
+def _published(answer: Message) -> Published:
+    """The broker's acknowledgement. Raises APIError where it refuses."""
+    stored = _STORED.fullmatch(answer.data)
+    if stored is not None:
+        return Published(sequence=int(stored[1]), duplicate=bool(stored[2]))
+    ack = json.loads(answer.data)
+    if "error" in ack:
+        APIError.from_error(ack["error"])
+    return Published(sequence=ack["seq"], duplicate=ack.get("duplicate", False))
 
 
 async def _probe(url: str) -> None:

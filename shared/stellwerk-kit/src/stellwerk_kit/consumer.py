@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from prometheus_client import Counter
 
 from stellwerk import subjects
 from stellwerk.errors import ProtocolError
@@ -27,6 +27,7 @@ from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.pull import Pull
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.topology import ConsumerSpec
+from stellwerk_kit.wire import Message
 
 MAX_DELAY_S = 60.0
 CRASH_LIMIT = 10
@@ -74,6 +75,8 @@ class Consumer:
         self._loop: asyncio.Task[Any] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._pull = Pull(bus, spec.stream, spec.name)
+        self._seconds = telemetry.HANDLE_SECONDS.labels(spec.name)
+        self._handled: dict[type[Event], Counter] = {}
 
     def start(self, handlers: Handlers) -> None:
         """Handle single events, ``spec.workers`` at a time."""
@@ -124,7 +127,7 @@ class Consumer:
                 await self._settle_batch(messages, handler)
         await self._close()
 
-    async def _take(self, most: int) -> list[Msg]:
+    async def _take(self, most: int) -> list[Message]:
         """Messages as they come; none after trouble with the broker, or when told to stop."""
         self._bus.on_reconnect.add(self._pull.again)
         try:
@@ -146,9 +149,9 @@ class Consumer:
         self._bus.on_reconnect.discard(self._pull.again)
         await self._pull.close()
 
-    async def _settle(self, message: Msg, handlers: Handlers) -> None:
+    async def _settle(self, message: Message, handlers: Handlers) -> None:
         name = self._spec.name
-        delivered = message.metadata.num_delivered
+        delivered = message.delivered
         if delivered > 1:
             telemetry.REDELIVERED.labels(name).inc()
         if delivered > CRASH_LIMIT * self._spec.max_deliver:
@@ -158,7 +161,7 @@ class Consumer:
             with self._held([message]):
                 await self._handle(message, handlers)
             failpoint(f"{name}.before_ack")
-            await message.ack()
+            message.ack()
         except Retry as outcome:
             await self._give_back(message, str(outcome), outcome.after_s)
         except (Reject, ProtocolError) as outcome:
@@ -178,7 +181,7 @@ class Consumer:
                     message, type(error).__name__, min(MAX_DELAY_S, 2.0**delivered / 4)
                 )
 
-    async def _handle(self, message: Msg, handlers: Handlers) -> None:
+    async def _handle(self, message: Message, handlers: Handlers) -> None:
         try:
             envelope = decode(message.subject, message.headers, message.data)
         except UnknownEventTypeError:
@@ -189,22 +192,22 @@ class Consumer:
             return
         started = time.perf_counter()
         await handler(envelope)
-        telemetry.HANDLE_SECONDS.labels(self._spec.name).observe(time.perf_counter() - started)
-        telemetry.HANDLED.labels(self._spec.name, envelope.event.type_name()).inc()
+        self._seconds.observe(time.perf_counter() - started)
+        kind = type(envelope.event)
+        if kind not in self._handled:
+            self._handled[kind] = telemetry.HANDLED.labels(self._spec.name, kind.type_name())
+        self._handled[kind].inc()
 
-    async def _settle_batch(self, messages: list[Msg], handler: BatchHandler) -> None:
+    async def _settle_batch(self, messages: list[Message], handler: BatchHandler) -> None:
         name = self._spec.name
-        deliveries = [
-            Delivery(m.subject, dict(m.headers or {}), m.data, m.metadata.sequence.stream)
-            for m in messages
-        ]
+        deliveries = [Delivery(m.subject, m.headers, m.data, m.sequence) for m in messages]
         try:
             with self._held(messages):
                 if not await self._until_handled(deliveries, handler):
                     return
             failpoint(f"{name}.before_ack")
             for message in messages:
-                await message.ack()
+                message.ack()
             telemetry.HANDLED.labels(name, "batch").inc(len(messages))
         except (NatsError, OSError) as error:
             log.warning("not acknowledged", action="ack_failed", consumer=name, error=str(error))
@@ -229,7 +232,7 @@ class Consumer:
         return False
 
     @contextmanager
-    def _held(self, messages: list[Msg]) -> Iterator[None]:
+    def _held(self, messages: list[Message]) -> Iterator[None]:
         """Keep messages ours while they are handled; costs a task only when that takes long."""
         every_s = self._spec.ack_wait_s / 3
         beating: list[asyncio.Task[Any]] = []
@@ -246,16 +249,16 @@ class Consumer:
             for task in beating:
                 task.cancel()
 
-    async def _heartbeat(self, messages: list[Msg], every_s: float) -> None:
+    async def _heartbeat(self, messages: list[Message], every_s: float) -> None:
         while True:
             try:
                 for message in [*messages, *self._pull.waiting]:
-                    await message.in_progress()
+                    message.in_progress()
             except (NatsError, OSError):
                 return
             await asyncio.sleep(every_s)
 
-    async def _give_back(self, message: Msg, reason: str, after_s: float) -> None:
+    async def _give_back(self, message: Message, reason: str, after_s: float) -> None:
         telemetry.RETRIED.labels(self._spec.name).inc()
         log.info(
             "message given back",
@@ -266,13 +269,13 @@ class Consumer:
             after_s=after_s,
         )
         try:
-            await message.nak(delay=after_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            message.nak(after_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         except (NatsError, OSError) as error:
             log.warning(
                 "not given back", action="nak_failed", consumer=self._spec.name, error=str(error)
             )
 
-    async def _dead_letter(self, message: Msg, reason: str) -> None:
+    async def _dead_letter(self, message: Message, reason: str) -> None:
         name = self._spec.name
         telemetry.REJECTED.labels(name).inc()
         log.error(
@@ -283,11 +286,9 @@ class Consumer:
             reason=reason,
         )
         headers = {
-            key: text
-            for key, text in (message.headers or {}).items()
-            if key.lower().startswith("ce-")
+            key: text for key, text in message.headers.items() if key.lower().startswith("ce-")
         }
-        sequence = message.metadata.sequence.stream
+        sequence = message.sequence
         headers |= {
             "Nats-Msg-Id": f"dead/{name}/{sequence}",
             "Sw-Reason": reason.replace("\n", " ")[:500],
@@ -296,6 +297,6 @@ class Consumer:
         }
         await self._bus.publish_until_stored(subjects.dead(name), message.data, headers)
         try:
-            await message.term()
+            message.term()
         except (NatsError, OSError) as error:
             log.warning("not terminated", action="term_failed", consumer=name, error=str(error))

@@ -19,12 +19,12 @@ from sqlalchemy import (
     Column,
     DateTime,
     Engine,
-    Insert,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -38,6 +38,7 @@ from stellwerk.errors import ProtocolError
 from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
 from stellwerk_kit import telemetry
 from stellwerk_kit.clock import Clock
+from stellwerk_kit.prepared import Prepared
 from stellwerk_kit.schema import upgrade
 
 T = TypeVar("T")
@@ -63,21 +64,23 @@ class Tables:
 
     outbox: Table
     inbox: Table
-    emit: Insert = field(init=False)
-    see: Insert = field(init=False)
+    emit: Prepared = field(init=False)
+    see: Prepared = field(init=False)
     """Adds a row of the inbox unless it is there."""
+    forget: Prepared = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the statements once: building them costs more than running them."""
-        self.emit = insert(self.outbox)
+        self.emit = Prepared(insert(self.outbox))
+        self.forget = Prepared(delete(self.outbox).where(self.outbox.c.id == bindparam("key")))
         self.speak("sqlite")
 
     def speak(self, dialect: str) -> None:
         """Use that dialect's words where there is no common one."""
         if dialect == "postgresql":
-            self.see = postgresql.insert(self.inbox).on_conflict_do_nothing()
+            self.see = Prepared(postgresql.insert(self.inbox).on_conflict_do_nothing())
         else:
-            self.see = sqlite.insert(self.inbox).on_conflict_do_nothing()
+            self.see = Prepared(sqlite.insert(self.inbox).on_conflict_do_nothing())
 
     @classmethod
     def define(cls, metadata: MetaData) -> "Tables":
@@ -136,17 +139,14 @@ class Tx:
         )
         encoded = "\n".join(f"{key}:{text}" for key, text in headers.items()).encode()
         row = {"lane": lane, "subject": subject, "type": kind, "headers": encoded, "body": body}
-        result = self.conn.execute(self.tables.emit, row)
-        key = result.inserted_primary_key
-        self.emitted.append(
-            OutboxRow(int(key[0]) if key else 0, lane, subject, kind, headers, body)
-        )
+        number = self.tables.emit.insert(self.conn, row)
+        self.emitted.append(OutboxRow(number, lane, subject, kind, headers, body))
         return envelope
 
     def first_time(self, consumer: str, event_id: str) -> bool:
         """Whether this consumer sees this event for the first time; remembers it."""
         row = {"consumer": consumer, "event_id": event_id, "seen_at": self.now}
-        return self.conn.execute(self.tables.see, row).rowcount == 1
+        return self.tables.see.run(self.conn, row) == 1
 
 
 @dataclass(slots=True)
@@ -176,6 +176,8 @@ class Database:
         self.tables.speak(self._engine.dialect.name)
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="db-read")
+        self._local, self._reading = threading.local(), list[Connection]()
+        self._looking: Connection | None = None
         self._thread = threading.Thread(target=self._write_loop, name="db-write", daemon=True)
         self.on_emitted: Callable[[list[OutboxRow]], None] | None = None
         """Called on the event loop with the rows of each commit, in order (the relay)."""
@@ -191,6 +193,8 @@ class Database:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
         self._readers.shutdown()
+        for conn in self._reading:
+            conn.close()
         self._engine.dispose()
 
     async def write(self, work: Callable[[Tx], T]) -> T:
@@ -202,13 +206,31 @@ class Database:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._writes.put(_Write(work, loop, future))
-        return await asyncio.shield(future)
+        return await future  # a caller that goes away leaves the write as it is
+
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Like :meth:`read` for a few rows by their keys.
+
+        SQLite answers within the time it takes to hand them over to another thread, so it is
+        asked right here; another database is asked like everywhere.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return await self.read(work)
+        if self._looking is None:
+            self._looking = self._engine.connect()
+            self._reading.append(self._looking)
+        with self._looking.begin():
+            return work(self._looking)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` with a connection that sees the last commit."""
 
         def run() -> T:
-            with self._engine.connect() as conn:
+            conn = getattr(self._local, "conn", None)
+            if conn is None:
+                conn = self._local.conn = self._engine.connect()
+                self._reading.append(conn)
+            with conn.begin():
                 return work(conn)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
@@ -228,10 +250,8 @@ class Database:
 
     async def outbox_done(self, ids: list[int]) -> None:
         """Forget events that the broker has."""
-        table = self.tables.outbox
-        await self.write(
-            lambda tx: tx.conn.execute(delete(table).where(table.c.id.in_(ids))) and None
-        )
+        keys = [{"key": number} for number in ids]
+        await self.write(lambda tx: self.tables.forget.each(tx.conn, keys))
 
     async def prune_inbox(self) -> None:
         """Forget events seen more than 45 days ago: longer than the stream keeps them."""
@@ -315,7 +335,7 @@ def _engine(url: str) -> Engine:
         @event.listens_for(engine, "begin")
         def _begin(conn: Connection) -> None:
             writer = threading.current_thread().name == "db-write"
-            conn.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+            conn.connection.cursor().execute("BEGIN IMMEDIATE" if writer else "BEGIN")
 
     return engine
 

@@ -5,7 +5,10 @@ window and every reader's inbox drop them.
 """
 
 import asyncio
+import random
 import zlib
+from collections import deque
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -18,8 +21,17 @@ from stellwerk_kit.tasks import TaskOwner
 LANES = 8
 FORGET_BATCH = 256
 FORGET_AFTER_S = 0.5
+AGAIN_S, AGAIN_MAX_S = 0.05, 2.0
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Rows in order; the first is under way. ``delay_s`` grows while it is refused."""
+
+    rows: deque[OutboxRow] = field(default_factory=deque)
+    delay_s: float = AGAIN_S
 
 
 class Relay:
@@ -27,7 +39,7 @@ class Relay:
 
     def __init__(self, db: Database, bus: Bus, tasks: TaskOwner, name: str) -> None:
         self._db, self._bus, self._tasks, self._name = db, bus, tasks, name
-        self._lanes: list[asyncio.Queue[OutboxRow]] = [asyncio.Queue() for _ in range(LANES)]
+        self._lanes = [_Lane() for _ in range(LANES)]
         self._done: list[int] = []
         self._pending = 0
         self._idle = asyncio.Event()
@@ -41,17 +53,18 @@ class Relay:
             self.offer(rows)
             after = rows[-1].id
         self._db.on_emitted = self.offer
-        for number, lane in enumerate(self._lanes):
-            self._tasks.spawn(self._publish(lane), f"outbox-lane-{number}")
+        telemetry.OUTBOX_PENDING.set_function(lambda: self._pending)
         self._tasks.spawn(self._forget(), "outbox-forget")
 
     def offer(self, rows: list[OutboxRow]) -> None:
         """Queue committed rows; called on the event loop in commit order."""
         self._pending += len(rows)
-        telemetry.OUTBOX_PENDING.set(self._pending)
         self._idle.clear()
         for row in rows:
-            self._lanes[zlib.crc32(row.lane.encode()) % LANES].put_nowait(row)
+            lane = self._lanes[zlib.crc32(row.lane.encode()) % LANES]
+            lane.rows.append(row)
+            if len(lane.rows) == 1:
+                self._publish(lane)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until all is published, at most ``timeout_s`` seconds; the rest stays stored."""
@@ -64,20 +77,31 @@ class Relay:
             await self._db.outbox_done(self._done)
             self._done = []
 
-    async def _publish(self, lane: "asyncio.Queue[OutboxRow]") -> None:
-        while True:
-            row = await lane.get()
-            failpoint(f"{self._name}.before_publish")
-            headers = {**row.headers, "Nats-Expected-Stream": "SW_EVENTS"}
-            await self._bus.publish_until_stored(row.subject, row.body, headers)
-            failpoint(f"{self._name}.after_publish")
-            telemetry.PUBLISHED.labels(row.type).inc()
-            self._done.append(row.id)
-            self._something_done.set()
-            self._pending -= 1
-            telemetry.OUTBOX_PENDING.set(self._pending)
-            if not self._pending:
-                self._idle.set()
+    def _publish(self, lane: _Lane) -> None:
+        row = lane.rows[0]
+        failpoint(f"{self._name}.before_publish")
+        headers = {**row.headers, "Nats-Expected-Stream": "SW_EVENTS"}
+        self._bus.store(row.subject, row.body, headers, lambda error: self._told(lane, error))
+
+    def _told(self, lane: _Lane, error: Exception | None) -> None:
+        """The broker has the first row, or it is published again."""
+        if error is not None:
+            subject = lane.rows[0].subject
+            log.warning("publish again", action="publish_retry", subject=subject, error=str(error))
+            pause = lane.delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            lane.delay_s = min(AGAIN_MAX_S, lane.delay_s * 2)
+            asyncio.get_running_loop().call_later(pause, self._publish, lane)
+            return
+        row, lane.delay_s = lane.rows.popleft(), AGAIN_S
+        failpoint(f"{self._name}.after_publish")
+        telemetry.PUBLISHED.labels(row.type).inc()
+        self._done.append(row.id)
+        self._something_done.set()
+        self._pending -= 1
+        if not self._pending:
+            self._idle.set()
+        if lane.rows:
+            self._publish(lane)
 
     async def _forget(self) -> None:
         while True:

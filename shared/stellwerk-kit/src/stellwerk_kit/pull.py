@@ -3,22 +3,24 @@
 The broker sends each message as soon as there is one, up to the number asked for; the next
 request follows when all of them came. One request is open at a time, and never for more than the
 caller can take up at once, so nothing waits in the client while its time to be acknowledged runs.
+A consumer that may linger asks now and then instead while much comes: what has gathered at the
+broker travels at once, and wakes both sides once.
 """
 
 import asyncio
 import json
 from collections import deque
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from stellwerk_kit.bus import Bus
+from stellwerk_kit.wire import Message
 
 EXPIRES_S = 15.0
 WATCHDOG_EXTRA_S = 5.0
-BUSY_RATE = 40
-"""Messages a second from which on a consumer waits a little to take several at once."""
+WORTH_A_WAIT = 4
+"""So many messages must be expected meanwhile for a consumer to wait a little and take several."""
 _ENDED = ("404", "408")
 _IDLE = "100"
 
@@ -35,17 +37,22 @@ class Pull:
         self._stopped = False
         self._failure = ""
         self._second, self._count, self._rate = 0.0, 0, 0
-        self.waiting: deque[Msg] = deque()
+        self.waiting: deque[Message] = deque()
         """Arrived and not taken yet."""
 
-    async def some(self, most: int, linger_s: float = 0.0) -> list[Msg]:
+    async def some(self, most: int, linger_s: float = 0.0) -> list[Message]:
         """At least one message and at most ``most``; none once stopped.
 
-        While messages keep coming fast, those of the next ``linger_s`` seconds are taken along.
+        While messages keep coming so fast that some are sure to come in ``linger_s`` seconds,
+        they are taken along.
         Raises NatsError when the broker refuses or does not answer.
         """
+        lingers = self._rate * linger_s >= WORTH_A_WAIT
+        if lingers and self._due <= 0 and not self.waiting and not self._stopped:
+            await asyncio.sleep(linger_s)
+            await self._gathered(most)
         await self._arrival(most)
-        if linger_s and self._rate > BUSY_RATE and len(self.waiting) < most:
+        if lingers and self._due > 0 and len(self.waiting) < most:
             await asyncio.sleep(linger_s)
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
 
@@ -67,43 +74,54 @@ class Pull:
         try:
             await subscription.unsubscribe()
             while self.waiting:
-                await self.waiting.popleft().nak()
+                self.waiting.popleft().nak()
         except (NatsError, OSError, ValueError):
             self.waiting.clear()  # it all comes again when its time to be acknowledged is over
+
+    async def _gathered(self, most: int) -> None:
+        """What the broker has now; nothing is asked for when it has nothing."""
+        await self._request(most, {"batch": most, "no_wait": True})
+        while self._due > 0 and not self._stopped:
+            await self._change()
+        if not self.waiting:
+            self._rate = 0
 
     async def _arrival(self, most: int) -> None:
         while not self.waiting and not self._stopped:
             if self._due <= 0:
-                await self._request(most)
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(EXPIRES_S + WATCHDOG_EXTRA_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise NatsError("the broker forgot a pull") from None
-            if self._failure:
-                raise NatsError(self._failure)
+                await self._request(most, {"batch": most, "expires": int(EXPIRES_S * 1e9)})
+            await self._change()
 
-    async def _request(self, most: int) -> None:
+    async def _change(self) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(EXPIRES_S + WATCHDOG_EXTRA_S):
+                await self._changed.wait()
+        except TimeoutError:
+            raise NatsError("the broker forgot a pull") from None
+        if self._failure:
+            raise NatsError(self._failure)
+
+    async def _request(self, most: int, asked: dict[str, object]) -> None:
         if self._subscription is None:
             inbox = self._bus.client.new_inbox()
-            self._subscription = await self._bus.client.subscribe(inbox, cb=self._arrived)
+            self._subscription = await self._bus.client.listen(inbox, self._arrived)
         self._due = most
-        body = json.dumps({"batch": most, "expires": int(EXPIRES_S * 1e9)}).encode()
-        await self._bus.client.publish(self._subject, body, self._subscription.subject)
+        body = json.dumps(asked).encode()
+        self._bus.client.send(self._subject, body, reply=self._subscription.subject)
 
-    async def _arrived(self, message: Msg) -> None:
+    def _arrived(self, message: Message) -> None:
         if message.reply:
             self._due -= 1
             self._counted()
             self.waiting.append(message)
         else:
-            status = (message.headers or {}).get("Status", "")
+            status = message.headers.get("Status", "")
             if status == _IDLE:
                 return
             self._due = 0
             if status not in _ENDED:
-                self._failure = f"{status} {(message.headers or {}).get('Description', '')}".strip()
+                self._failure = f"{status} {message.headers.get('Description', '')}".strip()
         self._changed.set()
 
     def _counted(self) -> None:

@@ -7,12 +7,11 @@ is answered as ``internal`` without its text.
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +24,7 @@ from stellwerk.errors import (
     UserError,
 )
 from stellwerk_kit import telemetry
+from stellwerk_kit.wire import Message
 
 log = structlog.get_logger()
 
@@ -89,10 +89,10 @@ def decode_reply(headers: dict[str, str] | None, body: bytes) -> RawReply:
 
 def responder(
     verb: str, request_model: type[BaseModel], answer: Answer
-) -> Callable[[Msg], Awaitable[None]]:
+) -> Callable[[Message], Coroutine[Any, Any, None]]:
     """A subscription callback that decodes, answers, and turns errors into replies."""
 
-    async def respond(message: Msg) -> None:
+    async def respond(message: Message) -> None:
         started = time.perf_counter()
         try:
             reply = await answer(request_model.model_validate_json(message.data or b"{}"))
@@ -104,14 +104,10 @@ def responder(
         telemetry.RPC_SECONDS.labels(verb).observe(time.perf_counter() - started)
         try:
             if isinstance(reply, RawReply):
-                await _send(message, reply)
+                message.respond(reply.body, reply.headers)
             else:
-                await message.respond(reply.model_dump_json(by_alias=True).encode())
+                message.respond(reply.model_dump_json(by_alias=True).encode())
         except NatsError as error:
             log.warning("reply not sent", action="rpc_reply_lost", verb=verb, error=str(error))
 
     return respond
-
-
-async def _send(message: Msg, reply: RawReply) -> None:
-    await message._client.publish(message.reply, reply.body, headers=reply.headers)  # noqa: SLF001 - respond() takes no headers

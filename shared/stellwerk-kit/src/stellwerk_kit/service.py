@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 import uvloop
-from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import MetaData
@@ -33,6 +32,7 @@ from stellwerk_kit.outbox import Relay
 from stellwerk_kit.rpc import Answer, responder
 from stellwerk_kit.settings import ServiceSettings
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.wire import Message
 
 S = TypeVar("S", bound=ServiceSettings)
 INBOX_PRUNE_S = 3600.0
@@ -171,15 +171,12 @@ class Runtime(Generic[S]):
         await self.bus.close()
 
     def _in_background(
-        self, verb: str, respond: Callable[[Msg], Awaitable[None]]
-    ) -> Callable[[Msg], Awaitable[None]]:
-        """Requests may wait long, and the client calls back one after another: do not block it."""
+        self, verb: str, respond: Callable[[Message], Coroutine[Any, Any, None]]
+    ) -> Callable[[Message], None]:
+        """Requests may wait long, and they come one after another: do not hold up the next."""
 
-        async def handle(message: Msg) -> None:
-            async def answer() -> None:
-                await respond(message)
-
-            self.tasks.spawn(answer(), f"rpc-{verb}")
+        def handle(message: Message) -> None:
+            self.tasks.spawn(respond(message), f"rpc-{verb}")
 
         return handle
 

@@ -134,6 +134,8 @@ CONSUMERS = (
         "model-registry-runs",
         "SW_EVENTS",
         ("sw.evt.run.*.completed", "sw.evt.run.*.failed", "sw.evt.run.*.canceled"),
+        workers=32,
+        linger_s=0.5,
     ),
     ConsumerSpec(
         "history-events",
@@ -142,7 +144,7 @@ CONSUMERS = (
         workers=1,
         ordered=True,
         batch=256,
-        linger_s=0.025,
+        linger_s=0.05,
     ),
     ConsumerSpec("history-logs", "SW_LOGS", (subjects.LOGS,), workers=1, ordered=True, batch=128),
     ConsumerSpec(

@@ -14,7 +14,15 @@ _ENDS = {
     "run": ("RunStarted", "RunFinalizing"),
     "post-processing": ("RunFinalizing", "RunCompleted"),
 }
-_ON_NODE = {"prepare": "code and inputs on the node", "launch": "process"}
+_ON_NODE = {
+    "prepare": "preparation on the node",
+    "code": "  code",
+    "data": "  inputs",
+    "launch": "process",
+    "imports": "imports",
+    "first_step": "first training step",
+}
+"""The last two come after the process's start: they are the first parts of ``run``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ def timeline(view: RunView, events: Iterable[RunEventView]) -> list[Step]:
     """The steps of a run's last attempt, in order; those that have not ended are left out.
 
     Steps between events are by the scheduler's clock; those on the node, by its monotonic clock,
-    are parts of ``start``.
+    are parts of ``start`` and the first ones of ``run``.
     """
     times: dict[str, datetime] = {}
     for event in events:
@@ -54,8 +62,10 @@ def _on_node(view: RunView) -> list[Step]:
     if start is None:
         return []
     how = "warm" if start.warm else f"cold: {start.cold_reason}" if start.cold_reason else "cold"
+    loaded = "loaded before the run" if start.timings_s.get("imports") == 0 else ""
+    details = {"launch": how, "imports": loaded}
     return [
-        Step(f"  {words}", None, start.timings_s[key], how if key == "launch" else "")
+        Step(f"  {words}", None, start.timings_s[key], details.get(key, ""))
         for key, words in _ON_NODE.items()
         if key in start.timings_s
     ]

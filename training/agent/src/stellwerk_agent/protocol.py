@@ -15,6 +15,7 @@ Every record has `k`, its kind, and mostly `ts`, seconds since the epoch as a fl
     {"k":"file","n":<file name in the run>,"p":<path under uploads>,"ts":...}
     {"k":"tag","n":<key>,"v":<text or null>,"ts":...}
     {"k":"property","n":<key>,"v":<text or null>,"ts":...}
+    {"k":"mark","pid":<process>,"imports":<monotonic seconds>,"first_step":<same>,"ts":...}
     {"k":"dropped","by":"agent"|"shim","records":<count>,"why":<text>,"ts":...}
 
 A scalar is a number, a text, true, false or null. NaN and the infinities, which JSON lacks, travel

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from stellwerk_shim import files
+
 
 def enter(folders: list[str]) -> None:
     """Move this process, which has one thread, there. Raises OSError.
@@ -13,8 +15,9 @@ def enter(folders: list[str]) -> None:
     for folder in folders:
         for name in ("tasks", "cgroup.procs"):
             if os.path.exists(os.path.join(folder, name)):
-                with open(os.path.join(folder, name), "w") as processes:
-                    processes.write("0")
+                processes = os.open(os.path.join(folder, name), os.O_WRONLY)
+                os.write(processes, b"0")
+                os.close(processes)
                 break
 
 
@@ -51,7 +54,6 @@ def _counter(folder: str, file: str, name: str) -> int:
 
 def _read(folder: str, file: str) -> str:
     try:
-        with open(os.path.join(folder, file)) as source:
-            return source.read()
+        return files.read(os.path.join(folder, file)).decode()
     except OSError:
         return ""

@@ -6,9 +6,8 @@ import ctypes
 import errno
 import os
 import resource
-import signal
 
-from stellwerk_shim import cgroup
+from stellwerk_shim import cgroup, signals
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+KEPT_REPORT, KEPT_GATE = 3, 4
+OPEN = b"\n"
+RESET = (signals.PIPE, signals.XFSZ, signals.INT, signals.HUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,35 +38,59 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start(
-    launch: dict[str, object],
-    output: int,
-    interpreter: Interpreter | None = None,
-    cell: Cell | None = None,
-) -> int:
-    """Start `launch["argv"]` with stdout and stderr on `output`, in `cell`; return its process id.
+class Child:
+    """The run's first process. It prepares itself beside its supervisor and waits at a gate.
 
-    Returns once the program image is loaded, or `interpreter` is about to run the script. Raises
-    LaunchError if it cannot be.
+    Forked before the supervisor has touched much: whatever it touched would be copied twice.
     """
-    report_read, report_write = os.pipe2(os.O_CLOEXEC)
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(launch, output, report_write, parent, interpreter, cell)
-    os.close(report_write)
-    with os.fdopen(report_read, "rb") as report:
-        failure = report.read().decode(errors="replace")
-    if failure:
-        os.waitpid(pid, 0)
-        raise LaunchError(failure)
-    return pid
+
+    def __init__(
+        self,
+        launch: dict[str, object],
+        output: int,
+        interpreter: Interpreter | None = None,
+        cell: Cell | None = None,
+    ) -> None:
+        self.pid = 0
+        self._refused = ""
+        gate, self._gate = os.pipe2(os.O_CLOEXEC)
+        self._report, report = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        try:
+            self.pid = os.fork()
+        except OSError as error:
+            self._refused = str(error)
+        else:
+            if self.pid == 0:
+                _become(launch, output, (gate, report), parent, interpreter, cell)
+        os.close(gate)
+        os.close(report)
+
+    def begin(self) -> None:
+        """Open the gate for `launch["argv"]`, with stdout and stderr on `output`, in `cell`.
+
+        Returns once the program image is loaded, or `interpreter` is about to run the script.
+        Raises LaunchError if it cannot be.
+        """
+        failure = self._refused.encode()
+        try:
+            os.write(self._gate, OPEN)
+        except BrokenPipeError:
+            pass  # it has ended already, and said why
+        while more := os.read(self._report, 4096):
+            failure += more
+        os.close(self._gate)
+        os.close(self._report)
+        if failure:
+            if self.pid:
+                os.waitpid(self.pid, 0)
+            raise LaunchError(failure.decode(errors="replace"))
 
 
 def _become(
     launch: dict[str, object],
     output: int,
-    report: int,
+    pipes: tuple[int, int],
     parent: int,
     interpreter: Interpreter | None,
     cell: Cell | None,
@@ -73,6 +99,7 @@ def _become(
     step = "prepare the process"
     argv = [str(part) for part in launch["argv"]]  # type: ignore[attr-defined]
     env: dict[str, str] = launch["env"]  # type: ignore[assignment]
+    gate, report = pipes
     try:
         os.setsid()
         _redirect(output)
@@ -83,26 +110,53 @@ def _become(
             cell.enter()
         # Only the first process is covered: a cell ends with this supervisor, what else is left
         # the executor sweeps. After entering, which makes the kernel forget it.
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
         if cell is None and os.getppid() != parent:
             os._exit(127)
         step = f"enter the working folder '{launch['cwd']}'"
         os.chdir(str(launch["cwd"]))
         step = f"start '{argv[0]}'"
         if interpreter is not None:
-            report = _keep_only(report)
-            interpreter.run(argv, env, report)
+            _keep_only(report, gate)
+            gate, report = KEPT_GATE, KEPT_REPORT
+            _forget_signals()
+            interpreter.run(argv, env, _enter)
+        for number in RESET:
+            signals.handle(number, signals.DEFAULT)
+        _pass(gate)
         os.execvpe(argv[0], argv, env)
     except BaseException as error:
         os.write(report, f"cannot {step}: {_words(error, argv[0])}".encode()[:2000])
     os._exit(127)
 
 
-def _keep_only(report: int) -> int:
-    """Close what exec would close: all but the standard streams and `report`, which becomes 3."""
-    os.dup2(report, 3, inheritable=False)
-    os.closerange(4, 1 << 16)
-    return 3
+def _forget_signals() -> None:
+    """Undo what a supervisor that made a cell first has done already; an exec does it by itself."""
+    signals.wake_by(-1)
+    for number in (signals.TERM, signals.HUP, signals.CHLD):
+        signals.handle(number, signals.DEFAULT)
+    signals.handle(signals.INT, signals.interrupt)
+
+
+def _enter() -> None:
+    """For an interpreter that is ready to run its script: wait for the gate, drop the pipes."""
+    _pass(KEPT_GATE)
+    os.close(KEPT_GATE)
+    os.close(KEPT_REPORT)
+
+
+def _pass(gate: int) -> None:
+    """Wait until the supervisor opens the gate; end with a supervisor that never does."""
+    if os.read(gate, 1) != OPEN:
+        os._exit(127)
+
+
+def _keep_only(report: int, gate: int) -> None:
+    """Close what exec would close: all but the standard streams and the two pipes."""
+    # The lock of the attempt's folder is descriptor 3 and a pipe the next, so neither is moved yet.
+    os.dup2(report, KEPT_REPORT, inheritable=False)
+    os.dup2(gate, KEPT_GATE, inheritable=False)
+    os.closerange(KEPT_GATE + 1, 1 << 16)
 
 
 def _redirect(output: int) -> None:
@@ -113,7 +167,7 @@ def _redirect(output: int) -> None:
 
 
 def _limit(launch: dict[str, object]) -> None:
-    """Limits, umask and signal dispositions as a login shell would hand them on."""
+    """Limits and umask as a login shell would hand them on."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nofile = launch.get("nofile")
     if isinstance(nofile, int):
@@ -123,9 +177,6 @@ def _limit(launch: dict[str, object]) -> None:
     umask = launch.get("umask")
     if isinstance(umask, int):
         os.umask(umask)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def _words(error: BaseException, program: str) -> str:

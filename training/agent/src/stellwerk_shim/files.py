@@ -1,53 +1,60 @@
-"""Small files of the attempt folder: atomic writes, tolerant reads."""
+"""Small files of the attempt folder: written once, read with tolerance.
+
+Through `os` alone: a supervisor is a fork, and every object of `io` it used would be a page copied.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 
+READ_BYTES = 16384
 RESERVED_BYTES = 4096
 """Room kept on the disk for the exit record, so that a full disk cannot swallow it."""
 
 
 def write_json(folder: str, name: str, value: object) -> None:
-    """Write `name` atomically: readers see the old file or the whole new one. Not fsynced."""
-    temporary = os.path.join(folder, name + ".tmp")
-    with open(temporary, "w", opener=_private) as out:
-        out.write(json.dumps(value))
-    os.rename(temporary, os.path.join(folder, name))
+    """Write `name`, which is not there yet; until it is whole it reads as {}. Not fsynced."""
+    out = os.open(folder + "/" + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(out, json.dumps(value).encode())
+    finally:
+        os.close(out)
+
+
+def read(path: str) -> bytes:
+    """Return what is in the file. Raises OSError."""
+    source = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(source, READ_BYTES)
+        while more := os.read(source, READ_BYTES):
+            data += more
+    finally:
+        os.close(source)
+    return data
 
 
 def read_json(folder: str, name: str) -> dict[str, object]:
     """Return the object in `name`, or {} if the file is absent or not a JSON object."""
     try:
-        with open(os.path.join(folder, name), encoding="utf-8") as source:
-            value = json.load(source)
+        value = json.loads(read(folder + "/" + name))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 class Reserved:
-    """A file whose blocks are allocated now and whose content arrives once, at the end."""
+    """A file whose block is allocated now, blank, and whose content arrives once, at the end."""
 
     def __init__(self, folder: str, name: str) -> None:
-        self._folder = folder
-        self._final = os.path.join(folder, name)
-        self._temporary = self._final + ".tmp"
-        self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(self._fd, b"\0" * RESERVED_BYTES)
+        self._file = os.open(folder + "/" + name, os.O_RDWR | os.O_CREAT, 0o600)
+        os.write(self._file, b" " * RESERVED_BYTES)
 
-    def commit(self, value: object) -> None:
-        """Put `value` in place durably: file fsynced, renamed, folder fsynced."""
-        data = json.dumps(value).encode()
-        os.pwrite(self._fd, data, 0)
-        os.ftruncate(self._fd, len(data))
-        os.fsync(self._fd)
-        os.rename(self._temporary, self._final)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+    def commit(self, value: object, folder: int) -> None:
+        """Put `value` in place durably: file and `folder` (its descriptor) fsynced.
+
+        The blanks after it are part of the JSON, so there is no moment at which it is half there.
+        """
+        os.pwrite(self._file, json.dumps(value).encode(), 0)
+        os.fsync(self._file)
         os.fsync(folder)
-        os.close(folder)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -13,18 +13,18 @@ import gc
 import importlib.machinery
 import io
 import os
-import signal
 import sys
-import threading
-import time
 import types
+
+from stellwerk_shim import files, marks, signals
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 FLUSH_FAILED = 120
-PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+PYTHON_IGNORES = (signals.PIPE, signals.XFSZ)
 
 
 class Interpreter:
@@ -35,38 +35,36 @@ class Interpreter:
 
     def __init__(self, home: str) -> None:
         self._loaded = set(sys.modules)
+        self._last = next(reversed(sys.modules))
+        self._last_module = sys.modules[self._last]
         self._homes = list(_strings_below(home))
         self._home = home
 
-    def run(self, argv: list[str], env: dict[str, str], report: int) -> NoReturn:
+    def run(self, argv: list[str], env: dict[str, str], enter: Callable[[], None]) -> NoReturn:
         """Run `argv[1]` with the rest as its arguments; never returns.
 
-        The process already has its working folder, session, limits and standard streams. `report`
-        is closed the moment before the script begins.
+        The process already has its working folder, session, limits and standard streams. `enter`
+        is called the moment before the script begins.
         """
         status = 1
         try:
             self._forget_parent(env)
             main = _main_module(argv)
-            os.close(report)
-            status = _finish(_execute(main))
+            code = _compiled(str(main.__file__))
+            enter()
+            if code is None:
+                _leave_to_python()
+            status = _finish(_execute(code, main))
             status = self._tear_down(status)
         finally:
             os._exit(status)
 
     def _forget_parent(self, env: dict[str, str]) -> None:
         """Undo what this process knows of the one it was forked from."""
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in PYTHON_IGNORES:
-            signal.signal(number, signal.SIG_IGN)
-        os.environ.clear()
-        os.environ.update(env)
-        time.tzset()
+        _set_environment(env)
         self._move_home(env.get("HOME", self._home))
         _forget(sys.modules)
+        marks.begin()
 
     def _move_home(self, home: str) -> None:
         """Settings that modules derived from HOME when they were loaded follow it."""
@@ -78,27 +76,54 @@ class Interpreter:
 
         A thread that is still there may use them: then only what is unwritten is written.
         """
-        if threading.active_count() > 1:
+        threading = sys.modules.get("threading")
+        if threading is not None and threading.active_count() > 1:
             for stream in gc.get_objects():
                 if isinstance(stream, (io.TextIOWrapper, io.BufferedWriter)):
                     _flush(stream)
             return status
-        own = [name for name in sys.modules if name not in self._loaded and name != "__main__"]
-        for name in ["__main__", *reversed(own)]:
+        for name in ["__main__", *self._own_modules()]:
             module = sys.modules.get(name)
             if isinstance(module, types.ModuleType):
                 _clear(module)
         gc.collect()  # what was loaded before the fork is frozen and costs nothing here
         return status if _flushed() else FLUSH_FAILED
 
+    def _own_modules(self) -> list[str]:
+        """What was loaded since the fork, the last first: names are in order of their loading."""
+        untouched = sys.modules.get(self._last) is self._last_module
+        own: list[str] = []
+        for name in reversed(sys.modules):
+            if untouched and name == self._last:
+                break
+            if name not in self._loaded and name != "__main__":
+                own.append(name)
+        return own
+
+
+def _set_environment(env: dict[str, str]) -> None:
+    """Make the environment `env`, touching only what differs. TZ is what it was: see Recipe."""
+    data: dict[bytes, bytes] = vars(os.environ)["_data"]
+    how = (sys.getfilesystemencoding(), "surrogateescape")
+    wanted = {name.encode(*how): value.encode(*how) for name, value in env.items()}
+    for name in data.keys() - wanted.keys():
+        os.unsetenv(name)
+    for name, value in wanted.items():
+        if data.get(name) != value:
+            os.putenv(name, value)
+    data.clear()
+    data.update(wanted)
+
 
 def _main_module(argv: list[str]) -> types.ModuleType:
     """A fresh `__main__` for the script, and sys.argv and sys.path[0] as main.c sets them."""
-    path = os.path.abspath(argv[1])
+    folder = os.getcwd()  # the kernel's own words: no link is in it
+    path = os.path.normpath(os.path.join(folder, argv[1]))
     sys.argv = argv[1:]
     sys.orig_argv = list(argv)
     if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
+        plain = "/" not in argv[1] and not os.path.islink(path)
+        sys.path[0] = folder if plain else os.path.dirname(os.path.realpath(path))
     main = types.ModuleType("__main__")
     main.__dict__.update(
         __builtins__=builtins,
@@ -111,10 +136,10 @@ def _main_module(argv: list[str]) -> types.ModuleType:
     return main
 
 
-def _execute(main: types.ModuleType) -> int:
+def _execute(code: types.CodeType, main: types.ModuleType) -> int:
     """Run the script; the exit status, or minus SIGINT for an interrupt nobody caught."""
     try:
-        exec(_code(str(main.__file__)), main.__dict__)
+        exec(code, main.__dict__)
     except SystemExit as end:
         return _status(end.code)
     except BaseException as error:
@@ -122,15 +147,19 @@ def _execute(main: types.ModuleType) -> int:
     return 0
 
 
-def _code(path: str) -> types.CodeType:
-    """The compiled script. One that does not compile is left to a new interpreter to explain."""
+def _compiled(path: str) -> types.CodeType | None:
+    """The compiled script, None for one that does not compile."""
     try:
-        with open(path, "rb") as source:
-            return compile(source.read(), path, "exec", dont_inherit=True)
+        return compile(files.read(path), path, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
-        for number in PYTHON_IGNORES:
-            signal.signal(number, signal.SIG_DFL)
-        os.execve(sys.orig_argv[0], sys.orig_argv, os.environ)
+        return None
+
+
+def _leave_to_python() -> NoReturn:
+    """Become a new interpreter: it says best what is wrong with the script."""
+    for number in PYTHON_IGNORES:
+        signals.handle(number, signals.DEFAULT)
+    os.execve(sys.orig_argv[0], sys.orig_argv, os.environ)
 
 
 def _status(code: object) -> int:
@@ -160,22 +189,24 @@ def _uncaught(error: BaseException) -> int:
         sys.__excepthook__(type(second), second, second.__traceback__)
         print("\nOriginal exception was:", file=sys.stderr)
         sys.__excepthook__(type(error), error, trace)
-    return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return -signals.INT if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _finish(status: int) -> int:
     """Threads, exit functions, streams (Py_FinalizeEx); an interrupt ends by its signal."""
-    wait_for_threads = vars(threading)["_shutdown"]
-    try:
-        wait_for_threads()
-    except BaseException as error:
-        sys.unraisablehook(_unraisable(error, wait_for_threads))
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        wait_for_threads = vars(threading)["_shutdown"]
+        try:
+            wait_for_threads()
+        except BaseException as error:
+            sys.unraisablehook(_unraisable(error, wait_for_threads))
     atexit._run_exitfuncs()
     if not _flushed():
         status = FLUSH_FAILED
-    if status == -signal.SIGINT:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+    if status == -signals.INT:
+        signals.handle(signals.INT, signals.DEFAULT)
+        os.kill(os.getpid(), signals.INT)
     return status
 
 
@@ -231,6 +262,6 @@ def _strings_below(home: str) -> list[tuple[types.ModuleType, str, str]]:
     found = []
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, str) and (value == home or value.startswith(home + "/")):
+            if type(value) is str and (value == home or value.startswith(home + "/")):
                 found.append((module, name, value[len(home) :]))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from stellwerk_shim import cgroup, tree
+from stellwerk_shim import cgroup, files, tree
 
 NEVER = float("inf")
 SAMPLE_S = 0.5
@@ -21,7 +21,7 @@ class Limits:
         self._memory = _number(launch.get("memory_limit_bytes"))
         by_kernel = cgroup.limits_memory(launch.get("cgroups") or [])  # type: ignore[arg-type]
         self._next_sample = NEVER if self._memory is None or by_kernel else started
-        self._lease = NEVER
+        self._lease = _number(launch.get("lease")) or NEVER
         self.read_lease()
         self.peak_bytes = 0
 
@@ -31,11 +31,10 @@ class Limits:
         return min(self._lease, self._end, self._next_sample)
 
     def read_lease(self) -> None:
-        """Take the deadline from the lease file; what cannot be read changes nothing."""
+        """Take the deadline from the lease file; what is not there or torn changes nothing."""
         try:
-            with open(self._lease_file) as source:
-                text = source.read().strip()
-            self._lease = NEVER if text == "none" else float(text)
+            text = files.read(self._lease_file)
+            self._lease = NEVER if text == b"none" else float(text)
         except (OSError, ValueError):
             return
 

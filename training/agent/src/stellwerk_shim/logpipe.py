@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import select
 import time
@@ -11,12 +12,15 @@ import time
 PIPE_BYTES = 1 << 20
 REST_S = 0.002
 RETRY_S = 1.0
+NEW = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+NOTHING = hashlib.sha256().hexdigest()
 
 
 class LogPipe:
     """The read end of the run's stdout and stderr, and the file they go to.
 
-    `wants_input` says whether the pipe should be watched now; `deadline` when to ask again.
+    The file is made with the first output. `wants_input` says whether the pipe should be watched
+    now; `deadline` when to ask again.
     At `limit` bytes the pipe is left full, so the run waits at its next print, unless `drop` is
     set: then the rest is counted and thrown away. A full disk also leaves the pipe full.
     """
@@ -25,10 +29,10 @@ class LogPipe:
         self.pipe, self.child_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.pipe, False)
         self._roomy = _enlarge(self.pipe)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._buffer = bytearray(PIPE_BYTES)
+        self._path, self._file = path, -1
+        self._buffer: mmap.mmap | None = None
         self._unwritten = b""
-        self._hash = hashlib.sha256()
+        self._hash: hashlib._Hash | None = None
         self._limit = limit
         self._drop = drop
         self._at_line_start = True
@@ -46,7 +50,7 @@ class LogPipe:
     @property
     def digest(self) -> str:
         """SHA-256 of std.log so far, in hexadecimal."""
-        return self._hash.hexdigest()
+        return NOTHING if self._hash is None else self._hash.hexdigest()
 
     def copy(self, now: float) -> bool:
         """Move what the pipe holds into the file; True if the file grew.
@@ -57,6 +61,9 @@ class LogPipe:
         room = self._limit - self.size
         if room <= 0 and not self._drop:
             return self._block()
+        if self._buffer is None:
+            # Anonymous memory costs what is used of it; a bytearray is filled with zeros first.
+            self._buffer = mmap.mmap(-1, PIPE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
             view = memoryview(self._buffer)
             count = os.readv(self.pipe, [view[: min(room, PIPE_BYTES)] if room > 0 else view])
@@ -93,8 +100,9 @@ class LogPipe:
             self.dropped += len(self._unwritten)
             self._unwritten, self._limit = b"", self.size
         self.blocked, self._drop = False, True
-        while not self.ended and select.select([self.pipe], [], [], until - now)[0]:
-            self.copy(now)
+        while not self.ended:
+            if not self.copy(now) and not self.ended:
+                select.select([self.pipe], [], [], until - now)
             now = time.monotonic()
             if now >= until:
                 return
@@ -107,7 +115,8 @@ class LogPipe:
             if self.size:
                 os.fsync(self._file)
         finally:
-            os.close(self._file)
+            if self._file >= 0:
+                os.close(self._file)
             os.close(self.pipe)
 
     def _block(self) -> bool:
@@ -123,12 +132,16 @@ class LogPipe:
     def _write(self, data: memoryview, now: float) -> None:
         while data:
             try:
+                if self._file < 0:
+                    self._file = os.open(self._path, NEW, 0o600)
                 count = os.write(self._file, data)
             except OSError:
                 # Disk full or over quota: keep the bytes, leave the pipe alone, ask again later.
                 self._unwritten = bytes(data)
                 self.deadline = now + RETRY_S
                 return
+            if self._hash is None:
+                self._hash = hashlib.sha256()
             self._hash.update(data[:count])
             self.size += count
             self._at_line_start = data[count - 1] == 10

@@ -14,10 +14,11 @@ from __future__ import annotations
 import gc
 import json
 import os
-import signal
 import socket
+import struct
 import sys
 
+from stellwerk_shim import signals
 from stellwerk_shim.supervisor import supervise
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from stellwerk_shim.forked import Interpreter
 
 MAX_PATH_BYTES = 8192
+CHILD = (signals.CHLD,)
+DESCRIPTORS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
 
 
 def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) -> None:
@@ -34,19 +37,24 @@ def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) 
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
+    from stellwerk_shim.latent import hide
     from stellwerk_shim.preload import RefusedError, preload, write_origins
 
     sys.path.pop()  # the folder of this package, which a script must not see
+    signals.handle(signals.INT, signals.interrupt)  # its scripts have what any interpreter has,
+    signals.handle(signals.HUP, signals.DEFAULT)  # whatever the executor was started with
     link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
     os.chdir(home)
     try:
-        told = preload(names, started_with)
+        told, said = preload(names, started_with)
         write_origins(os.path.join(home, "origins"))
     except RefusedError as refusal:
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    _serve(link, Interpreter(home))
+    interpreter = Interpreter(home)
+    hide(said)
+    _serve(link, interpreter)
 
 
 def serve(descriptor: int) -> None:
@@ -55,18 +63,18 @@ def serve(descriptor: int) -> None:
 
 
 def _serve(link: socket.socket, interpreter: Interpreter | None) -> None:
-    signal.signal(signal.SIGCHLD, _reap)
+    signals.handle(signals.CHLD, _reap)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page it looks at
     while folder := link.recv(MAX_PATH_BYTES):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        signals.mask(signals.BLOCK, CHILD)
         pid = os.fork()
         if pid == 0:
             _supervise(folder, interpreter)
         pidfd = os.pidfd_open(pid)  # not reaped yet, so it is this child
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        signals.mask(signals.UNBLOCK, CHILD)
         try:
-            socket.send_fds(link, [str(pid).encode()], [pidfd])
+            link.sendmsg([b"%d" % pid], [(*DESCRIPTORS, struct.pack("i", pidfd))])
         except OSError:
             return  # the executor is gone; the attempt goes on and will be adopted
         finally:
@@ -76,11 +84,11 @@ def _serve(link: socket.socket, interpreter: Interpreter | None) -> None:
 def _supervise(folder: bytes, interpreter: Interpreter | None) -> None:
     """The child: become the supervisor of `folder`. Never returns."""
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        signals.handle(signals.CHLD, signals.DEFAULT)
+        signals.mask(signals.SETMASK, ())
         os._exit(supervise(os.fsdecode(folder), interpreter))
     finally:
-        os._exit(70)  # an exception was printed to shim.log, if it was there already
+        os._exit(70)  # the exception is in shim.log
 
 
 def _reap(_number: int, _frame: object) -> None:

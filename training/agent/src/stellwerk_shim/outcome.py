@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import time
 
-from stellwerk_shim import tree
+from stellwerk_shim import signals, tree
 
 
 class Outcome:
@@ -81,7 +80,7 @@ class Outcome:
         """Nobody asked for this end: say what the process did."""
         self._oom = own_oom_kills > 0
         limit = self._launch.get("memory_limit_bytes")
-        if self._oom and self._signal == signal.SIGKILL:
+        if self._oom and self._signal == signals.KILL:
             self._reason = "oom"
             self._message = (
                 f"the run reached its memory limit of {limit} bytes and the kernel ended it;"
@@ -97,7 +96,7 @@ class Outcome:
             self._reason = "exited"
             if self._exit_code:
                 self._message = f"the script exited with status {self._exit_code}"
-        elif self._signal == signal.SIGKILL and tree.oom_kills() > self._oom_kills:
+        elif self._signal == signals.KILL and tree.oom_kills() > self._oom_kills:
             self._reason = "oom"
             self._message = "the kernel ended the script because this machine ran out of memory"
         else:
@@ -106,6 +105,8 @@ class Outcome:
 
 
 def _name(number: int) -> str:
+    import signal  # its enumerations are large, and most runs end without one
+
     try:
         return f"{signal.Signals(number).name} (signal {number})"
     except ValueError:

@@ -6,8 +6,13 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 import time
+
+from stellwerk_shim.latent import Words
+
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    from stellwerk_shim.latent import Said
 
 HARMLESS_PTH = ("distutils-precedence.pth", "_virtualenv.pth", "-nspkg.pth")
 """Code of setuptools and virtualenv that looks at nothing but the environment it is in."""
@@ -17,17 +22,21 @@ class RefusedError(Exception):
     """This process must not serve; the text says why."""
 
 
-def preload(names: list[str], started_with: frozenset[str]) -> dict[str, object]:
+def preload(
+    names: list[str], started_with: frozenset[str]
+) -> tuple[dict[str, object], dict[str, list[Said]]]:
     """Import `names` as far as they are installed; what is then true of this process.
 
     `modules`: top-level names that are loaded now and not in `started_with`. `loaded`: which of
     `names` are there. `startup`: code the environment runs in every interpreter. Raises
     RefusedError for a module that does not import, or that has started threads or opened a
-    device: neither survives a fork.
+    device: neither survives a fork. Besides, what was said while each of them was loaded, by its
+    top-level name.
     """
     started = time.monotonic()
     loaded: list[str] = []
-    threads = _threads()
+    threads, blas, words = _threads(), 0, Words()
+    said: dict[str, list[Said]] = {}
     for name in names:
         if not _installed(name):
             continue
@@ -36,17 +45,20 @@ def preload(names: list[str], started_with: frozenset[str]) -> dict[str, object]
         except Exception as error:
             raise RefusedError(f"{name} does not import: {type(error).__name__}: {error}") from None
         loaded.append(name)
+        said.setdefault(name.partition(".")[0], []).extend(words.take())
         if name == "numpy":
-            threads = _threads()  # those of its BLAS, which handles forks itself
-    _check(threads)
+            blas = _threads() - threads  # those of its BLAS, which handles forks itself
+    words.close()
+    _check(threads + blas * max(1, _blas_libraries()))
     fresh = {name.partition(".")[0] for name in set(sys.modules) - started_with}
-    return {
+    told = {
         "loaded": loaded,
         "modules": sorted(fresh),
         "seconds": time.monotonic() - started,
         "python": sys.version.split()[0],
         "startup": startup_code(),
     }
+    return told, said
 
 
 def write_origins(path: str) -> None:
@@ -60,8 +72,9 @@ def write_origins(path: str) -> None:
     for folder in (os.path.dirname(sys.executable), sys.prefix):
         found.add(os.path.join(folder, "pyvenv.cfg"))
     for module in list(sys.modules.values()):
-        found.add(getattr(module, "__file__", None) or "")
-        found.update(getattr(module, "__path__", ()))
+        own_names = getattr(module, "__dict__", {})  # a module that answers any name is no help
+        found.add(own_names.get("__file__") or "")
+        found.update(own_names.get("__path__") or ())
     with open("/proc/self/maps") as maps:
         found.update(line.split(None, 5)[-1].strip() for line in maps if "/" in line)
     found.update(_pth_files())
@@ -112,7 +125,8 @@ def _installed(name: str) -> bool:
 
 
 def _check(threads: int) -> None:
-    if threading.active_count() > 1 or _threads() > threads:
+    threading = sys.modules.get("threading")
+    if (threading is not None and threading.active_count() > 1) or _threads() > threads:
         raise RefusedError(f"the preloaded modules have started {_threads() - threads} threads")
     context = sys.modules.get("tensorflow.python.eager.context")
     if context is not None and context.context()._context_handle is not None:
@@ -124,6 +138,12 @@ def _check(threads: int) -> None:
             continue
         if target.startswith(("/dev/nvidia", "/dev/dri", "/dev/kfd")):
             raise RefusedError(f"the preloaded modules have opened {target}")
+
+
+def _blas_libraries() -> int:
+    """How many OpenBLAS there are: SciPy brings another than NumPy's, as many threads each."""
+    with open("/proc/self/maps") as maps:
+        return len({line.split()[-1] for line in maps if "openblas" in line})
 
 
 def _threads() -> int:

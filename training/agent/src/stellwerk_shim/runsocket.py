@@ -15,10 +15,11 @@ LINE_BYTES = 256 * 1024
 CONNECTIONS = 256
 READ_BYTES = 256 * 1024
 RETRY_S = 1.0
+NEW = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class RunSocket:
-    """Listener, connections and the record file.
+    """Listener, connections and the record file, which is made with the first record.
 
     `selectable` yields the sockets to watch. `deadline` is set while the disk refuses records;
     then nothing is read, so the run's processes wait at their next record.
@@ -26,9 +27,7 @@ class RunSocket:
 
     def __init__(self, folder: str, limit: int) -> None:
         self._listener = _listen(folder)
-        self._path = os.path.join(folder, "run.sock")
-        path = os.path.join(folder, "records.jsonl")
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._folder, self._file = folder, -1
         self._partial: dict[socket.socket, bytes] = {}
         self._overlong: set[socket.socket] = set()
         self._unwritten = b""
@@ -85,12 +84,12 @@ class RunSocket:
     def close(self) -> None:
         """Make the records durable and remove the socket."""
         self._listener.close()
-        os.unlink(self._path)
-        try:
-            if self.size:
+        os.unlink(self._folder + "/run.sock")
+        if self._file >= 0:
+            try:
                 os.fsync(self._file)
-        finally:
-            os.close(self._file)
+            finally:
+                os.close(self._file)
 
     def warn(self, now: float, **fields: object) -> None:
         """Append a record of the supervisor's own."""
@@ -154,6 +153,8 @@ class RunSocket:
     def _write(self, data: bytes, now: float) -> None:
         while data:
             try:
+                if self._file < 0:
+                    self._file = os.open(self._folder + "/records.jsonl", NEW, 0o600)
                 count = os.write(self._file, data)
             except OSError:
                 self._unwritten += data

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import selectors
-import signal
+import select
 import time
 
-from stellwerk_shim import cgroup, child, files, tree
+from stellwerk_shim import cgroup, child, files, signals, tree
 from stellwerk_shim.cell import Cell, CellError
 from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
 from stellwerk_shim.logpipe import LogPipe
@@ -37,16 +36,24 @@ def supervise(folder: str, interpreter: Interpreter | None = None) -> int:
 
     Its script runs in a fork of this process where there is an `interpreter` for it.
     """
-    _detach(folder)
+    _detach()
+    try:
+        return _supervise(folder, interpreter)
+    except BaseException as error:
+        _tell(folder, error)
+        raise
+
+
+def _supervise(folder: str, interpreter: Interpreter | None) -> int:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 1  # another supervisor has this attempt
     launch = files.read_json(folder, "launch.json")
-    if not launch or os.path.exists(os.path.join(folder, "exit.json")):
+    if not launch or files.read_json(folder, "exit.json"):
         return 1
-    Supervisor(folder, launch, interpreter).run()
+    Supervisor(folder, lock, launch, interpreter).run()
     return 0
 
 
@@ -54,47 +61,56 @@ class Supervisor:
     """One attempt from start to exit record."""
 
     def __init__(
-        self, folder: str, launch: dict[str, object], interpreter: Interpreter | None
+        self, folder: str, lock: int, launch: dict[str, object], interpreter: Interpreter | None
     ) -> None:
-        self._folder = folder
-        self._interpreter = interpreter
+        self._folder, self._lock = folder, lock
         self._launch = launch
+        self._interpreter = interpreter
+        child.become_subreaper()
         self._cell = _cell(launch)
         self._cgroups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
-        self._wakeups = Wakeups()
-        self._record = files.Reserved(folder, "exit.json")
         self._log = LogPipe(
-            os.path.join(folder, "std.log"),
+            folder + "/std.log",
             _integer(launch.get("log_limit_bytes"), GIB),
             drop=launch.get("log_overflow") == "drop",
         )
+        self._child = 0
+        if self._cell is None:  # else a fork would not be in it yet
+            self._fork()
+        self._wakeups = Wakeups()
+        self._record = files.Reserved(folder, "exit.json")
         self._socket = RunSocket(folder, GIB)
         self._notifier = Notifier(str(launch["notify_path"]), str(launch["notify_key"]))
         self._outcome = Outcome(launch)
         self._limits = Limits(folder, launch, self._outcome.started_mono)
-        self._child = 0
         self._status: int | None = None
         self._kill_at = NEVER
 
     def run(self) -> None:
         """Start the run, wait for its end, write exit.json, notify."""
         try:
-            child.become_subreaper()
             if self._cell is not None:
-                self._cell.join()
-            self._child = child.start(
-                self._launch, self._log.child_end, self._interpreter, self._cell
-            )
+                self._fork()
+            self._program.begin()
         except (child.LaunchError, CellError, OSError) as error:
             self._outcome.launch_failed(str(error))
-            os.close(self._log.child_end)
             self._clear()
         else:
-            os.close(self._log.child_end)
             self._announce()
             self._loop()
             self._clear()
         self._finish()
+
+    def _fork(self) -> None:
+        """Make the run's first process, in its cell if it has one."""
+        output = self._log.child_end
+        try:
+            if self._cell is not None:
+                self._cell.join()
+            self._program = child.Child(self._launch, output, self._interpreter, self._cell)
+            self._child = self._program.pid
+        finally:
+            os.close(output)
 
     def _announce(self) -> None:
         own = os.getpid()
@@ -106,21 +122,22 @@ class Supervisor:
                 "start_ticks": tree.start_ticks(own),
                 "child_pid": self._child,
                 "child_start_ticks": tree.start_ticks(self._child),
-                "boot_id": tree.boot_id(),
+                "boot_id": tree.BOOT_ID,
                 "started_at": self._outcome.started_at,
                 "started_mono": self._outcome.started_mono,
+                "began_mono": time.monotonic(),
             },
         )
         self._notifier.send(time.monotonic())
 
     def _loop(self) -> None:
         """Serve until the run's first process has ended."""
-        selector = selectors.DefaultSelector()
-        selector.register(self._wakeups, selectors.EVENT_READ)
-        watched: set[object] = set()
-        self._handle_signals(time.monotonic())
+        poll = select.poll()
+        poll.register(self._wakeups.fileno(), select.POLLIN)
+        watched: dict[int, object] = {}
+        self._reap()  # it may have ended before signals were watched
         while self._status is None:
-            self._watch(selector, watched)
+            self._watch(poll, watched)
             now = time.monotonic()
             wait = min(
                 self._log.deadline,
@@ -129,21 +146,22 @@ class Supervisor:
                 self._limits.deadline,
                 self._kill_at,
             )
-            ready = selector.select(None if wait == NEVER else max(0.0, wait - now))
-            self._serve([key.fileobj for key, _ in ready])
-        selector.close()
+            ready = poll.poll(None if wait == NEVER else max(0.0, wait - now) * 1000)
+            self._serve([watched.get(descriptor, self._wakeups) for descriptor, _ in ready])
 
-    def _watch(self, selector: selectors.BaseSelector, watched: set[object]) -> None:
-        """Make the selector watch exactly what is wanted now."""
-        wanted: set[object] = set(self._socket.selectable)
+    def _watch(self, poll: select.poll, watched: dict[int, object]) -> None:
+        """Make `poll` watch exactly what is wanted now."""
+        wanted: dict[int, object] = {each.fileno(): each for each in self._socket.selectable}
         if self._log.wants_input:
-            wanted.add(self._log.pipe)
-        for gone in watched - wanted:
-            selector.unregister(gone)  # type: ignore[arg-type]
-        for new in wanted - watched:
-            selector.register(new, selectors.EVENT_READ)  # type: ignore[arg-type]
+            wanted[self._log.pipe] = self._log
+        for descriptor in watched:
+            if descriptor not in wanted:
+                poll.unregister(descriptor)
+        for descriptor in wanted:
+            if descriptor not in watched:
+                poll.register(descriptor, select.POLLIN)
         watched.clear()
-        watched |= wanted
+        watched.update(wanted)
 
     def _serve(self, ready: list[object]) -> None:
         now = time.monotonic()
@@ -151,7 +169,7 @@ class Supervisor:
         for source in ready:
             if source is self._wakeups:
                 self._handle_signals(now)
-            elif source == self._log.pipe:
+            elif source is self._log:
                 grew |= self._log.copy(now)
             else:
                 grew |= self._socket.handle(source, now)  # type: ignore[arg-type]
@@ -164,7 +182,7 @@ class Supervisor:
 
     def _handle_signals(self, now: float) -> None:
         for number in self._wakeups.take():
-            if number == signal.SIGTERM:
+            if number == signals.TERM:
                 stop = files.read_json(self._folder, "stop.json")
                 grace = stop.get("grace_s", self._launch.get("grace_s"))
                 message = stop.get("message")
@@ -174,16 +192,16 @@ class Supervisor:
                     _number(grace, GRACE_S),
                     now,
                 )
-            elif number == signal.SIGHUP:
+            elif number == signals.HUP:
                 self._limits.read_lease()
-            elif number == signal.SIGCHLD:
+            elif number == signals.CHLD:
                 self._reap()
 
     def _stop(self, reason: str, message: str | None, grace: float, now: float) -> None:
         """SIGTERM to the run's group, once; a repeated stop may only bring the kill nearer."""
         if not self._outcome.stopping:
             try:
-                os.killpg(self._child, signal.SIGTERM)
+                os.killpg(self._child, signals.TERM)
             except ProcessLookupError:
                 pass  # just ended; the wait status is about to arrive
         self._outcome.stop(reason, message)
@@ -247,23 +265,34 @@ class Supervisor:
             "log_dropped_bytes": self._log.dropped,
             "records_bytes": self._socket.size,
         }
-        self._record.commit(self._outcome.record(sizes, self._limits.peak_bytes))
+        self._record.commit(self._outcome.record(sizes, self._limits.peak_bytes), self._lock)
         self._notifier.send(time.monotonic())
 
 
-def _detach(folder: str) -> None:
+def _detach() -> None:
     """Cut every tie to the executor: session, inherited descriptors, standard streams."""
     os.closerange(3, 1 << 16)
     try:
         os.setsid()
     except PermissionError:
         pass  # already a session's leader
-    null = os.open("/dev/null", os.O_RDONLY)
-    trace = os.open(os.path.join(folder, "shim.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(null, 0)
-    os.dup2(trace, 1)
-    os.dup2(trace, 2)
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
     os.close(null)
+
+
+def _tell(folder: str, error: BaseException) -> None:
+    """Write this process's own trouble to shim.log."""
+    import traceback  # not before it is needed: a page that is not there need not be copied
+
+    trace = os.open(folder + "/shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(
+        trace,
+        "".join(traceback.format_exception(type(error), error, error.__traceback__)).encode(
+            errors="replace"
+        ),
+    )
     os.close(trace)
 
 

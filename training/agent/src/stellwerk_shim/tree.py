@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
+
+from stellwerk_shim import signals
+from stellwerk_shim.files import read
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+BOOT_ID = read("/proc/sys/kernel/random/boot_id").decode().strip()
+"""The kernel's id of this boot: process ids mean nothing beyond it."""
 
 
 def start_ticks(pid: int) -> int:
@@ -16,22 +20,12 @@ def start_ticks(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
-def boot_id() -> str:
-    """Return the kernel's id of this boot: process ids mean nothing beyond it."""
-    with open("/proc/sys/kernel/random/boot_id") as source:
-        return source.read().strip()
-
-
 def oom_kills() -> int:
     """Return how many processes the kernel killed for memory since boot, 0 if unknown."""
     try:
-        with open("/proc/vmstat", "rb") as source:
-            for line in source:
-                if line.startswith(b"oom_kill "):
-                    return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
+        return int(read("/proc/vmstat").rpartition(b"\noom_kill ")[2].partition(b"\n")[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def descendants(root: int) -> list[int]:
@@ -60,7 +54,7 @@ def kill_descendants(root: int) -> int:
     All are stopped first, so that none can start another while its siblings die.
     """
     found = descendants(root)
-    for number in (signal.SIGSTOP, signal.SIGKILL):
+    for number in (signals.STOP, signals.KILL):
         for pid in found:
             try:
                 os.kill(pid, number)
@@ -82,24 +76,19 @@ def memory_bytes(root: int, limit: int) -> int:
 
 def _resident(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/statm", "rb") as source:
-            return int(source.read().split()[1]) * _PAGE
+        return int(read(f"/proc/{pid}/statm").split()[1]) * _PAGE
     except OSError:
         return 0
 
 
 def _proportional(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as source:
-            for line in source:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
+        rollup = read(f"/proc/{pid}/smaps_rollup").partition(b"\nPss:")[2]
     except OSError:
         return _resident(pid)
-    return 0
+    return int(rollup.split(None, 1)[0]) * 1024 if rollup else 0
 
 
 def _stat(pid: int) -> list[bytes]:
     """Fields of /proc/<pid>/stat after the name: state, parent, group, session, ..."""
-    with open(f"/proc/{pid}/stat", "rb") as source:
-        return source.read().rpartition(b")")[2].split()
+    return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
-WATCHED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+from stellwerk_shim import signals
+
+WATCHED = (signals.TERM, signals.HUP, signals.CHLD)
 
 
 class Wakeups:
@@ -19,10 +20,10 @@ class Wakeups:
     def __init__(self) -> None:
         self._read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._arrived: set[int] = set()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signals.handle(signals.INT, signals.IGNORE)
         for number in WATCHED:
-            signal.signal(number, lambda arrived, _frame: self._arrived.add(arrived))
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+            signals.handle(number, lambda arrived, _frame: self._arrived.add(arrived))
+        signals.wake_by(write, warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         """Descriptor that is readable when signals arrived."""

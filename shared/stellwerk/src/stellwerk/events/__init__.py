@@ -3,6 +3,7 @@
 from stellwerk.events.archive import ArchiveFailed, RunArchived
 from stellwerk.events.attempt import (
     AttemptExited,
+    AttemptProgressed,
     AttemptStarted,
     ExitSummary,
     LogClosure,
@@ -45,6 +46,7 @@ __all__ = [
     "ArchiveFailed",
     "AttemptExited",
     "AttemptLost",
+    "AttemptProgressed",
     "AttemptStarted",
     "DatasetFailed",
     "DatasetProduced",

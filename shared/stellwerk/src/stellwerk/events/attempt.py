@@ -73,7 +73,11 @@ class StartInfo(BaseModel):
     """How an attempt's process began.
 
     ``warm``: in a process that had the frameworks loaded; ``cold_reason`` says why not.
-    ``timings_s`` maps a step of the start on the node to the seconds it took.
+    ``timings_s`` maps a step of the start on the node to the seconds it took, all by the node's
+    monotonic clock: ``prepare`` with its parts ``code`` and ``data``, ``launch`` up to the loaded
+    program, ``imports`` from there to the last framework's end of import (0: loaded before the
+    run), ``first_step`` from there to the end of the first batch of ``Model.fit``. The last two
+    are missing where a script does no such thing, or has not yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -98,10 +102,7 @@ class _AttemptEvent(Event):
     aggregate="attempt", verb="started", owner="gpu-executor", key="run_id", addressee="executor_id"
 )
 class AttemptStarted(_AttemptEvent):
-    """The process runs. ``timings_s`` maps a step of the start to the seconds it took.
-
-    ``warm`` and ``cold_reason`` are those of ``StartInfo``.
-    """
+    """The process runs. ``timings_s``, ``warm`` and ``cold_reason`` are those of ``StartInfo``."""
 
     started_at: float
     pid: int
@@ -113,6 +114,17 @@ class AttemptStarted(_AttemptEvent):
     def start(self) -> StartInfo:
         """How it began."""
         return StartInfo(warm=self.warm, cold_reason=self.cold_reason, timings_s=self.timings_s)
+
+
+@event(aggregate="attempt", verb="progressed", owner="gpu-executor", key="run_id")
+class AttemptProgressed(_AttemptEvent):
+    """The script has got further: more of the ``timings_s`` of ``StartInfo`` are known."""
+
+    timings_s: dict[str, float]
+
+    def discriminator(self) -> str:
+        """The attempt's number and all the steps together, in milliseconds."""
+        return f"{self.attempt}/{sum(self.timings_s.values()) * 1000:.0f}"
 
 
 @event(

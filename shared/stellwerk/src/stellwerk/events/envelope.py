@@ -5,6 +5,7 @@ percent-encoded as it asks. ``Nats-Msg-Id`` equals ``ce-id``: the broker and eve
 repeat of the same fact.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
@@ -15,6 +16,8 @@ from stellwerk.errors import ProtocolError
 from stellwerk.events.base import MAX_EVENT_BYTES, REGISTRY, Event
 
 _SAFE = "/:+-._~@=,;!*() "
+_PLAIN = re.compile(r"[A-Za-z0-9/:+\-._~@=,;!*() ]*")
+"""Nothing to encode, which is the rule."""
 
 
 class UnknownEventTypeError(ProtocolError):
@@ -76,8 +79,12 @@ class Envelope:
             "ce-correlationid": self.correlation_id,
             "ce-causationid": self.causation_id,
         }
-        headers = {name: quote(text, safe=_SAFE) for name, text in fields.items() if text}
+        headers = {name: _quoted(text) for name, text in fields.items() if text}
         return {**headers, "Nats-Msg-Id": headers["ce-id"], "Content-Type": "application/json"}
+
+
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
 
 
 def decode(subject: str, headers: dict[str, str] | None, body: bytes) -> Envelope:
@@ -87,7 +94,10 @@ def decode(subject: str, headers: dict[str, str] | None, body: bytes) -> Envelop
     anything malformed: no headers, a body that does not validate, a subject that does not
     belong to the body.
     """
-    meta = {name.lower(): unquote(text) for name, text in (headers or {}).items()}
+    meta = {
+        name.lower(): unquote(text) if "%" in text else text
+        for name, text in (headers or {}).items()
+    }
     type_name, event_id = meta.get("ce-type"), meta.get("ce-id")
     if not type_name or not event_id:
         raise ProtocolError("event has no ce-type or ce-id header", code="event.headers")
