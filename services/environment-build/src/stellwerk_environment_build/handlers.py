@@ -17,6 +17,7 @@ from stellwerk.environment_spec import (
     check,
     from_conda_yaml,
     from_packages,
+    from_pyproject,
     from_requirements,
 )
 from stellwerk.errors import ConflictError, NotFoundError, UserError
@@ -245,17 +246,28 @@ _SHARED_FIELDS = {
 
 
 def _definition(request: EnvironmentRequest) -> EnvironmentDefinition:
-    forms = (request.definition, request.conda_yaml, request.requirements)
+    forms = (request.definition, request.conda_yaml, request.requirements, request.pyproject)
     given = [form for form in forms if form is not None]
     if len(given) != 1:
         raise InvalidEnvironment(
             "env.field",
             field="environment",
-            got=f"{len(given)} of definition, conda_yaml, requirements",
+            got=f"{len(given)} of definition, conda_yaml, requirements, pyproject",
             hint="Give exactly one of them.",
         )
     if request.conda_yaml is not None:
         return from_conda_yaml(request.conda_yaml)
+    if request.pyproject is not None:
+        return from_pyproject(
+            request.pyproject, lock=request.uv_lock, extras=request.extras, groups=request.groups
+        )
+    if request.uv_lock is not None or request.extras or request.groups:
+        raise InvalidEnvironment(
+            "env.field",
+            field="pyproject",
+            got="uv_lock, extras or groups alone",
+            hint="They belong to a pyproject; give its text too.",
+        )
     if request.requirements is not None:
         return from_requirements(request.requirements)
     assert request.definition is not None  # noqa: S101 - the one that is given

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -12,6 +12,7 @@ from stellwerk.conda_dependencies import CondaDependencies, definition_from, inv
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
+    from_pyproject,
     from_requirements,
 )
 from stellwerk.errors import NotFoundError, StellwerkError
@@ -40,7 +41,8 @@ class PythonSection:
 class Environment:
     """A definition, changeable until it is registered; an attribute with a typo is refused.
 
-    ``constraints``: versions for whatever of these packages is needed, as a lock has them.
+    ``constraints``: versions for whatever of these packages is needed, as a lock has them;
+    ``hashes``: the files of them that may be used.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Environment:
         "created",
         "dockerfile",
         "environment_variables",
+        "hashes",
         "image",
         "name",
         "python",
@@ -63,6 +66,7 @@ class Environment:
         self.python = PythonSection()
         self.environment_variables: dict[str, str] = {}
         self.constraints: tuple[str, ...] = ()
+        self.hashes: dict[str, tuple[str, ...]] = {}
         self.strict = False
         self.image: str | None = None
         self.dockerfile: str | None = None
@@ -85,6 +89,29 @@ class Environment:
             return cls._of(name, from_requirements(read_text(file_path)))
         except InvalidEnvironment as error:
             raise invalid(error) from error
+
+    @classmethod
+    def from_pyproject(
+        cls,
+        name: str,
+        file_path: str = "pyproject.toml",
+        *,
+        lock_file: str | None = None,
+        extras: Sequence[str] = (),
+        groups: Sequence[str] = (),
+    ) -> Self:
+        """From a project's dependencies, with these extras and dependency groups.
+
+        ``lock_file``: its uv.lock; versions and files are those it names then. Raises UserError.
+        """
+        try:
+            lock = None if lock_file is None else read_text(lock_file)
+            definition = from_pyproject(
+                read_text(file_path), lock=lock, extras=extras, groups=groups
+            )
+        except InvalidEnvironment as error:
+            raise invalid(error) from error
+        return cls._of(name, definition)
 
     @classmethod
     def get(cls, workspace: "Workspace", name: str, version: str | int | None = None) -> Self:
@@ -130,6 +157,7 @@ class Environment:
         return self.python.conda_dependencies.definition(
             environment_variables=dict(self.environment_variables),
             constraints=self.constraints,
+            hashes=dict(self.hashes),
             user_managed=user_managed,
             interpreter=self.python.interpreter_path if user_managed else None,
             strict=self.strict,
@@ -182,6 +210,7 @@ class Environment:
         environment.python.interpreter_path = definition.interpreter
         environment.environment_variables = dict(definition.environment_variables)
         environment.constraints = definition.constraints
+        environment.hashes = dict(definition.hashes)
         environment.strict = definition.strict
         environment.image = definition.image
         environment.dockerfile = definition.dockerfile

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from stellwerk.cli.options import name_and_version, output_option
+from stellwerk.cli.options import name_and_version, output_option, pyproject_options
 
 
 @click.group()
@@ -17,6 +17,7 @@ def environment() -> None:
 @click.argument("name")
 @click.option("--conda", type=click.Path(), help="A conda environment file.")
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
+@pyproject_options
 @click.option("--package", multiple=True, help="A package. Repeatable.")
 @output_option
 def register(name: str, output: str, **options: Any) -> None:
@@ -25,9 +26,12 @@ def register(name: str, output: str, **options: Any) -> None:
     from stellwerk.cli.run_submit import local_environment
     from stellwerk.workspace import Workspace
 
+    forms = [options[each] for each in ("conda", "requirements", "pyproject", "package")]
     found = local_environment(name, options)
-    if found is None or sum(bool(each) for each in options.values()) != 1:
-        raise click.UsageError("Give exactly one of --conda, --requirements and --package.")
+    if found is None or sum(bool(each) for each in forms) != 1:
+        raise click.UsageError(
+            "Give exactly one of --conda, --requirements, --pyproject and --package."
+        )
     view = found.saved(Workspace.from_config())
     if output == "json":
         print_one(view, output)
