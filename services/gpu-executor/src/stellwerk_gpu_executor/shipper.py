@@ -14,13 +14,15 @@ from urllib.parse import quote
 
 from stellwerk import subjects
 from stellwerk.events import LogClosure
+from stellwerk_gpu_executor import marks
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS, AttemptDir
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.failpoints import failpoint
 
 CHUNK = 256 * 1024
 RECORDS_A_BATCH = 2000
-_NAMES_A_FILE = frozenset({"file", "image", "artifact"})
+_FOR_US = frozenset({"file", "image", "artifact", marks.KIND})
+"""Kinds of records that this executor looks at."""
 MAX_LOG_FILES = 100
 
 Resolve = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
@@ -171,13 +173,13 @@ def _lines(path: Path, offset: int) -> list[bytes]:
 
 
 def _plain(lines: list[bytes]) -> bool:
-    """Whether all are records that name no file, so that they may go as they are."""
+    """Whether all are records that may go as they are."""
     try:
         records = json.loads(b"[%b]" % b",".join(lines))
     except ValueError:
         return False
     return len(records) == len(lines) and all(
-        isinstance(record, dict) and record.get("k") not in _NAMES_A_FILE for record in records
+        isinstance(record, dict) and record.get("k") not in _FOR_US for record in records
     )
 
 

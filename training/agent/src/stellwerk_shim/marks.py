@@ -5,7 +5,6 @@ as `sitecustomize`, which then makes room for one that the environment has. Stan
 Python 3.6 and later; nothing of it is left once the first step has been made.
 """
 
-import functools
 import os
 import sys
 import time
@@ -90,13 +89,14 @@ class Marks(object):
                 kind.on_train_batch_end = self._watching(kind.on_train_batch_end)
 
     def _watching(self, method: "Any") -> "Any":
-        @functools.wraps(method)
         def on_train_batch_end(*args: "Any", **named: "Any") -> "Any":
             moment = time.monotonic()
             self._leave()
             self._tell(moment)
             return method(*args, **named)
 
+        on_train_batch_end.__qualname__ = method.__qualname__  # functools would cost a millisecond
+        on_train_batch_end.__module__ = method.__module__
         return on_train_batch_end
 
     def _leave(self) -> None:
