@@ -51,6 +51,7 @@ test: setup ## every test: real broker, real object store, real Keras
 	@$(BIN)/pytest -q --durations=15
 
 test-docker: setup $(VENV)/.docker-ready ## what needs a Docker engine; starts one if none answers
+	@deploy/host-packages docker
 	@$(BIN)/pytest -q --timeout 1200 --durations=10 tests/docker
 
 $(VENV)/.docker-ready: $(VENV)/.ready

@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from control import backlog, control
+from datasets import lazy, outputs, reading
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
@@ -35,11 +37,16 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "throughput": throughput,
     "logs": logs,
     "rates": rates,
+    "reading": reading,
+    "lazy": lazy,
+    "outputs": outputs,
     "keras": keras,
     "first_step": first_step,
     "memory": memory,
     "sweep": sweep,
     "queue": queue,
+    "control": control,
+    "backlog": backlog,
 }
 
 

@@ -15,7 +15,7 @@ import images
 from docker.models.containers import Container
 from docker.models.images import Image
 from engine import client
-from stack import TERMINAL, request
+from stack import STELLWERK, TERMINAL, request
 
 from stellwerk_kit.testing.servers import free_port
 
@@ -82,6 +82,14 @@ class Composed:
         """One of the scripts in ``deploy/docker``."""
         return subprocess.run(
             [ROOT / "deploy/docker" / name], env=self.environment, capture_output=True, text=True, check=True
+        )  # fmt: skip
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """``stellwerk …`` as a user would, against this platform."""
+        known = {"STELLWERK_URL": self.url, "STELLWERK_TOKEN": self.token}
+        return subprocess.run(
+            [STELLWERK, *words], env={**self.environment, **known}, capture_output=True, text=True,
+            timeout=300, check=False,
         )  # fmt: skip
 
     def down(self) -> None:

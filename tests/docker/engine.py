@@ -18,7 +18,6 @@ import psutil
 from docker.errors import DockerException
 
 READY_S = 60.0
-PACKAGES = ("docker.io", "iptables", "mmdebstrap", "docker-registry")
 
 
 def cache_folder() -> Path:
@@ -56,23 +55,13 @@ def answers() -> bool:
 
 def install() -> None:
     """Debian's packages of the engine and of what images are made with, where one is missing."""
-    if all(shutil.which(name) for name in ("dockerd", "iptables", "mmdebstrap", "docker-registry")):
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    script = Path(__file__).parents[2] / "deploy" / "host-packages"
+    done = subprocess.run([script, "docker"], capture_output=True, text=True, check=False)
+    if shutil.which("dockerd") is None:
         raise RuntimeError(
-            "no Docker engine answers and none can be installed here (not root, or not Debian): "
-            "start one, or set DOCKER_HOST"
+            "no Docker engine answers and none can be installed here; start one, or set "
+            f"DOCKER_HOST:\n{done.stdout}{done.stderr}"
         )
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (
-        ["update", "-qq"],
-        ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
-    ):
-        done = subprocess.run(
-            ["apt-get", *words], env=environ, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"apt-get {words[0]} failed:\n{done.stdout}{done.stderr}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Its helper container is not to be had offline, and what we start we end; inside a container it
 # would look for published ports at the bridge.
@@ -16,6 +17,8 @@ from testcontainers.core.wait_strategies import HttpWaitStrategy
 from stellwerk_kit.testing.servers import free_port
 
 USER, PASSWORD = "test", "test-secret"
+LOGIN = {"username": "u", "password": "right-one"}
+HTPASSWD = "u:$2b$04$abcdefghijklmnopqrstuuDamSpEBK/aHXBMNOuT7tjZRd3dlURqO\n"
 
 
 @contextmanager
@@ -39,10 +42,17 @@ def minio() -> Iterator[str]:
 
 
 @contextmanager
-def registry() -> Iterator[str]:
-    """A registry; gives ``host:port``."""
+def registry(users: Path | None = None) -> Iterator[str]:
+    """A registry; gives ``host:port``. With ``users``, a folder for the file, it wants a LOGIN."""
     port = free_port()
     container = _container(images.registry(), {5000: port}, "/var/lib/registry")
+    if users is not None:
+        (users / "htpasswd").write_text(HTPASSWD)
+        container.with_volume_mapping(str(users), "/users", "ro").with_envs(
+            REGISTRY_AUTH="htpasswd",
+            REGISTRY_AUTH_HTPASSWD_REALM="test",
+            REGISTRY_AUTH_HTPASSWD_PATH="/users/htpasswd",
+        )
     with container.waiting_for(HttpWaitStrategy(5000, "/")):
         yield f"127.0.0.1:{port}"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import images
 import pytest
 from composed import Composed, body, demo, lines, until_running
 from stack import log_text, request, submit, wait_terminal
@@ -59,6 +60,45 @@ def test_environments_are_images_that_other_nodes_pull(platform: Composed) -> No
         assert view["status"] == "Completed", (view, platform.logs())
         assert view["image"]["image"] == image
         assert len(platform.environment_images()) == 1
+
+
+SEES = """
+import os, sys
+print(os.environ["GREETING"], os.environ.get("LD_PRELOAD"), open("/marker").read().strip())
+print(os.environ["STELLWERK_NODE"] != "stolen", os.environ["PATH"].split(":")[:2], sys.executable)
+"""
+
+
+def test_a_run_on_a_dockerfile_of_its_own(platform: Composed) -> None:
+    """Built once for both who wait, its log in theirs, its variables the run's but for a few."""
+    steps = "ENV GREETING=hello LD_PRELOAD=/none.so STELLWERK_NODE=stolen PATH=/tool:$PATH"
+    text = (
+        f"FROM {images.base()}\n{steps}\nVOLUME /data\nRUN unset LD_PRELOAD; echo built > /marker\n"
+    )
+    asked = {"dockerfile": text, "user_managed": True}
+    volumes = len(platform.engine.volumes.list())
+    with platform.http() as http:
+        runs = [submit(http, body(SEES, asked)) for _ in range(2)]
+        views = [wait_terminal(http, run, 180) for run in runs]
+        for run, view in zip(runs, views, strict=True):
+            assert view["status"] == "Completed", (view, platform.logs())
+            assert log_text(http, run).decode().splitlines() == [
+                "hello None built",
+                "True ['/usr/bin', '/tool'] /usr/bin/python3",
+            ]
+            log = request("GET", http, f"/runs/{run}/logs/azureml-logs/20_image_build_log.txt").text
+            assert "Building the dockerfile" in log
+            assert sorted(text.split()[3].rstrip(",") for text in view["warnings"]) == [
+                "LD_PRELOAD", "STELLWERK_NODE",
+            ]  # fmt: skip
+        assert len({view["image"]["image"] for view in views}) == 1
+        assert "@sha256:" in views[0]["image"]["image"]
+        again = platform.command("run", "rerun", runs[0], "--verify")
+        assert again.returncode == 0, again.stdout + again.stderr
+        bad = submit(http, body(SEES, {"dockerfile": f"FROM {images.base()}\nRUN exit 3\n"}))
+        view = wait_terminal(http, bad, 60)
+        assert view["error"]["code"] == "env.dockerfile_failed", view
+    assert len(platform.engine.volumes.list()) == volumes
 
 
 def test_main_job_in_containers(platform: Composed) -> None:

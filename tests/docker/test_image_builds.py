@@ -2,39 +2,31 @@
 
 import gc
 import hashlib
-import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-import zipfile
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import environments
 import httpx2
 import images as stand_ins
 import pytest
 import servers_in_containers
 from docker.errors import ImageNotFound
 from engine import client
+from environments import builder, failing, run
 
 from stellwerk.environment_spec import from_packages
 from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.builder import Builder, BuildResult
-from stellwerk_environment_build.cache import EnvironmentCache
-from stellwerk_environment_build.construction import Limits
-from stellwerk_environment_build.failures import BuildFailedError, Failure
-from stellwerk_environment_build.images import NAME, ImageMaker, ImageSettings
-from stellwerk_environment_build.interpreters import find_interpreters
-from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_environment_build.failures import Failure
+from stellwerk_environment_build.image_engine import NAME, ImageSettings
+from stellwerk_environment_build.images import ImageMaker
 from stellwerk_kit.testing.servers import free_port
-
-PYTHON = Path("/usr/bin/python3.11")
-"""Debian's, which the base image has as well."""
 
 
 @pytest.fixture(scope="module")
@@ -57,66 +49,25 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
+    before = nameless()
     yield
     assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
-    nameless = client().images.list(filters={"dangling": True})
-    assert [image.id for image in nameless if not image.attrs["RepoDigests"]] == []
+    assert nameless() == before
 
 
-def wheel(folder: Path, name: str) -> None:
-    """A pure wheel with one module of that name."""
-    info = f"{name}-1.0.dist-info"
-    contents = {
-        f"{name}.py": f"WORD = 'from {name}'\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for path, text in contents.items():
-        digest = urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(text)}\n"
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
-        for path, text in {**contents, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
-            archive.writestr(path, text)
-
-
-async def builder(folder: Path, settings: ImageSettings) -> Builder:
-    wheels = folder / "wheels"
-    wheels.mkdir(exist_ok=True)
-    for name in ("alpha", "beta"):
-        wheel(wheels, name)
-    interpreters = [each for each in await find_interpreters((PYTHON,)) if each.path == PYTHON]
-    return Builder(
-        EnvironmentCache(folder / "cache"),
-        interpreters,
-        index=IndexOptions(find_links=(wheels,), no_index=True),
-        limits=Limits(workers=1),
-        environ={"PATH": os.environ["PATH"], "HOME": str(folder)},
-        images=ImageMaker(settings),
-    )
+def nameless() -> set[str]:
+    found = client().images.list(filters={"dangling": True})
+    return {image.id for image in found if not image.attrs["RepoDigests"]}
 
 
 async def build(
     made: Builder, log: list[str] | None = None, *, packages: tuple[str, ...] = ("alpha",)
 ) -> BuildResult:
-    spec, identity = made.identify(from_packages(packages))
-    lines = [] if log is None else log
-    return await made.build(spec, identity, lines.append)
+    return await environments.build(made, from_packages(packages), log)
 
 
 async def failure(folder: Path, settings: ImageSettings) -> Failure:
-    with pytest.raises(BuildFailedError) as caught:
-        await build(await builder(folder, settings))
-    return caught.value.failure
-
-
-def run(image: str, code: str, **options: Any) -> str:
-    command = ["python", "-c", code]
-    return (
-        client()
-        .containers.run(image, command, remove=True, network_mode="none", **options)
-        .decode()
-    )
+    return await failing(await builder(folder, settings), from_packages(["alpha"]))
 
 
 async def test_pushed_and_run_by_digest(folder: Path, registry: str) -> None:

@@ -104,6 +104,30 @@ def test_an_unresolvable_requirement_fails_the_run_in_the_resolvers_words(
     assert "six==99.99" in error["message"]
 
 
+def test_what_needs_containers_is_refused_where_there_are_none(
+    stack: Stack, script: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python\n")
+    for field, option in (
+        ("image", ("--image", "python:3.11")),
+        ("dockerfile", ("--dockerfile", str(tmp_path / "Dockerfile"))),
+        ("build_context", ("--build-context", str(tmp_path))),
+    ):
+        done = stack.command("run", "submit", *option, "-o", "json", str(script))
+        assert done.returncode == 100, done.stderr
+        error = json.loads(done.stdout)["error"]
+        assert error["code"] == "env.needs_containers"
+        assert error["message"].startswith(f"{field}: got ")
+        assert "STELLWERK_IMAGES=docker" in error["message"]
+    registered = stack.command("environment", "register", "boxed", "--image", "python:3.11")
+    assert registered.returncode == 0, registered.stderr
+    built = stack.command("environment", "build", "boxed")
+    assert built.returncode == 1
+    assert "STELLWERK_IMAGES=docker" in built.stderr
+    both = stack.command("run", "submit", "--image", "a", "--dockerfile", "b", str(script))
+    assert both.returncode == 2
+
+
 def test_names(stack: Stack, script: Path, tmp_path: Path) -> None:
     data = tmp_path / "a.txt"
     data.write_text("1")

@@ -84,7 +84,7 @@ def test_the_second_run_in_an_environment_of_the_users_own_is_warm(stack: Stack)
     script = "import sys; print('numpy' in sys.modules)"
     with stack.http() as http:
         first = ended(http, script, environment_variables=own)
-        assert first["start"]["cold_reason"] == "its environment has no warm process yet"
+        assert "no warm process yet" in first["start"]["cold_reason"]
         view: dict[str, Any] = first
         while view["start"]["cold_reason"] is not None:
             view = ended(http, script, environment_variables=own)

@@ -271,6 +271,9 @@ _SEEDED = """
 """
 
 TENSORFLOW = {
+    "tf-words": _script(
+        "print('before')\nimport tensorflow as tf\nprint('after', tf.add(1, 1).numpy())"
+    ),
     **{f"fit-seed-{n}": _script(_SEEDED.replace("SEED", str(n))) for n in (1, 2)},
     "tf-data": _script(
         """

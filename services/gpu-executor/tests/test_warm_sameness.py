@@ -22,9 +22,10 @@ import pytest_asyncio
 from real_attempts import attempt_of, launcher, read, request
 from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH
 
+from stellwerk_gpu_executor.early_settings import applied, settings_of
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
-from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of
+from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_shim import marks
@@ -53,8 +54,6 @@ ENV = {
     "PYTHONUNBUFFERED": "1",
     "LANG": "C.UTF-8",
     "MPLBACKEND": "Agg",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
     **({"KERAS_BACKEND": HAS[0]} if "keras" in HAS else {}),
 }
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,8 +70,11 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPo
     await tasks.close()
 
 
-async def fork_server(pool: WarmPool, *, plain: bool = False) -> tuple[ForkServer, Recipe]:
-    recipe = replace(recipe_of(PYTHON, ENV), plain=plain)
+async def fork_server(
+    pool: WarmPool, script: str = "", *, plain: bool = False
+) -> tuple[ForkServer, Recipe]:
+    env = applied(ENV, settings_of(script, {}, READ_EARLY))
+    recipe = replace(recipe_of(PYTHON, env), plain=plain)
     await pool.ready(recipe)
     return pool.take(recipe), recipe
 
@@ -86,6 +88,7 @@ def facts(folder: Path, output: bytes) -> tuple[bytes, dict[str, str]]:
     }
     output = re.sub(rb"0x[0-9a-f]+", b"ADDRESS", output)
     output = re.sub(rb"(?m)^([IWE]0000) [0-9:.]+ +\d+ ", rb"\1 TIME ", output)  # absl's logger
+    output = re.sub(rb"(?m)^\d{4}-\d\d-\d\d [0-9:.]+: ", b"TIME ", output)  # TensorFlow's before it
     return output.replace(str(folder).encode(), b"FOLDER"), files
 
 
@@ -161,7 +164,7 @@ async def test_warm_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> Non
     expected = await asyncio.to_thread(bare, lay_out(tmp_path / "work", case))
     (tmp_path / "work").rename(tmp_path / "was-bare")
     for plain in (True, False) if case in PLAIN else (False,):
-        server, _ = await fork_server(pool, plain=plain)
+        server, _ = await fork_server(pool, CASES[case]["main.py"], plain=plain)
         found = await through(tmp_path, lay_out(tmp_path / "work", case), server)
         assert _without(found) == _without(expected), f"plain: {plain}"
         (tmp_path / "work").rename(tmp_path / f"was-plain-{plain}")

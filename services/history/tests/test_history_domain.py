@@ -70,6 +70,26 @@ def test_events_that_may_not_come_are_skipped() -> None:
         submit(sim.wrap(started), 1, 1)
 
 
+def progressed(attempt: int, **steps: float) -> e.AttemptProgressed:
+    node = {"run_id": RUN, "attempt": attempt, "node_id": "n", "executor_id": "x"}
+    return e.AttemptProgressed(**node, timings_s=steps)
+
+
+def test_how_far_a_script_has_got_is_a_part_of_its_start() -> None:
+    assigned, began = placed(RUN, 1)
+    began = began.model_copy(update={"start": e.StartInfo(warm=True, timings_s={"launch": 0.5})})
+    steps = (progressed(1, imports=2.5), progressed(1, imports=2.5, first_step=1.25))
+    for order in ((began, *steps), (steps[0], began, steps[1]), (*steps, began)):
+        run = fold(preparing(RUN), queued(RUN), assigned, *order)
+        known = {"launch": 0.5, "imports": 2.5, "first_step": 1.25}
+        assert run.detail.start == e.StartInfo(warm=True, timings_s=known)
+    _, entry = apply(run, Sim(cast(Any, None), cast(Any, None)).wrap(steps[1]))
+    assert entry.message == "The imports took 2.50 s, the first training step came after 1.25 s."
+    retry = e.RunRetrying(run_id=RUN, attempt=2, reason="lost", message="m", delay_s=1)
+    run = fold(preparing(RUN), queued(RUN), assigned, began, retry, placed(RUN, 2)[0], *steps)
+    assert run.detail.start is None, "another attempt's"
+
+
 def test_a_late_report_changes_neither_status_nor_attempt() -> None:
     run = fold(preparing(RUN), queued(RUN), *placed(RUN, 2))
     sim = Sim(cast(Any, None), cast(Any, None))
@@ -112,6 +132,8 @@ def test_an_environment_is_about_all_who_waited() -> None:
         ("f-1", "logs/../secret", "logs/f-1"),
         ("f-1", "/logs/a", "logs/f-1"),
         ("f-1", None, "logs/f-1"),
+        ("f-1", "azureml-logs/65_job_prep.txt", "azureml-logs/65_job_prep.txt"),
+        ("f-1", "azureml-logs/70_driver_log.txt", "logs/f-1"),
     ],
 )
 def test_paths_of_streams(stream: str, given_path: str | None, path: str) -> None:

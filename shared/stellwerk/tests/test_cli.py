@@ -192,6 +192,7 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
     assert content["outputs"]["loose"]["register_as"] is None
     assert content["inputs"]["d"] == {
         "dataset": "mnist", "version": 1, "mode": "download", "path": None,
+            "lazy": None,
     }  # fmt: skip
     assert content["environment"]["pip_packages"] == ["keras>=3"]
     assert content["environment_variables"] == {"A": "b=c"}

@@ -174,11 +174,11 @@ def test_conda_libraries_are_left_out_and_said() -> None:
     assert spec.warnings[2].startswith("conda package openmpi -> left out: ")
 
 
-def test_images_are_kept_and_said() -> None:
-    definition = EnvironmentDefinition(image="fastdotai/fastai:2021-02-11", dockerfile="FROM x")
+def test_the_vendors_base_images_become_the_platforms() -> None:
+    definition = EnvironmentDefinition(image="mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04")
     spec = normalise(definition, available_pythons=PYTHONS)
-    assert spec.warnings[0].startswith("image fastdotai/fastai:2021-02-11 -> left out: ")
-    assert spec.warnings[1].startswith("dockerfile -> left out: ")
+    assert spec.container is None
+    assert spec.warnings[0].startswith("image mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04 -")
     bare = normalise(EnvironmentDefinition(), available_pythons=PYTHONS)
     assert env_id(spec, platform="p", builder_version="1") == env_id(
         bare, platform="p", builder_version="1"

@@ -102,6 +102,7 @@ def test_spec_of_a_run(tmp_path: Path) -> None:
     assert spec.arguments == ("--data", InputArgument(input="mnist"), "--batch", "50")
     assert spec.inputs["mnist"].model_dump() == {
         "dataset": "mnist dataset", "version": 2, "mode": "mount", "path": None,
+            "lazy": None,
     }  # fmt: skip
     assert (spec.target, spec.max_duration_s, spec.tags) == ("cpu-cluster", 2592000, {"k": None})
 

@@ -7,7 +7,7 @@ import pytest
 from azureml.core import Environment
 from azureml.core.conda_dependencies import CondaDependencies
 from azureml.core.container_registry import ContainerRegistry
-from azureml.core.environment import DEFAULT_CPU_IMAGE
+from azureml.core.environment import DEFAULT_CPU_IMAGE, DockerBuildContext
 from azureml.core.environment import CondaDependencies as SecondPath
 from azureml.core.runconfig import DEFAULT_CPU_IMAGE as SECOND_IMAGE
 from azureml.core.runconfig import CondaDependencies as ThirdPath
@@ -147,5 +147,11 @@ def test_images_are_recorded(tmp_path: Path) -> None:
     file.docker.base_image = "acme/image:1"
     with pytest.raises(UserErrorException, match="base_image and base_dockerfile"):
         file.definition()
+    context = DockerBuildContext("a" * 64, "docker/Dockerfile")
+    folder = Environment.from_docker_build_context("c", context)
+    assert folder.definition().build_context == context.as_defined()
+    assert folder.docker.base_image is None
+    again = folder.clone("again")
+    assert again.docker.build_context == context
     with pytest.raises(UserErrorException, match="from_conda_specification"):
         Environment.from_existing_conda_environment("e", "base")

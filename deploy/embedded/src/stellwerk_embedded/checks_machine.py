@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stellwerk_embedded.doctor import Check, Finding, State, judge
 from stellwerk_embedded.layout import LONGEST_SOCKET_PATH, Layout
@@ -91,16 +93,32 @@ def socket_paths(layout: Layout) -> Finding:
 
 def isolation(_: Layout) -> Finding:
     """What keeps runs apart and within limits, as the executor finds it."""
-    command = [sys.executable, "-m", "stellwerk_gpu_executor.isolation"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    told = json.loads(done.stdout or "{}")
-    limits = ", ".join(told.get("limits", ())) or "nothing"
-    if told.get("sandbox"):
+    told = _executor()
+    limits = ", ".join(told["limits"]) or "nothing"
+    if told["sandbox"]:
         found = f"runs are sandboxed by bubblewrap; the kernel limits {limits}"
         return Finding("isolation", "ok", found)
     found = f"runs are plain processes of this user; the kernel limits {limits}"
-    missing = told.get("missing") or done.stderr.strip()[-200:]
-    return Finding("isolation", "warning", found, f"{missing}; see docs/howto/sandbox.md")
+    return Finding("isolation", "warning", found, f"{told['missing']}; see docs/howto/sandbox.md")
+
+
+def lazy_mounts(_: Layout) -> Finding:
+    """Whether large inputs can be read while they are fetched."""
+    lacks = _executor()["no_mounts"]
+    found = "large inputs are mounted by rclone" if not lacks else "inputs are fetched whole"
+    fix = f"{lacks}; see docs/howto/datasets.md"
+    return judge("lazy mounts", found, fix, ok=not lacks, otherwise="warning")
+
+
+@cache
+def _executor() -> dict[str, Any]:
+    """What the executor finds on this machine. Raises OSError when it cannot be asked."""
+    command = [sys.executable, "-m", "stellwerk_gpu_executor.isolation"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise OSError(done.stderr.strip()[-300:])
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
 
 def _existing(path: Path) -> Path:
@@ -126,4 +144,5 @@ CHECKS: tuple[Check, ...] = (
     open_files,
     socket_paths,
     isolation,
+    lazy_mounts,
 )

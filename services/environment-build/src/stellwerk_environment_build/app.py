@@ -1,5 +1,6 @@
 """The composition root: what the service is made of and what it listens to."""
 
+import os
 from typing import TYPE_CHECKING
 
 from stellwerk.api import EnvironmentRequest
@@ -11,15 +12,18 @@ from stellwerk_environment_build.handlers import (
     Handlers,
     ListEnvironments,
     NamedEnvironment,
+    Prune,
     ReadRecord,
     StartBuild,
 )
 from stellwerk_environment_build.interpreters import find_interpreters
+from stellwerk_environment_build.pruning import Pruner
 from stellwerk_environment_build.reconcile import Reconciler
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.settings import Settings
 from stellwerk_environment_build.store import CONSUMER, BuildStore
 from stellwerk_environment_build.tables import metadata
+from stellwerk_environment_build.uv_command import proxies_in
 from stellwerk_kit.service import Runtime
 
 if TYPE_CHECKING:
@@ -40,7 +44,8 @@ async def build(runtime: Runtime[Settings]) -> None:
         limits=settings.limits,
         overrides=settings.overrides,
         accelerator=settings.accelerator,
-        images=await _images(settings),
+        images=(images := await _images(settings)),
+        objects=None if images is None else await runtime.objects(),
         channels=settings.conda,
         clock=runtime.clock,
     )
@@ -66,12 +71,14 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.on_stop(reconciler.stop)
     builds_due = runtime.every("builds", SWEEP_S, reconciler.sweep)
     builds_due.hint()
-    handlers = Handlers(builder, builds, EnvironmentStore(db), builds_due)
+    pruner = Pruner(cache, images, runtime.clock)
+    handlers = Handlers(builder, builds, EnvironmentStore(db), pruner, builds_due)
     await handlers.register_curated()
     runtime.consume(CONSUMER, {RunPreparing: handlers.on_run_preparing})
     runtime.rpc("environment-register", EnvironmentRequest, handlers.register)
     runtime.rpc("environment-get", NamedEnvironment, handlers.get)
     runtime.rpc("environment-list", ListEnvironments, handlers.list)
+    runtime.rpc("environment-prune", Prune, handlers.prune)
     runtime.rpc("build-start", StartBuild, handlers.start_build)
     runtime.rpc("build-get", GetBuild, handlers.get_build)
     runtime.rpc("record-read", ReadRecord, handlers.read_record)
@@ -81,14 +88,20 @@ async def _images(settings: Settings) -> "ImageMaker | None":
     """What makes images, if they are wanted; clears away what a killed service left."""
     if settings.images == "none":
         return None
-    from stellwerk_environment_build.images import (  # noqa: PLC0415 - its library is slow to load
-        ImageMaker,
-        ImageSettings,
-    )
+    from stellwerk_environment_build.image_engine import ImageSettings  # noqa: PLC0415 - slow
+    from stellwerk_environment_build.images import ImageMaker  # noqa: PLC0415 - to load
 
-    login = settings.read_credentials(settings.registry_credentials)
     maker = ImageMaker(
-        ImageSettings(settings.base_image, settings.registry, login or None, settings.build_image_s)
+        ImageSettings(
+            base=settings.base_image,
+            registry=settings.registry,
+            logins=settings.registry_logins,
+            limit_s=settings.build_image_s,
+            network=settings.build_network,
+            proxies=proxies_in(os.environ),
+            max_bytes=settings.build_image_bytes,
+            memory_bytes=settings.build_memory_bytes,
+        )
     )
     await maker.sweep()
     return maker

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec, env_id, normalise
+from stellwerk.environment_spec import (
+    EnvironmentDefinition,
+    InvalidEnvironment,
+    NormalisedSpec,
+    env_id,
+    normalise,
+    settled,
+)
 from stellwerk.override_table import Accelerator, OverrideTable, builtin
 from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
+from stellwerk_environment_build.apart_construction import ApartConstruction
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
@@ -31,6 +39,7 @@ from stellwerk_kit.failpoints import failpoint
 
 if TYPE_CHECKING:  # its library is slow to load
     from stellwerk_environment_build.images import ImageMaker
+    from stellwerk_kit.objects import ObjectStore
 
 BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
 
@@ -57,6 +66,7 @@ class Builder:
         overrides: OverrideTable | None = None,
         accelerator: Accelerator = "cpu",
         images: "ImageMaker | None" = None,
+        objects: "ObjectStore | None" = None,
         channels: ChannelSettings | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
@@ -68,7 +78,7 @@ class Builder:
         self._limits = limits or Limits()
         self.overrides = overrides or builtin()
         self._accelerator = accelerator
-        self._images = images
+        self._images, self._objects = images, objects
         self._clock = clock or SystemClock()
         self._secrets = uv_command.secrets_in(environ)
         self._environ = uv_command.uv_environment(
@@ -103,6 +113,18 @@ class Builder:
         locked = spec.model_copy(update={"lock": pin.lock_digest, "warnings": ()})
         return locked, env_id(locked, platform=platform_tag(), builder_version=BUILDER_VERSION)
 
+    def require_containers(self, spec: NormalisedSpec) -> None:
+        """Raise InvalidEnvironment where what ``spec`` stands on cannot be had here."""
+        if spec.container is not None and self._images is None:
+            raise InvalidEnvironment(
+                "env.needs_containers",
+                field=spec.container.field,
+                got=spec.container.image or spec.container.field,
+                hint="Runs are plain processes here, and this needs containers. Ask the operator "
+                "for them (STELLWERK_IMAGES=docker and STELLWERK_LAUNCHER=docker, "
+                "docs/howto/compose.md), or leave it out and list the packages.",
+            )
+
     def lookup_pinned(self, pin: EnvironmentPin) -> Ready | None:
         """The environment of ``pin`` while it is what it was: the same lock, the same image."""
         ready = self._whole(self.cache.lookup(pin.env_id))
@@ -112,7 +134,7 @@ class Builder:
 
     def lookup(self, spec: NormalisedSpec, identity: str) -> Ready | None:
         """The environment if nothing has to be done for it; starts no process."""
-        if spec.user_managed:
+        if spec.user_managed and spec.container is None:
             return self._ready(spec, identity)
         return self._whole(self.cache.lookup(identity))
 
@@ -133,16 +155,18 @@ class Builder:
                 await lines.line("Environment was built by another process meanwhile")
                 return BuildResult(ready, cached=True, seconds=self._clock.monotonic() - started)
             installed = None if rebuild else self.cache.lookup(identity)
-            ready = installed or await self._build_alone(spec, identity, lines, started)
-            if ready.sbom_digest is None:
+            ready = installed or await self._build_alone(
+                spec, identity, lines, started, anew=rebuild
+            )
+            if _lacks_sbom(ready):
                 ready = await self._with_sbom(ready)
-            if self._images is not None:
+            if self._images is not None and ready.image_python is None:
                 ready = await self._with_image(self._images, ready, lines, started)
         return BuildResult(ready, cached=False, seconds=ready.seconds)
 
     def _whole(self, ready: Ready | None) -> Ready | None:
         """None for an environment that still needs its bill of materials or its image."""
-        if ready is None or ready.sbom_digest is None:
+        if ready is None or _lacks_sbom(ready):
             return None
         return None if self._images and ready.image is None else ready
 
@@ -153,7 +177,8 @@ class Builder:
         )
 
         folder = self.cache.path(ready.env_id)
-        lock = Lock((folder / LOCK).read_text(encoding="utf-8"))
+        kept = self.cache.kept_text(ready.lock_digest) if ready.lock_digest else None
+        lock = Lock((folder / LOCK).read_text(encoding="utf-8") if kept is None else kept)
         python = ready.python or ""
         about = About(ready.env_id, python, platform_tag(), ready.builder_version, ready.built_at)
         text = await asyncio.to_thread(make_sbom, folder, lock, about)
@@ -181,12 +206,21 @@ class Builder:
         return ready
 
     async def _build_alone(
-        self, spec: NormalisedSpec, identity: str, lines: BuildLog, started: float
+        self,
+        spec: NormalisedSpec,
+        identity: str,
+        lines: BuildLog,
+        started: float,
+        *,
+        anew: bool,
     ) -> Ready:
         try:
             work = self.cache.begin(identity)
             try:
-                ready = await self._construct(spec, identity, lines, started, work)
+                if spec.container is not None:
+                    ready = await self._in_container(spec, identity, lines, started, work, anew)
+                else:
+                    ready = await self._construct(spec, identity, lines, started, work)
             finally:
                 await asyncio.to_thread(self.cache.abandon, work)
         except BuildFailedError as error:
@@ -232,16 +266,7 @@ class Builder:
     def _construction(
         self, spec: NormalisedSpec, identity: str, lines: BuildLog, work: Path
     ) -> Construction:
-        shared: dict[str, Any] = {
-            "work": work,
-            "spec": spec,
-            "environ": self._environ,
-            "index": self._index,
-            "limits": self._limits,
-            "clock": self._clock,
-            "log": lines,
-            "locked": self._locked(spec),
-        }
+        shared = self._shared(spec, lines, work)
         if spec.conda is None:
             return Construction(**shared, interpreter=self._interpreter(spec))
         prefix = self.cache.path(identity)
@@ -252,6 +277,61 @@ class Builder:
             conda_cache=self.cache.conda_cache,
             prefix=prefix,
         )
+
+    def _apart(self, spec: NormalisedSpec, lines: BuildLog, work: Path) -> Construction:
+        any_python = next(iter(self._interpreters.values()))
+        shared = self._shared(spec, lines, work)
+        return ApartConstruction(**shared, interpreter=any_python, version=str(spec.python))
+
+    def _shared(self, spec: NormalisedSpec, lines: BuildLog, work: Path) -> dict[str, Any]:
+        return {
+            "work": work,
+            "spec": spec,
+            "environ": self._environ,
+            "index": self._index,
+            "limits": self._limits,
+            "clock": self._clock,
+            "log": lines,
+            "locked": self._locked(spec),
+        }
+
+    async def _in_container(
+        self,
+        spec: NormalisedSpec,
+        identity: str,
+        lines: BuildLog,
+        started: float,
+        work: Path,
+        anew: bool,
+    ) -> Ready:
+        """What stands on an image or a Dockerfile; the cache holds what is known, no files."""
+        from stellwerk_environment_build.container_build import (  # noqa: PLC0415 - needs docker
+            ContainerBuild,
+        )
+        from stellwerk_environment_build.image_foreign import ForeignMaker  # noqa: PLC0415 - same
+
+        assert self._images is not None  # noqa: S101 - require_containers was asked before
+        await lines.line(f"Preparing environment {identity} in an image of its own")
+        build = ContainerBuild(
+            maker=ForeignMaker(self._images.settings),
+            objects=self._objects,
+            settle=self._settle,
+            construction=lambda settled: self._apart(settled, lines, work),
+            keep_lock=self.cache.keep_text,
+            work=work,
+            log=lines,
+        )
+        ready = await build.run(spec, self._ready(spec, identity), anew=anew)
+        seconds = round(self._clock.monotonic() - started, 3)
+        ready = ready.model_copy(update={"seconds": seconds})
+        known = work / "known"
+        known.mkdir()
+        failpoint("environment-build.before_rename")
+        self.cache.publish(known, ready)
+        return ready
+
+    def _settle(self, spec: NormalisedSpec, python: str) -> NormalisedSpec:
+        return settled(spec, python, overrides=self.overrides, accelerator=self._accelerator)
 
     def _locked(self, spec: NormalisedSpec) -> str | None:
         """The text of the lock that is to be installed; None where there is to be a new one."""
@@ -292,6 +372,10 @@ class Builder:
                 )
             )
         return path
+
+
+def _lacks_sbom(ready: Ready) -> bool:
+    return ready.lock_digest is not None and ready.sbom_digest is None
 
 
 def _of_os_error(error: OSError) -> Failure:

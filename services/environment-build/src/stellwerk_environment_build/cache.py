@@ -40,7 +40,8 @@ class Ready(BaseModel):
     """What is known about a finished environment; ``bytes`` counts files shared by hard links too.
 
     ``interpreter`` is set for user-managed environments, which are nowhere in the cache;
-    ``image`` is the environment's image, where images are made, on ``image_base``.
+    ``image`` is the environment's image, where images are made, on ``image_base``. With
+    ``image_python``, an interpreter within the image, the environment is nowhere else.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -50,6 +51,8 @@ class Ready(BaseModel):
     interpreter: str | None = None
     image: str | None = None
     image_base: str | None = None
+    image_python: str | None = None
+    image_variables: tuple[tuple[str, str], ...] = ()
     lock_digest: str | None = None
     sbom_digest: str | None = None
     packages: tuple[str, ...] = ()
@@ -94,12 +97,27 @@ class EnvironmentCache:
         """The environment if it can be used now, marked as used. One small read, no process."""
         try:
             ready = Ready.model_validate_json((self.path(env_id) / READY).read_bytes())
-            # The link fails where the machine's interpreter below it was removed.
-            self.python(env_id).stat()
+            if ready.image_python is None:
+                # The link fails where the machine's interpreter below it was removed.
+                self.python(env_id).stat()
             os.utime(self.path(env_id) / READY)
         except (OSError, ValidationError):
             return None
         return ready
+
+    def known(self, env_id: str) -> Ready | None:
+        """What is known about it; does not count as use."""
+        try:
+            return Ready.model_validate_json((self.path(env_id) / READY).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def last_used(self, env_id: str) -> float | None:
+        """When it was looked up last, None if it is gone."""
+        try:
+            return (self.path(env_id) / READY).stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def contains(self, env_id: str) -> bool:
         """Whether it is there; does not count as use."""

@@ -82,11 +82,12 @@ class Construction:
         await self.log.line(f"[1/4] Resolving {len(self.spec.requirements)} requirements")
         for line in self.spec.requirements:
             await self.log.line(f"      {line}")
-        command = uv_command.resolve_command(
-            wanted, lock, self.interpreter, self.index, self._pins()
-        )
+        command = self._resolve_command(wanted, lock)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
         return Lock(self.checked(lock.read_text()))
+
+    def _resolve_command(self, wanted: Path, lock: Path) -> list[str]:
+        return uv_command.resolve_command(wanted, lock, self.interpreter, self.index, self._pins())
 
     async def create(self, lock: Lock) -> None:
         """An empty virtual environment, for ``lock``."""

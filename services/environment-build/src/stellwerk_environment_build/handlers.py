@@ -8,7 +8,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.api import (
+    BuildView,
+    EnvironmentRequest,
+    EnvironmentView,
+    Page,
+    PruneRequest,
+    PruneView,
+)
 from stellwerk.curated import curated_environment, curated_environments
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
@@ -27,6 +34,8 @@ from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.domain import Waiter, Wanted
 from stellwerk_environment_build.failures import Failure
+from stellwerk_environment_build.pruning import Pruner
+from stellwerk_environment_build.pruning import Wanted as Pruned
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.rpc import RawReply
@@ -68,6 +77,12 @@ class StartBuild(NamedEnvironment):
     rebuild: bool = False
 
 
+class Prune(PruneRequest):
+    """``in_use``: environments of live runs."""
+
+    in_use: tuple[str, ...] = ()
+
+
 class GetBuild(_Request):
     """An environment by its id."""
 
@@ -88,6 +103,7 @@ class Handlers:
     builder: Builder
     builds: BuildStore
     registry: EnvironmentStore
+    pruner: Pruner
     builds_due: Trigger
 
     async def on_run_preparing(self, envelope: Envelope) -> None:
@@ -145,14 +161,28 @@ class Handlers:
         view = await self._registered(request.name, request.version)
         try:
             spec, env_id = await self.builder.recognise(view.definition)
+            self.builder.require_containers(spec)
         except InvalidEnvironment as error:
             raise UserError(str(error), code=error.code, field=error.field) from error
         found = self.builder.lookup(spec, env_id)
-        if found is not None and (spec.user_managed or not request.rebuild):
+        nothing_to_build = spec.user_managed and spec.container is None
+        if found is not None and (nothing_to_build or not request.rebuild):
             return BuildView(build=0, state="ready", **found.model_dump(include=_SHARED_FIELDS))
         started = await self.builds.start(spec, env_id, rebuild=request.rebuild)
         self.builds_due.hint()
         return started
+
+    async def prune(self, request: Prune) -> PruneView:
+        """Verb ``environment-prune``."""
+        busy = {job.env_id for job in await self.builds.due()}
+        wanted = Pruned(
+            older_than_s=request.older_than_s,
+            max_bytes=request.max_bytes,
+            in_use=busy | set(request.in_use),
+            dry_run=request.dry_run,
+            from_registry=request.from_registry,
+        )
+        return await self.pruner.prune(wanted)
 
     async def get_build(self, request: GetBuild) -> BuildView:
         """Verb ``build-get``."""
@@ -178,8 +208,13 @@ class Handlers:
         builder = self.builder
         if pin is None:
             spec, env_id = await builder.recognise(definition)
+            builder.require_containers(spec)
             return _Meant(spec, env_id, lambda: builder.lookup(spec, env_id))
-        locked, identity = builder.identify_pinned(await self.builds.spec(pin.env_id), pin)
+        spec, known = await self.builds.spec(pin.env_id), await self.builds.known(pin.env_id)
+        if pin.image is not None and known is not None and known.image_python is not None:
+            image = known.model_copy(update={"image": pin.image})
+            return _Meant(spec, pin.env_id, lambda: image)
+        locked, identity = builder.identify_pinned(spec, pin)
         return _Meant(
             locked,
             identity,
@@ -234,7 +269,10 @@ class Handlers:
     def _state(self, view: EnvironmentView, recorded: str | None) -> str:
         if recorded in {"building", "failed"}:
             return str(recorded)
-        there = view.definition.user_managed or self.builder.cache.contains(view.env_id)
+        asked = view.definition
+        stands_on = asked.image or asked.dockerfile or asked.build_context
+        bare = asked.user_managed and stands_on is None
+        there = bare or self.builder.cache.contains(view.env_id)
         return "ready" if there else "not-built"
 
 

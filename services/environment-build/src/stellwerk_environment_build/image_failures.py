@@ -7,7 +7,22 @@ from stellwerk_environment_build.failures import NO_SPACE, Failure, redact
 
 Step = Literal["engine", "base", "python", "make", "killed", "push"]
 
-_LOGIN = re.compile(r"unauthorized|denied|no basic auth|authentication required", re.IGNORECASE)
+_LOGIN = re.compile(
+    r"unauthorized|no basic auth|authentication required|incorrect username or password"
+    r"|\b401\b|\b403\b|denied: requested access",
+    re.IGNORECASE,
+)
+_MISSING = re.compile(
+    r"not found|manifest unknown|does not exist|no such image|name unknown|pull access denied"
+    r"|invalid reference|denied",
+    re.IGNORECASE,
+)
+_NO_NETWORK = re.compile(
+    r"name resolution|Could not resolve|Name or service not known|Network is unreachable"
+    r"|getaddrinfo|bad address|No route to host|nodename nor servname|unable to resolve host"
+    r"|Temporary failure resolving",
+    re.IGNORECASE,
+)
 _OPERATOR = {
     "engine": ("env.engine_unreachable", "The Docker engine that makes images does not answer"),
     "base": (
@@ -18,17 +33,13 @@ _OPERATOR = {
     "make": ("env.image", "The Docker engine could not make the image"),
     "login": ("env.registry_denied", "The registry refuses STELLWERK_REGISTRY_CREDENTIALS"),
 }
+_SHOWN_WORDS = 1500
 
 
 def of_image(step: Step, words: str = "") -> Failure:
     """What it means that ``step`` failed with the engine's ``words``."""
     if NO_SPACE.search(words):
-        return Failure(
-            "disk-full",
-            "env.disk_full",
-            "The disk of the Docker engine is full. The operator has to free space there.",
-            retryable=True,
-        )
+        return _disk_full()
     if step == "killed":
         return Failure(
             "killed",
@@ -36,7 +47,7 @@ def of_image(step: Step, words: str = "") -> Failure:
             "The making of the image was killed from outside, often for lack of memory.",
             retryable=True,
         )
-    if step == "push" and not _LOGIN.search(words):
+    if step == "push" and not _LOGIN.search(words) and "denied" not in words.lower():
         return Failure(
             "index-unreachable",
             "env.registry_unreachable",
@@ -45,6 +56,92 @@ def of_image(step: Step, words: str = "") -> Failure:
         )
     code, message = _OPERATOR["login" if step == "push" else step]
     return Failure("internal", code, f"{message}; tell the operator.", retryable=step == "engine")
+
+
+def of_pull(image: str, words: str) -> Failure:
+    """What it means that an image of a definition cannot be had."""
+    if NO_SPACE.search(words):
+        return _disk_full()
+    said = redact(words)[:300]
+    if _LOGIN.search(words):
+        return Failure(
+            "internal",
+            "env.registry_denied",
+            f"The registry does not give image {image} to this platform. The operator adds a login "
+            f"for it to STELLWERK_REGISTRY_CREDENTIALS.\n{said}",
+            retryable=False,
+        )
+    if _MISSING.search(words):
+        return _your_spec(
+            "env.image_not_found",
+            f"There is no image {image}, or it is not public. Correct its name, tag or digest.",
+            said,
+        )
+    return Failure(
+        "index-unreachable",
+        "env.registry_unreachable",
+        f"The registry of image {image} did not answer. Try again later.\n{said}",
+        retryable=True,
+    )
+
+
+def of_dockerfile(words: str, *, network: bool) -> Failure:
+    """What it means that a Dockerfile's build ended with ``words``.
+
+    ``network``: its steps had one.
+    """
+    said = redact(words)[-_SHOWN_WORDS:]
+    if "no space left on device" in words.lower():
+        return Failure(
+            "disk-full",
+            "env.disk_full",
+            "A step of the Dockerfile found its disk full. If it wrote much, let it write less; "
+            f"else the operator has to free space for the Docker engine.\n{said}",
+            retryable=True,
+        )
+    if _NO_NETWORK.search(words):
+        if network:
+            return Failure(
+                "index-unreachable",
+                "env.dockerfile_network",
+                f"A step of the Dockerfile did not reach its host. Try again later.\n{said}",
+                retryable=True,
+            )
+        return _your_spec(
+            "env.dockerfile_network",
+            "A step of the Dockerfile wants the network, and builds have none here. List packages "
+            "in the environment (the platform installs them), bring files along in a build "
+            "context, or ask the operator for STELLWERK_BUILD_NETWORK.",
+            said,
+        )
+    if re.search(r"returned a non-zero code: 137\b", words):
+        return Failure(
+            "killed",
+            "env.build_killed",
+            f"A step of the Dockerfile was killed from outside, often for lack of memory.\n{said}",
+            retryable=True,
+        )
+    return _your_spec("env.dockerfile_failed", "The Dockerfile does not build.", said)
+
+
+def too_large(limit_bytes: int) -> Failure:
+    """A step wrote more than it may."""
+    return _your_spec(
+        "env.image_too_large",
+        f"A step of the Dockerfile wrote more than {limit_bytes / 1e9:g} GB and was ended. Let it "
+        "write less, or ask the operator to raise STELLWERK_BUILD_IMAGE_BYTES.",
+        "",
+    )
+
+
+def no_python(why: str) -> Failure:
+    """An image that no run can begin in."""
+    return _your_spec(
+        "env.image_python",
+        f"The image {why}. A run begins with the image's own python3 (3.8 or newer, on its PATH, "
+        "usable by every user); install one in it.",
+        "",
+    )
 
 
 def took_too_long(limit_s: float) -> Failure:
@@ -56,3 +153,16 @@ def took_too_long(limit_s: float) -> Failure:
         "Try again; if it happens again, the operator can raise the limit.",
         retryable=True,
     )
+
+
+def _disk_full() -> Failure:
+    return Failure(
+        "disk-full",
+        "env.disk_full",
+        "The disk of the Docker engine is full. The operator has to free space there.",
+        retryable=True,
+    )
+
+
+def _your_spec(code: str, hint: str, words: str) -> Failure:
+    return Failure("your-spec", code, f"{hint}\n{words}".rstrip(), retryable=False)

@@ -31,6 +31,11 @@ def changed(folder: Path, parent: Path) -> list[str] | None:
     return sorted(found)
 
 
+def all_paths(folder: Path) -> list[str]:
+    """Everything below ``folder``, itself first, parents before children."""
+    return [".", *with_folders([str(path.relative_to(folder)) for path in folder.rglob("*")])]
+
+
 def with_folders(paths: list[str]) -> list[str]:
     """The paths with all folders above them, parents first."""
     folders = {str(above) for path in paths for above in Path(path).parents if str(above) != "."}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.conda_lock import CondaEntry, read_entries
 
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
@@ -64,7 +65,8 @@ class Distribution(NamedTuple):
 
 def distributions(environment: Path) -> tuple[Distribution, ...]:
     """All of them, whoever installed them, sorted by name."""
-    found = metadata.distributions(path=[str(site_packages(environment))])
+    sites = [str(each) for each in environment.glob("lib/python3.*/site-packages")]
+    found = metadata.distributions(path=sites)
     return tuple(sorted(_distribution(each) for each in found if each.metadata["Name"]))
 
 
@@ -75,6 +77,19 @@ def _distribution(found: metadata.Distribution) -> Distribution:
     return Distribution(
         name, found.version, str(licence or "") or None, tuple(found.requires or ())
     )
+
+
+def move_scripts(source: Path, target: Path) -> None:
+    """Move entry points to where an image has them, and let its own interpreter run them."""
+    if not source.exists():
+        return
+    source.rename(target)
+    for path in target.iterdir():
+        head, _, rest = path.read_bytes().partition(b"\n")
+        if head == b"#!/bin/sh" and rest.startswith(b"'''exec'"):  # where the path is long
+            head, rest = b"#!python", rest.partition(b"\n' '''\n")[2]
+        if head.startswith(b"#!") and b"python" in head:
+            path.write_bytes(f"#!{IMAGE_ENVIRONMENT}/bin/python\n".encode() + rest)
 
 
 def modules(environment: Path) -> list[str]:

@@ -22,6 +22,8 @@ _UNEXPECTED = Failure(
     retryable=True,
 )
 _WORTH_ANOTHER_TRY = {"index-unreachable", "killed"}
+_PASSES = {"env.engine_unreachable"}
+"""Not yours to mend, and over soon as a rule: an engine restarts."""
 
 
 class Reconciler:
@@ -107,7 +109,8 @@ class Reconciler:
                     job.spec, job.env_id, lines.line, rebuild=job.rebuild
                 )
             except BuildFailedError as error:
-                if error.failure.reason not in _WORTH_ANOTHER_TRY:
+                failure = error.failure
+                if failure.reason not in _WORTH_ANOTHER_TRY and failure.code not in _PASSES:
                     raise
                 pause = self._retry_s * 2**again
                 lines.line(f"Trying again in {pause:g} s ({again + 1} of {self._retries})")

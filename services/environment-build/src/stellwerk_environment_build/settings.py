@@ -11,6 +11,7 @@ from stellwerk.override_table import Accelerator, OverrideTable, builtin, with_f
 from stellwerk_environment_build.conda_channels import ChannelSettings, Mode
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.uv_command import IndexOptions
+from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.settings import ServiceSettings
 
 _ADDRESS = re.compile(r"^(https?|file)://[^\s@]+$")
@@ -52,7 +53,18 @@ class Settings(ServiceSettings):
         None, description="host:port to push images to; without it they stay in the engine."
     )
     registry_credentials: Path | None = Field(
-        None, description='JSON file {"username", "password"} of the registry.'
+        None,
+        description='JSON file {"username", "password"} of the registry; of several {host: {…}}.',
+    )
+    build_network: str = Field(
+        "none",
+        description="Docker network that the steps of Dockerfiles have; none: they have none.",
+    )
+    build_image_bytes: int = Field(
+        30_000_000_000, ge=1_000_000, description="The most that a step of a Dockerfile may write."
+    )
+    build_memory_bytes: int = Field(
+        4 << 30, ge=64 << 20, description="Memory of each step of a Dockerfile."
     )
     build_image_s: float = Field(1800.0, gt=0, description="Limit of the making of an image.")
     build_conda: Mode = Field(
@@ -120,6 +132,11 @@ class Settings(ServiceSettings):
             no_index=self.build_no_index,
             allow_sdist=self.build_allow_sdist,
         )
+
+    @property
+    def registry_logins(self) -> RegistryLogins:
+        """Logins of registries."""
+        return RegistryLogins.read(self.registry_credentials, self.registry)
 
     @property
     def overrides(self) -> OverrideTable:

@@ -138,6 +138,15 @@ class BuildStore:
             lambda conn: NormalisedSpec.model_validate(_row(conn, env_id).spec)
         )
 
+    async def known(self, env_id: str) -> Ready | None:
+        """What the last finished build of an environment came to. Raises NotFoundError."""
+
+        def look(conn: Connection) -> Ready | None:
+            result = _row(conn, env_id).result
+            return None if result is None else Ready.model_validate(result)
+
+        return await self._db.read(look)
+
     async def states(self, env_ids: list[str]) -> dict[str, str]:
         """States of those environments that were ever built."""
         query = select(builds.c.env_id, builds.c.state).where(builds.c.env_id.in_(env_ids))

@@ -80,6 +80,14 @@ def operator_config(environ: Mapping[str, str]) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def proxies_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxy variables, under the names that the Docker engine keeps out of images."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    return {
+        name: value for name in names if (value := environ.get(name) or environ.get(name.lower()))
+    }
+
+
 def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Passwords inside addresses of ``environ``: texts that must not reach a log."""
     found = {match[1] for text in environ.values() for match in _PASSWORD.finditer(text)}
@@ -87,17 +95,24 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def resolve_command(
-    wanted: Path, lock: Path, python: Path, options: IndexOptions, pins: Path | None = None
+    wanted: Path,
+    lock: Path,
+    python: Path,
+    options: IndexOptions,
+    pins: Path | None = None,
+    version: str | None = None,
 ) -> list[str]:
     """Write the lock of the requirements in ``wanted``: exact pins with hashes, no hosts.
 
-    ``pins``: a file of versions for whatever is needed of them.
+    ``pins``: a file of versions for whatever is needed of them. ``version``: for that Python
+    instead of ``python``'s own.
     """
     return [
         *_uv("pip", "compile", str(wanted)),
         *("--output-file", str(lock), "--python", str(python), "--generate-hashes"),
         *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-sources"),
         *(("--constraint", str(pins)) if pins else ()),
+        *_foreign(version),
         *_index(options),
     ]
 
@@ -111,6 +126,17 @@ def install_command(lock: Path, python: Path, options: IndexOptions) -> list[str
     """Exactly the locked files into the environment of ``python``."""
     return [
         *_uv("pip", "sync", str(lock), "--python", str(python), "--require-hashes"),
+        *_index(options),
+    ]
+
+
+def lay_aside_command(
+    lock: Path, python: Path, options: IndexOptions, folder: Path, version: str
+) -> list[str]:
+    """Exactly the locked files into ``folder``, for another Python of this kind of machine."""
+    return [
+        *_uv("pip", "sync", str(lock), "--python", str(python), "--require-hashes"),
+        *("--target", str(folder), *_foreign(version)),
         *_index(options),
     ]
 
@@ -155,6 +181,10 @@ def compile_command(python: Path, listing: Path, workers: int) -> list[str]:
 
 def _uv(*words: str) -> list[str]:
     return [uv_binary(), *words, "--color", "never", "--no-progress"]
+
+
+def _foreign(version: str | None) -> Sequence[str]:
+    return ("--python-version", version) if version else ()
 
 
 def _index(options: IndexOptions) -> Sequence[str]:

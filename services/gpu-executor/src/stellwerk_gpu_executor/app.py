@@ -13,13 +13,17 @@ from stellwerk_gpu_executor.handlers import EventHandlers
 from stellwerk_gpu_executor.isolation import Isolation, isolate
 from stellwerk_gpu_executor.launcher import Launcher, ProcessLauncher
 from stellwerk_gpu_executor.leases import LeaseClient
+from stellwerk_gpu_executor.mount_server import MountServer
+from stellwerk_gpu_executor.mounts import Mounts
 from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_gpu_executor.parts import Parts
 from stellwerk_gpu_executor.prepare import Preparer
 from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.store import Store, metadata
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_ahead import WarmAhead
+from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.topology import executor_consumer
@@ -37,11 +41,15 @@ async def build(runtime: Runtime[Settings]) -> None:
     isolation = await asyncio.to_thread(isolate, settings)
     launcher = await _launcher(runtime, isolation)
     cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
+    parts = Parts(objects, cache, settings.executor_dir / "parts", runtime.tasks)
+    mounts = await _mounts(runtime, objects, parts)
     preparer = Preparer(
         objects,
         cache,
         settings.executor_dir,
         settings.environments_dir,
+        mounts=mounts,
+        lazy_from=settings.lazy_mount_bytes,
         host_interpreters=settings.host_interpreters,
         containers=settings.launcher == "docker",
     )
@@ -68,8 +76,9 @@ async def build(runtime: Runtime[Settings]) -> None:
         None if settings.run_token_key is None else load_key(settings.run_token_key),
         _warm_pool(runtime),
         isolation,
+        mounts,
     )
-    reconciler = Reconciler(attempts, cache)
+    reconciler = Reconciler(attempts, cache, parts)
 
     runtime.on_stop(leases.close)
     await attempts.resume()
@@ -91,6 +100,16 @@ async def build(runtime: Runtime[Settings]) -> None:
     if settings.warm_environments:
         ahead = WarmAhead(settings.warm_environments, runtime.bus, attempts.warm, preparer)
         runtime.every("warm-ahead", AHEAD_S, ahead.sweep).hint()
+
+
+async def _mounts(runtime: Runtime[Settings], objects: ObjectStore, parts: Parts) -> Mounts:
+    """Lazy mounts of datasets and what serves them; runs' mounts outlive this service."""
+    settings = runtime.settings
+    server = MountServer(parts, settings.executor_dir / "mounts.port")
+    await server.start()
+    runtime.on_stop(server.close)
+    attempts = settings.executor_dir / "attempts"
+    return Mounts(server, objects, attempts, wanted=settings.lazy_mounts)
 
 
 def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:

@@ -32,6 +32,7 @@ from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.marks import KIND, Progress
+from stellwerk_gpu_executor.mounts import Mounts
 from stellwerk_gpu_executor.outputs import Outputs
 from stellwerk_gpu_executor.prepare import PrepareError, Preparer, produced_folders
 from stellwerk_gpu_executor.settings import Settings
@@ -100,6 +101,7 @@ class Attempts:
     token_key: bytes | None
     warm: WarmPool
     isolation: Isolation
+    mounts: Mounts
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -138,6 +140,7 @@ class Attempts:
                 summary = await self._give_up(attempt)
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
+            await self.mounts.release(folder.path)
             await self.launcher.cleanup(folder)
             if attempt.warm is not None:
                 self.warm.used(attempt.warm)
@@ -155,6 +158,7 @@ class Attempts:
     async def _to_the_end(self, attempt: Attempt, folder: AttemptDir) -> ExitSummary:
         handle = await self.launcher.adopt(folder)
         if handle is not None:
+            await self.mounts.adopt(folder.path)
             attempt.lease_deadline = folder.read_lease() or attempt.lease_deadline
         else:
             try:

@@ -26,12 +26,32 @@ class BlobCache:
         self._objects, self._folder, self._limit = objects, folder, limit_bytes
         self._fetching: dict[str, asyncio.Lock] = {}
 
+    def find(self, digest: str, size: int) -> Path | None:
+        """Path of a blob that is here, None if it is not."""
+        path = self._folder / digest[:2] / digest
+        if not _intact(path, size):
+            return None
+        os.utime(path.parent)
+        return path
+
+    def has(self, digest: str, size: int) -> bool:
+        """Whether a blob is here."""
+        return _intact(self._folder / digest[:2] / digest, size)
+
+    def adopt(self, digest: str, file: Path) -> None:
+        """Make a verified file, on the same file system, a blob of the cache."""
+        path = self._folder / digest[:2] / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file.chmod(0o444)
+        os.utime(file, EPOCH)
+        file.rename(path)
+
     async def get(self, digest: str, size: int) -> tuple[Path, bool]:
         """Path of a blob and whether it was there already; concurrent callers share one fetch."""
+        found = self.find(digest, size)
+        if found is not None:
+            return found, True
         path = self._folder / digest[:2] / digest
-        if _intact(path, size):
-            os.utime(path.parent)
-            return path, True
         lock = self._fetching.setdefault(digest, asyncio.Lock())
         async with lock:
             if _intact(path, size):

@@ -30,6 +30,7 @@ from stellwerk_gpu_executor.launcher import (
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_kit.clock import Clock, SystemClock
+from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.tasks import TaskOwner
 
 RUN_USER = 10_900
@@ -266,7 +267,8 @@ async def open_launcher(settings: Settings, notify: NotifyServer, clock: Clock) 
     source = Path(stellwerk_shim.__file__).parent
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(source, folder / "stellwerk_shim", ignore=skipped)
-    engine = Engine(settings.executor_id)
+    logins = RegistryLogins.read(settings.registry_credentials, settings.registry)
+    engine = Engine(settings.executor_id, logins)
     profile = Profile(
         executor_id=settings.executor_id,
         image=settings.run_image,

@@ -151,9 +151,12 @@ def environment(
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
-    Later entries win: data, platform, environment definition, the run's own variables. An input
-    called ``path`` must not take the place of PATH.
+    Later entries win: image, data, platform, environment definition, the run's own variables. An
+    input called ``path`` must not take the place of PATH.
     """
+    set_there = assigned.image.image_variables
+    if "PATH" in set_there:
+        base = {**base, "PATH": set_there["PATH"]}
     platform = {
         **early_environment(python, places.agent, places.matplotlib, base),
         "HOME": str(places.home),
@@ -168,7 +171,8 @@ def environment(
     if "PYTHONPATH" in own:
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
     data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
-    return {**data, **platform, **assigned.image.environment_variables, **own}
+    own = {**assigned.image.environment_variables, **own}
+    return {**set_there, **data, **platform, **own}
 
 
 def early_environment(

@@ -21,6 +21,7 @@ import structlog
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from stellwerk_gpu_executor.container import EXECUTOR
+from stellwerk_kit.registry_logins import RegistryLogins
 
 PATIENCE_S = 120.0
 PAUSE_S = 0.5
@@ -49,7 +50,8 @@ class State:
 class Engine:
     """One engine, found as the ``docker`` command finds it (``DOCKER_HOST``)."""
 
-    def __init__(self, executor_id: str) -> None:
+    def __init__(self, executor_id: str, logins: RegistryLogins | None = None) -> None:
+        self._logins = logins or RegistryLogins()
         self._label = f"{EXECUTOR}={executor_id}"
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
         self._closed = threading.Event()
@@ -63,7 +65,7 @@ class Engine:
             try:
                 _unless({409}, lambda: client.create_container_from_config(config, name))
             except ImageNotFound:
-                _pull(client, config["Image"])
+                _pull(client, config["Image"], self._logins)
                 _unless({409}, lambda: client.create_container_from_config(config, name))
             client.start(name)
 
@@ -94,7 +96,9 @@ class Engine:
     async def remove(self, name: str) -> None:
         """Remove a container, killing it first; one that is gone is fine."""
         await self._call(
-            lambda client: _unless({404, 409}, lambda: client.remove_container(name, force=True))
+            lambda client: _unless(
+                {404, 409}, lambda: client.remove_container(name, v=True, force=True)
+            )
         )
 
     async def names(self) -> list[str]:
@@ -176,14 +180,25 @@ class Engine:
             log.warning("waiting for the engine", action="engine_wait", error=str(reason)[:200])
 
 
-def _pull(client: docker.APIClient, image: str) -> None:
+def _pull(client: docker.APIClient, image: str, logins: RegistryLogins) -> None:
     """Get an image from where its name says; only one by digest is sure to be the one meant."""
     try:
-        for event in client.pull(image, stream=True, decode=True):
+        login = logins.of(image)
+        for event in client.pull(image, stream=True, decode=True, auth_config=login):
             if "error" in event:
                 raise EngineError(f"image {image} cannot be pulled: {event['error']}"[:300])
     except APIError as error:
-        raise EngineError(f"image {image} is not on this node and cannot be pulled") from error
+        why = _why_not_pulled(str(error.explanation))
+        raise EngineError(f"image {image} is not on this node and cannot be pulled{why}") from error
+
+
+def _why_not_pulled(words: str) -> str:
+    words = words.lower()
+    if "unauthorized" in words or "no basic auth" in words or "denied" in words:
+        return ": its registry refuses STELLWERK_REGISTRY_CREDENTIALS; tell the operator"
+    if "not found" in words or "unknown" in words or "no such image" in words:
+        return ": its registry does not have it any more"
+    return ": its registry does not answer"
 
 
 def _unless(codes: set[int], work: Callable[[], Any]) -> None:

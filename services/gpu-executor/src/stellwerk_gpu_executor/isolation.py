@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 import stellwerk_shim
-from stellwerk_gpu_executor import cgroups
+from stellwerk_gpu_executor import cgroups, rclone
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.launcher import LaunchRequest
 from stellwerk_gpu_executor.sandbox import View, copy_configuration, outermost
@@ -121,7 +121,12 @@ def report() -> dict[str, object]:
     for folder in set(groups.folders.values()):
         with suppress(OSError):
             folder.rmdir()
-    return {"sandbox": view is not None, "missing": missing, "limits": list(groups.folders)}
+    return {
+        "sandbox": view is not None,
+        "missing": missing,
+        "limits": list(groups.folders),
+        "no_mounts": rclone.missing(),
+    }
 
 
 if __name__ == "__main__":

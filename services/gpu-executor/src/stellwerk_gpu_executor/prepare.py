@@ -15,9 +15,14 @@ from stellwerk.events.attempt import ExitReason
 from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk.manifest import Manifest, safe_path
 from stellwerk.runspec import InlineSource
+from stellwerk_gpu_executor import mount_choice
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.domain import Places, early_environment
+from stellwerk_gpu_executor.mounts import Mounts
+from stellwerk_gpu_executor.preparation_log import NAME as NOTES
+from stellwerk_gpu_executor.preparation_log import note
+from stellwerk_gpu_executor.rclone import MountError
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_shim import marks
 
@@ -43,9 +48,12 @@ class Preparer:
         executor_dir: Path,
         environments: Path,
         *,
+        mounts: Mounts,
+        lazy_from: int,
         host_interpreters: bool = True,
         containers: bool = False,
     ) -> None:
+        self._mounts, self._lazy_from = mounts, lazy_from
         self._objects, self._cache = objects, cache
         self._dir, self._environments = executor_dir, environments
         self._host_interpreters, self._containers = host_interpreters, containers
@@ -67,6 +75,14 @@ class Preparer:
     def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
         image = assigned.image
+        if image.image_python is not None:
+            if self._containers:
+                return image.image_python
+            raise PrepareError(
+                "launch-failed",
+                "the environment is an image, and this node runs plain processes: its operator "
+                "sets STELLWERK_LAUNCHER=docker, or list the packages instead",
+            )
         if image.interpreter is not None:
             return self._of_this_machine(image.interpreter)
         if self._containers and image.image is not None:
@@ -135,6 +151,7 @@ class Preparer:
 
     async def _lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         work, home, temporary = folder / "work", folder / "home", folder / "tmp"
+        await self._mounts.release(folder)
         await asyncio.to_thread(_fresh, folder, [work, home, temporary])
         if assigned.spec.distributed is not None:
             (folder / PROCESS_LOGS).mkdir(exist_ok=True)
@@ -186,7 +203,8 @@ class Preparer:
                 paths[name] = resolved.dataset_id
                 continue
             try:
-                paths[name] = await self._input(resolved, folder / name, work)
+                lazy = assigned.spec.inputs[name].lazy if name in assigned.spec.inputs else None
+                paths[name] = await self._input(name, resolved, folder / name, work, lazy)
             except (NotFoundError, ProtocolError) as error:
                 raise PrepareError("input-failed", f"input {name!r}: {error}") from error
             except OSError as error:
@@ -194,13 +212,38 @@ class Preparer:
                 raise PrepareError(reason, f"input {name!r}: {_words(error)}") from error
         return paths
 
-    async def _input(self, resolved: ResolvedInput, folder: Path, work: Path) -> str:
+    async def _input(
+        self, name: str, resolved: ResolvedInput, folder: Path, work: Path, lazy: bool | None
+    ) -> str:
         manifest = await self._manifest(resolved.manifest)
-        folder.mkdir(parents=True)
-        await self._each(manifest, folder, link=resolved.mode == "mount")
+        if resolved.mode != "mount" or not await self._mount(name, resolved, folder, lazy):
+            folder.mkdir(parents=True, exist_ok=True)
+            await self._each(manifest, folder, link=resolved.mode == "mount")
         if resolved.path is not None:
             folder = _place(resolved.path, folder, work)
         return str(folder / manifest.entries[0].path) if resolved.single_file else str(folder)
+
+    async def _mount(
+        self, name: str, resolved: ResolvedInput, folder: Path, lazy: bool | None
+    ) -> bool:
+        """Mount an input lazily where that is better; says what was chosen and why."""
+        manifest, attempt = await self._manifest(resolved.manifest), folder.parent.parent
+        choice = mount_choice.choose(
+            manifest,
+            {each.sha256 for each in manifest.entries if self._cache.has(each.sha256, each.size)},
+            forced=lazy,
+            unavailable=self._mounts.missing,
+            threshold=self._lazy_from,
+        )
+        why, made = choice.why, False
+        if choice.lazy:
+            try:
+                await self._mounts.add(attempt, name, resolved.manifest)
+                made = True
+            except MountError as error:
+                why = f"fetched before the start: it cannot be mounted, {error}"
+        note(attempt, f"input {name!r}: {why}")
+        return made
 
     async def _each(self, manifest: Manifest, folder: Path, *, link: bool) -> None:
         gate = asyncio.Semaphore(PARALLEL)
@@ -255,7 +298,8 @@ def _words(error: OSError | ValueError) -> str:
 
 def _fresh(folder: Path, subfolders: list[Path]) -> None:
     """Remove what an interrupted preparation left, make the folders anew."""
-    for path in [*subfolders, folder / "inputs", folder / "produced"]:
+    notes = folder / Path(NOTES).parent
+    for path in [*subfolders, folder / "inputs", folder / "produced", notes]:
         if path.exists():
             shutil.rmtree(path, ignore_errors=True)
     for path in subfolders:

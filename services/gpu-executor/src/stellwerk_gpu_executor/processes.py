@@ -30,6 +30,11 @@ def has_ended(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 0)[0])
 
 
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 if it is gone."""
+    return _start_ticks(pid) or 0
+
+
 def boot_id() -> str:
     """Return the kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -9,6 +9,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.attempts import Attempts
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.launcher import AttemptRunningError
+from stellwerk_gpu_executor.parts import Parts
 
 log = structlog.get_logger()
 
@@ -19,6 +20,7 @@ class Reconciler:
 
     attempts: Attempts
     cache: BlobCache
+    parts: Parts
 
     async def renew_leases(self) -> None:
         """Renew the lease of every live attempt."""
@@ -28,6 +30,7 @@ class Reconciler:
         """Remove attempt folders (and their processes) that belong to no live attempt."""
         known = {self.attempts.folder(a.assigned).name for a in self.attempts.live.values()}
         root = self.attempts.settings.executor_dir / "attempts"
+        await self.attempts.mounts.sweep(known)
         for path in root.iterdir() if root.exists() else ():
             if path.name in known:
                 continue
@@ -37,6 +40,7 @@ class Reconciler:
                 log.warning("orphan stopped", action="orphan_stopped", attempt=path.name)
                 handle.stop("superseded", 5.0)
                 await handle.wait()
+            await self.attempts.mounts.release(path)
             try:
                 await self.attempts.launcher.cleanup(orphan)
             except AttemptRunningError:
@@ -47,3 +51,4 @@ class Reconciler:
     async def trim_cache(self) -> None:
         """Keep the node cache within its limit."""
         self.cache.evict()
+        self.parts.trim(self.attempts.settings.cache_bytes // 4)

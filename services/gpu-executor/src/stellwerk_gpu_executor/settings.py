@@ -39,6 +39,14 @@ class Settings(ServiceSettings):
     cache_bytes: int = Field(
         50 * 1024**3, ge=0, description="Size of the node cache; least recently used leave."
     )
+    lazy_mounts: bool = Field(
+        True, description="Mount large inputs and fetch what is read, where rclone and FUSE are."
+    )
+    lazy_mount_bytes: int = Field(
+        256 * 1024**2,
+        ge=0,
+        description="An input by as_mount() with so many bytes to fetch is mounted lazily.",
+    )
     launcher: Literal["process", "docker"] = Field(
         "process", description="What runs are: plain processes, or containers of a Docker engine."
     )
@@ -48,6 +56,13 @@ class Settings(ServiceSettings):
     )
     run_network: str = Field(
         "none", description="Network of runs in containers: none, or a Docker network by name."
+    )
+    registry: str | None = Field(
+        None, description="host:port of the registry that images of environments come from."
+    )
+    registry_credentials: Path | None = Field(
+        None,
+        description='JSON file {"username", "password"} of that registry; of several {host: {…}}.',
     )
     run_shm_bytes: int = Field(1024**3, ge=1024**2, description="Their /dev/shm, in bytes.")
     sandbox: Literal["auto", "require", "off"] = Field(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from stellwerk import subjects
 from stellwerk.events import LogClosure
-from stellwerk_gpu_executor import marks
+from stellwerk_gpu_executor import marks, preparation_log
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS, AttemptDir
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.failpoints import failpoint
@@ -72,6 +72,9 @@ class Shipper:
     def _files(self, work: Path) -> list[tuple[str, Path]]:
         """Logs that are files: those under ``./logs``, and one a process of a distributed run."""
         own = [(work, path) for path in _log_files(work / "logs")]
+        prepared = self._folder.path / preparation_log.NAME
+        if prepared.exists():
+            own.append((self._folder.path, prepared))
         several = [
             (self._folder.path, path) for path in _log_files(self._folder.path / PROCESS_LOGS)
         ]

@@ -31,7 +31,14 @@ from stellwerk_gpu_executor.early_settings import (
 )
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
-from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of, shadowed, unfit
+from stellwerk_gpu_executor.warm_rules import (
+    READ_EARLY,
+    Recipe,
+    none_yet,
+    recipe_of,
+    shadowed,
+    unfit,
+)
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
@@ -147,7 +154,7 @@ class WarmPool:
         """
         warm = self._current(recipe)
         if warm is None:
-            raise ColdError(self._refusal(recipe) or "its environment has no warm process yet")
+            raise ColdError(self._refusal(recipe) or none_yet(recipe, self._warm))
         if not warm.ready.done():
             raise ColdError("its warm process is still loading")
         told = warm.ready.result()
@@ -198,7 +205,8 @@ class WarmPool:
         return [warm.server for warm in self._warm.values()]
 
     def close(self) -> None:
-        """End all; their runs go on."""
+        """End all, and begin none any more; their runs go on."""
+        self.limits = replace(self.limits, count=0)
         for recipe in list(self._warm):
             self._drop(recipe)
 

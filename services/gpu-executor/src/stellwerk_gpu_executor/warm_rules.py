@@ -43,6 +43,17 @@ def recipe_of(python: str, env: Mapping[str, str], *, user_managed: bool = False
     return Recipe(python, tuple(sorted(chosen.items())), user_managed)
 
 
+def none_yet(wanted: Recipe, others: Iterable[Recipe]) -> str:
+    """That there is no warm process for a run; where there is one alike, what it lacks."""
+    reason = "its environment has no warm process yet"
+    alike = [each for each in others if (each.python, each.plain) == (wanted.python, wanted.plain)]
+    differences = [set(each.variables) ^ set(wanted.variables) for each in alike]
+    if not differences:
+        return reason
+    names = sorted({name for name, _ in min(differences, key=len)})
+    return f"{reason} that began with the same {', '.join(names)}"
+
+
 def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | None:
     """Why a run can have no warm process at all, None if it may have one."""
     spec = assigned.spec

@@ -9,7 +9,8 @@ from stellwerk.manifest import Manifest, ManifestEntry, safe_path
 STD = "std"
 BUILD = "build"
 STD_PATH = "user_logs/std_log.txt"
-_PROCESS_LOG = re.compile(r"user_logs/std_log_process_\d{1,4}\.txt")
+_OF_EXECUTOR = re.compile(r"user_logs/std_log_process_\d{1,4}\.txt|azureml-logs/65_job_prep\.txt")
+"""Names beside ``logs/`` that an executor gives: one a process, and what it prepared."""
 BUILD_PATH = "azureml-logs/20_image_build_log.txt"
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -41,7 +42,7 @@ class Log:
 
 
 def checked_path(stream: str, path: str | None) -> str:
-    """The path of a stream: given by its executor for files under ``./logs`` and process logs."""
+    """The path of a stream: given by its executor for files under ``./logs`` and its own logs."""
     if stream == STD:
         return STD_PATH
     if stream == BUILD:
@@ -50,7 +51,7 @@ def checked_path(stream: str, path: str | None) -> str:
         checked = safe_path(path or "")
     except ValueError:
         checked = ""
-    known = checked.startswith("logs/") or _PROCESS_LOG.fullmatch(checked)
+    known = checked.startswith("logs/") or _OF_EXECUTOR.fullmatch(checked)
     return checked if known else f"logs/{stream}"
 
 

@@ -108,6 +108,13 @@ class ObjectStore:
         """Write a blob to ``path``, verified, by an atomic rename."""
         await self._run(lambda: self._fetch(digest, path, size))
 
+    async def fetch_range(self, digest: str, path: Path, start: int, length: int) -> None:
+        """Write a part of a blob to its place in the file ``path``. Not verified: that needs all.
+
+        Raises NotFoundError, ProtocolError when the store has fewer bytes.
+        """
+        await self._run(lambda: self._fetch_range(digest, path, start, length))
+
     async def size(self, digest: str) -> int | None:
         """Size of a blob, None if it is not there."""
         return await self._run(lambda: self._size(digest))
@@ -234,9 +241,22 @@ class ObjectStore:
             Path(temporary).unlink(missing_ok=True)
             raise
 
-    def _stream(self, digest: str) -> Iterable[bytes]:
+    def _fetch_range(self, digest: str, path: Path, start: int, length: int) -> None:
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            response = self._client.get_object(self._bucket, blob_key(digest))
+            place = start
+            for chunk in self._stream(digest, start, length):
+                place += os.pwrite(target, chunk, place)
+        finally:
+            os.close(target)
+        if place != start + length:
+            raise ProtocolError(
+                f"blob {digest[:12]} is shorter than {start + length} bytes", code="blob.too_short"
+            )
+
+    def _stream(self, digest: str, start: int = 0, length: int = 0) -> Iterable[bytes]:
+        try:
+            response = self._client.get_object(self._bucket, blob_key(digest), start, length)
         except S3Error as error:
             if error.code in {"NoSuchKey", "NoSuchObject"}:
                 raise NotFoundError(

@@ -11,7 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class ServiceSettings(BaseSettings):
     """Base of each service's settings class. Secrets come as paths of files, never as values."""
 
-    model_config = SettingsConfigDict(env_prefix="STELLWERK_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="STELLWERK_", env_ignore_empty=True, extra="ignore"
+    )
 
     nats_url: str = Field("nats://127.0.0.1:8471", description="Address of the broker.")
     nats_credentials: Path | None = Field(

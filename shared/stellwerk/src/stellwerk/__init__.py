@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TabularDataset,
     )
     from stellwerk.datastore import Datastore
+    from stellwerk.docker_build_context import DockerBuildContext
     from stellwerk.environment import Environment
     from stellwerk.errors import (
         AuthenticationError,
@@ -45,6 +46,7 @@ _HOMES = {
     "datapath": ("DataPath", "DataReference"),
     "dataset": ("Dataset", "DatasetConsumptionConfig", "FileDataset", "TabularDataset"),
     "datastore": ("Datastore",),
+    "docker_build_context": ("DockerBuildContext",),
     "environment": ("Environment",),
     "errors": (
         "AuthenticationError",
@@ -82,6 +84,7 @@ __all__ = [
     "DatasetConsumptionConfig",
     "DatasetTimestampMissingError",
     "Datastore",
+    "DockerBuildContext",
     "Environment",
     "Experiment",
     "FileDataset",

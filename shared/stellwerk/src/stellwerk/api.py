@@ -5,9 +5,9 @@ Times are RFC 3339 UTC, durations seconds, sizes bytes.
 """
 
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.events.attempt import ExitSummary, StartInfo
@@ -399,6 +399,44 @@ class BuildView(View):
     reason: str | None = None
     message: str | None = None
     warnings: tuple[str, ...] = ()
+
+
+class PruneRequest(Spec):
+    """Body of ``POST /api/v1/environments/prune``; give an age, a size, or both.
+
+    First goes what no run wanted for ``older_than_s``, then what was not wanted for longest, until
+    all together have at most ``max_bytes``. What live runs use stays. ``from_registry``: their
+    images leave the registry too, and reruns on exactly these are no longer possible.
+    """
+
+    older_than_s: Annotated[float, Field(ge=0)] | None = None
+    max_bytes: Count | None = None
+    dry_run: bool = False
+    from_registry: bool = False
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Self:
+        if self.older_than_s is None and self.max_bytes is None:
+            raise ValueError("give older_than_s, max_bytes, or both")
+        return self
+
+
+class PrunedEnvironment(View):
+    """One that left; ``bytes`` counts files shared with others too."""
+
+    env_id: str
+    bytes: int
+    idle_s: float
+
+
+class PruneView(View):
+    """What left, or would with ``dry_run``, and what stays."""
+
+    removed: tuple[PrunedEnvironment, ...] = ()
+    freed_bytes: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
+    dry_run: bool = False
 
 
 # --- compute ----------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class DatasetConsumptionConfig:
         dataset: AbstractDataset,
         mode: ConsumptionMode = "direct",
         path_on_compute: str | None = None,
+        *,
+        lazy: bool | None = None,
     ) -> None:
         check_input_name(name)
         if mode not in {"mount", "download", "direct"}:
@@ -46,13 +48,18 @@ class DatasetConsumptionConfig:
         self.dataset = dataset
         self.mode = mode
         self.path_on_compute = path_on_compute
+        self.lazy = lazy
 
     def __repr__(self) -> str:
         return f"DatasetConsumptionConfig:{self.name}"
 
-    def as_mount(self, path_on_compute: str | None = None) -> "DatasetConsumptionConfig":
-        """The same input, mounted."""
-        return DatasetConsumptionConfig(self.name, self.dataset, "mount", path_on_compute)
+    def as_mount(
+        self, path_on_compute: str | None = None, *, lazy: bool | None = None
+    ) -> "DatasetConsumptionConfig":
+        """The same input, mounted. ``lazy``: see `FileDataset.as_mount`."""
+        return DatasetConsumptionConfig(
+            self.name, self.dataset, "mount", path_on_compute, lazy=lazy
+        )
 
     def as_download(self, path_on_compute: str | None = None) -> "DatasetConsumptionConfig":
         """The same input, downloaded."""
@@ -78,6 +85,7 @@ class DatasetConsumptionConfig:
             version=view.version if named else None,
             mode=self.mode,
             path=path or None,
+            lazy=self.lazy,
         )
 
 

@@ -4,18 +4,20 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView
 from stellwerk.client import Client, segment
 from stellwerk.conda_dependencies import CondaDependencies, definition_from, invalid, read_text
+from stellwerk.docker_build_context import DockerBuildContext
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
     from_pyproject,
     from_requirements,
 )
-from stellwerk.errors import NotFoundError, StellwerkError
+from stellwerk.errors import NotFoundError, StellwerkError, UserError
 from stellwerk.refusals import naming_the_field
 from stellwerk.runspec import EnvironmentReference
 from stellwerk.streams import follow
@@ -43,10 +45,12 @@ class Environment:
 
     ``constraints``: versions for whatever of these packages is needed, as a lock has them;
     ``hashes``: the files of them that may be used.
+    ``image``, ``dockerfile`` (its text) or ``build_context`` is what the packages are laid on.
     """
 
     __slots__ = (
         "_registered",
+        "build_context",
         "constraints",
         "created",
         "dockerfile",
@@ -70,6 +74,7 @@ class Environment:
         self.strict = False
         self.image: str | None = None
         self.dockerfile: str | None = None
+        self.build_context: DockerBuildContext | None = None
         self.created = True
         self.state = "not-built"
         self._registered: EnvironmentDefinition | None = None
@@ -112,6 +117,48 @@ class Environment:
         except InvalidEnvironment as error:
             raise invalid(error) from error
         return cls._of(name, definition)
+
+    @classmethod
+    def from_docker_image(
+        cls,
+        name: str,
+        image: str,
+        *,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Self:
+        """The packages of a file laid on ``image``; without a file the image as it is."""
+        made = cls._around(name, conda_specification, pip_requirements)
+        made.image = image
+        return made
+
+    @classmethod
+    def from_dockerfile(
+        cls,
+        name: str,
+        dockerfile: str,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Self:
+        """The same on what a Dockerfile builds; ``dockerfile`` is a path or the text itself."""
+        made = cls._around(name, conda_specification, pip_requirements)
+        is_path = "\n" not in dockerfile and Path(dockerfile).is_file()
+        made.image = None
+        made.dockerfile = read_text(dockerfile) if is_path else dockerfile
+        return made
+
+    @classmethod
+    def from_docker_build_context(
+        cls,
+        name: str,
+        docker_build_context: DockerBuildContext,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Self:
+        """The same on what the Dockerfile of an uploaded folder builds."""
+        made = cls._around(name, conda_specification, pip_requirements)
+        made.image, made.build_context = None, docker_build_context
+        return made
 
     @classmethod
     def get(cls, workspace: "Workspace", name: str, version: str | int | None = None) -> Self:
@@ -163,6 +210,7 @@ class Environment:
             strict=self.strict,
             image=self.image,
             dockerfile=self.dockerfile,
+            build_context=self.build_context and self.build_context.as_defined(),
         )
 
     def register(self, workspace: "Workspace") -> Self:
@@ -214,7 +262,24 @@ class Environment:
         environment.strict = definition.strict
         environment.image = definition.image
         environment.dockerfile = definition.dockerfile
+        environment.build_context = DockerBuildContext.of(definition.build_context)
         return environment
+
+    @classmethod
+    def _around(cls, name: str, conda: str | None, pip: str | None) -> Self:
+        """The packages of one of two files; neither: nothing is installed."""
+        if conda is not None and pip is not None:
+            raise UserError(
+                "conda_specification, pip_requirements: give one of them, not both",
+                field="pip_requirements",
+            )
+        if conda is not None:
+            return cls.from_conda_specification(name, conda)
+        if pip is not None:
+            return cls.from_pip_requirements(name, pip)
+        made = cls(name)
+        made.python.user_managed_dependencies = True
+        return made
 
 
 class ImageBuildDetails:

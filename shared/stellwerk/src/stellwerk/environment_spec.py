@@ -25,6 +25,7 @@ from stellwerk.conda_package import (
     parse_conda_package,
 )
 from stellwerk.conda_part import CondaPart, KnownChannels, choose_channels, choose_conda_python
+from stellwerk.environment_container import BuildContext, Container, container
 from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM
 from stellwerk.environment_python import choose_python, python_range, shortest
 from stellwerk.environment_requirement import (
@@ -54,7 +55,7 @@ __all__ = [
 
 _SCHEMA = 1  # raise it when the meaning of a normalised spec changes: every id changes with it
 # Ids of environments without these fields are older than they are.
-_YOUNGER = ("mends", "conda", "hashes", "constraints", "lock")
+_YOUNGER = ("mends", "conda", "hashes", "constraints", "lock", "container")
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 Text = Annotated[
@@ -79,8 +80,9 @@ class EnvironmentDefinition(BaseModel):
     ``hashes``: of those versions, by ``name==version``: SHA-256 of the files that may be used.
     ``user_managed``: nothing is installed, the run uses ``interpreter`` of its node.
     ``strict``: what this machine cannot do exactly is refused instead of relaxed with a warning.
-    ``image``, ``dockerfile``: the container of older definitions. What runs run in is the
-    operator's choice, so both are kept and shown, and have no effect but a warning.
+    ``image``, ``dockerfile`` (its text), ``build_context``: what the environment stands on, one of
+    them, instead of the platform's base image. The packages are laid on it; ``user_managed``: it
+    is used as it is, and ``interpreter`` is one of its own. Runs have to be containers for that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +101,7 @@ class EnvironmentDefinition(BaseModel):
     strict: bool = False
     image: Text | None = None
     dockerfile: Annotated[str, StringConstraints(max_length=65_536)] | None = None
+    build_context: BuildContext | None = None
 
 
 class NormalisedSpec(BaseModel):
@@ -107,7 +110,9 @@ class NormalisedSpec(BaseModel):
     ``conda``: what a conda solver installs first; the interpreter is one of its packages then,
     and ``python`` None.
     ``mends`` are changes of meaning that the environment puts right (keras-lr). ``lock`` is the
-    digest of a lock that is installed as it is, instead of resolving the requirements.
+    digest of a lock that is installed as it is, instead of resolving the requirements. With a
+    ``container`` the interpreter is the image's: ``python`` and ``requirements`` are as wanted
+    then, and what becomes of them is settled when the image is there.
     ``warnings`` say what was relaxed or left out; they are no part of the identity.
     """
 
@@ -122,6 +127,7 @@ class NormalisedSpec(BaseModel):
     interpreter: str | None = None
     mends: tuple[Mend, ...] = ()
     lock: str | None = None
+    container: Container | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -230,7 +236,9 @@ def normalise(
     """
     check(definition)
     table = overrides or builtin()
-    images = tuple(_images(definition, table))
+    stands_on, images = _container(definition, table)
+    if stands_on is not None:
+        return _in_container(definition, stands_on)
     if definition.user_managed:
         _refuse_if_strict(definition, images)
         interpreter = definition.interpreter or "python"
@@ -313,6 +321,28 @@ def _with_conda(
     )
 
 
+def settled(
+    spec: NormalisedSpec,
+    python: str,
+    *,
+    overrides: OverrideTable | None = None,
+    accelerator: Accelerator = "cpu",
+) -> NormalisedSpec:
+    """A spec with a container, now that its image's ``python`` is known (3.11.2).
+
+    Raises InvalidEnvironment env.strict.
+    """
+    wanted = EnvironmentDefinition(
+        python=spec.python,
+        pip_packages=spec.requirements,
+        constraints=spec.constraints,
+        strict=bool(spec.container and spec.container.strict),
+    )
+    return normalise(
+        wanted, available_pythons=(python,), overrides=overrides, accelerator=accelerator
+    ).model_copy(update={"lock": spec.lock})
+
+
 def env_id(
     spec: NormalisedSpec, *, platform: str, builder_version: str, base_image: str | None = None
 ) -> str:
@@ -373,13 +403,32 @@ def _conda_warning(wanted: _Requirements) -> Iterable[str]:
     yield from (str(each) for each in wanted.exchanged if not each.became)
 
 
-def _images(definition: EnvironmentDefinition, table: OverrideTable) -> Iterable[Substitution]:
-    why = "what runs run in is the operator's choice, no image of a definition is used"
-    if definition.image is not None:
-        note = table.image_note(definition.image)
-        yield Substitution(f"image {definition.image}", "", f"{why}; {note}")
-    if definition.dockerfile is not None:
-        yield Substitution("dockerfile", "", f"{why}; what it installs is missing")
+def _container(
+    definition: EnvironmentDefinition, table: OverrideTable
+) -> tuple[Container | None, tuple[Substitution, ...]]:
+    """What it stands on; None: the platform's base image, which some are exchanged for."""
+    image, others = definition.image, (definition.dockerfile, definition.build_context)
+    if (image, *others) == (None, None, None):
+        return None, ()
+    note = None if image is None else table.image_note(image)
+    if note is not None and others == (None, None):
+        return None, (Substitution(f"image {image}", "", note),)
+    return container(image, *others, strict=definition.strict), ()
+
+
+def _in_container(definition: EnvironmentDefinition, stands_on: Container) -> NormalisedSpec:
+    if definition.user_managed:
+        interpreter = definition.interpreter or "python3"
+        return NormalisedSpec(user_managed=True, interpreter=interpreter, container=stands_on)
+    wanted = _requirements(definition)
+    _refuse_if_strict(definition, wanted.exchanged)
+    return NormalisedSpec(
+        python=definition.python,
+        requirements=normalise_requirements(wanted.all),
+        constraints=normalise_requirements(_constraints(definition)),
+        container=stands_on,
+        warnings=tuple(_conda_warning(wanted)),
+    )
 
 
 def _texts(substitutions: Iterable[Substitution]) -> tuple[str, ...]:

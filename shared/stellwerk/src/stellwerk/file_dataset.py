@@ -19,9 +19,15 @@ class FileDataset(AbstractDataset):
         """A read-only view of the files in a local folder, for as long as it is entered."""
         return MountContext(self, mount_point)
 
-    def as_mount(self, path_on_compute: str | None = None) -> "DatasetConsumptionConfig":
-        """Let a run see the files, read-only."""
-        return self.as_named_input(self.input_name()).as_mount(path_on_compute)
+    def as_mount(
+        self, path_on_compute: str | None = None, *, lazy: bool | None = None
+    ) -> "DatasetConsumptionConfig":
+        """Let a run see the files, read-only.
+
+        With ``lazy`` they are fetched when the run reads them, without it before it starts; by
+        default (None) its node chooses by size and says why in ``azureml-logs/65_job_prep.txt``.
+        """
+        return self.as_named_input(self.input_name()).as_mount(path_on_compute, lazy=lazy)
 
     def as_download(self, path_on_compute: str | None = None) -> "DatasetConsumptionConfig":
         """Give a run its own copy of the files."""

@@ -136,10 +136,10 @@ class OverrideTable(_Part):
                 return principal, package
         return None
 
-    def image_note(self, image: str) -> str:
-        """What to know about a container image that is not used."""
+    def image_note(self, image: str) -> str | None:
+        """Why the platform's base image takes the place of ``image``; None: it does not."""
         notes = (note for glob, note in self.images.items() if fnmatchcase(image, glob))
-        return next(notes, "its content is missing")
+        return next(notes, None)
 
     def curated_packages(self, name: str) -> tuple[str, ...] | None:
         """Requirements of the curated environment called ``name``; None: there is none."""

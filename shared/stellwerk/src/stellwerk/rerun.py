@@ -42,7 +42,7 @@ def pinned(view: RunView, target: str | None = None) -> RunSpec:
             field="RUN",
         )
     pin = None
-    if image.lock_digest is not None:
+    if image.lock_digest is not None or image.image is not None:
         pin = EnvironmentPin(env_id=image.env_id, lock_digest=image.lock_digest, image=image.image)
     return spec.model_copy(
         update={

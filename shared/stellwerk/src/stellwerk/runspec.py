@@ -54,13 +54,23 @@ class DatasetInput(Spec):
     """A dataset made available to the run under a name.
 
     ``dataset`` is a registered name or a dataset id; ``version`` None means the latest when the
-    run is prepared. ``path`` is where it appears, relative to the run's working folder.
+    run is prepared. ``path`` is where it appears, relative to the run's working folder. ``lazy``
+    says for a mount whether files are fetched when they are read; None: the node chooses.
     """
 
     dataset: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     version: Annotated[int, Field(ge=1)] | None = None
     mode: Literal["mount", "download", "direct"] = "mount"
     path: RelativePath | None = None
+    lazy: bool | None = None
+
+    @model_validator(mode="after")
+    def _lazy_is_for_mounts(self) -> Self:
+        if self.lazy is not None and self.mode != "mount":
+            raise ValueError(
+                f"lazy: only an input by mount can be lazy; this one is by {self.mode}"
+            )
+        return self
 
 
 class OutputRegistration(Spec):
@@ -127,12 +137,19 @@ class EnvironmentReference(Spec):
 class EnvironmentPin(Spec):
     """A prepared environment as an earlier run recorded it: its id, its lock's digest, its image.
 
-    It is used as it was, whatever the definition would give today.
+    It is used as it was, whatever the definition would give today. One that is nothing but an
+    image may have no lock.
     """
 
     env_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-    lock_digest: Digest
+    lock_digest: Digest | None = None
     image: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.lock_digest is None and self.image is None:
+            raise ValueError("give lock_digest, image, or both")
+        return self
 
 
 class Resources(Spec):

@@ -6,9 +6,17 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
-from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView, Page
+from stellwerk.api import (
+    BuildView,
+    EnvironmentRequest,
+    EnvironmentView,
+    Page,
+    PruneRequest,
+    PruneView,
+)
 from stellwerk.errors import NotFoundError
 from stellwerk_gateway import examples
+from stellwerk_gateway.environments_in_use import in_use
 from stellwerk_gateway.fields import EnvId, EnvironmentName, Follow, Offset, PageQuery, Version
 from stellwerk_gateway.logs import BuildLog, follow_log, present
 from stellwerk_gateway.platform import Here
@@ -16,6 +24,8 @@ from stellwerk_gateway.problems import documented
 from stellwerk_gateway.routes.run_files import BYTES, LOG_TYPE
 from stellwerk_gateway.sboms import SBOM_TYPE, sbom
 from stellwerk_gateway.streams import LiveResponse
+
+PRUNE_S = 120.0
 
 router = APIRouter(tags=["environments"])
 
@@ -57,6 +67,17 @@ async def list_environments(
     return await platform.ask(
         "environment-build", "environment-list", Page[EnvironmentView], **query.model_dump()
     )
+
+
+@router.post(
+    "/environments/prune", summary="Remove prepared environments", responses=documented(400, 422)
+)
+async def prune_environments(body: PruneRequest, platform: Here) -> PruneView:
+    """Definitions stay; what is asked for again is prepared again."""
+    return await platform.ask(
+        "environment-build", "environment-prune", PruneView, **body.model_dump(),
+        in_use=await in_use(platform), timeout_s=PRUNE_S,
+    )  # fmt: skip
 
 
 @router.get("/environments/{environment}", summary="Show an environment", responses=documented(404))

@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from stellwerk.cli.options import name_and_version, output_option, pyproject_options
+from stellwerk.cli.options import (
+    name_and_version,
+    output_option,
+    pyproject_options,
+    seconds,
+    size,
+)
+from stellwerk.cli.run_submit import container_options
 
 
 @click.group()
@@ -19,6 +26,7 @@ def environment() -> None:
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
 @pyproject_options
 @click.option("--package", multiple=True, help="A package. Repeatable.")
+@container_options
 @output_option
 def register(name: str, output: str, **options: Any) -> None:
     """Register an environment; the same definition again is the same version."""
@@ -26,13 +34,18 @@ def register(name: str, output: str, **options: Any) -> None:
     from stellwerk.cli.run_submit import local_environment
     from stellwerk.workspace import Workspace
 
-    forms = [options[each] for each in ("conda", "requirements", "pyproject", "package")]
-    found = local_environment(name, options)
-    if found is None or sum(bool(each) for each in forms) != 1:
+    workspace = Workspace.from_config()
+    if sum(bool(options[each]) for each in ("conda", "requirements", "pyproject", "package")) > 1:
         raise click.UsageError(
-            "Give exactly one of --conda, --requirements, --pyproject and --package."
+            "Give only one of --conda, --requirements, --pyproject and --package."
         )
-    view = found.saved(Workspace.from_config())
+    found = local_environment(workspace, name, options)
+    if found is None:
+        raise click.UsageError(
+            "Say what is in it: one of --conda, --requirements, --pyproject and --package, and "
+            "what that stands on: --image, --dockerfile or --build-context."
+        )
+    view = found.saved(workspace)
     if output == "json":
         print_one(view, output)
         return
@@ -105,6 +118,55 @@ def build(name: str, rebuild: bool, detach: bool, output: str) -> None:
     else:
         seconds = "" if details.view.seconds is None else f" in {details.view.seconds:.1f} s"
         click.echo(f"{name}: {details.view.state}{seconds}")
+
+
+@environment.command("prune")
+@click.option("--older-than", metavar="AGE", help="Not wanted for so long: 30d, 12h, 90m, 45s.")
+@click.option("--max-size", metavar="SIZE", help="Longest unused ones, down to: 20GB, 500MB.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option(
+    "--from-registry",
+    is_flag=True,
+    help="Images leave the registry too: reruns on exactly these are not possible any more.",
+)
+@output_option
+def prune(
+    older_than: str | None, max_size: str | None, dry_run: bool, from_registry: bool, output: str
+) -> None:
+    """Remove prepared environments that no live run uses, by age and size.
+
+    What was wanted in the last ten minutes stays, and so do definitions: what is asked for again is
+    prepared again, with the versions of then. Sizes count shared files in each environment.
+    """
+    from stellwerk.api import PruneRequest, PruneView
+    from stellwerk.cli.output import print_one, print_table
+    from stellwerk.progress import size_text
+    from stellwerk.workspace import Workspace
+
+    if older_than is None and max_size is None:
+        raise click.UsageError("Say what may go: --older-than, --max-size, or both.")
+    request = PruneRequest(
+        older_than_s=None if older_than is None else seconds(older_than, "--older-than"),
+        max_bytes=None if max_size is None else size(max_size, "--max-size"),
+        dry_run=dry_run,
+        from_registry=from_registry,
+    )
+    client = Workspace.from_config().client
+    view = client.call("POST", "/environments/prune", PruneView, body=request)
+    if output == "json":
+        print_one(view, output)
+        return
+    if view.removed:
+        rows = [
+            [each.env_id[:12], size_text(each.bytes), f"{each.idle_s / 86_400:.1f} d"]
+            for each in view.removed
+        ]
+        print_table(["ENV_ID", "SIZE", "UNUSED FOR"], rows)
+    verb = "would go" if view.dry_run else "removed"
+    click.echo(
+        f"{len(view.removed)} {verb} ({size_text(view.freed_bytes)}), {view.kept} kept "
+        f"({size_text(view.kept_bytes)})"
+    )
 
 
 @environment.command("warm")

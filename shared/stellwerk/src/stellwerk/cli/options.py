@@ -28,6 +28,26 @@ def pairs(texts: tuple[str, ...], option: str) -> dict[str, str | None]:
     return found
 
 
+def seconds(text: str, option: str) -> float:
+    """``30d``, ``12h``, ``90m`` or ``45s``."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    return _measured(text, units, option, "30d, 12h, 90m or 45s")
+
+
+def size(text: str, option: str) -> int:
+    """``20GB``, ``500MB``, ``1TB`` or bytes; decimal."""
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    return int(_measured(text.upper(), units, option, "20GB or 500MB"))
+
+
+def _measured(text: str, units: dict[str, int], option: str, example: str) -> float:
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text[len(number) :].strip()
+    if not number.replace(".", "", 1).isdigit() or unit not in units:
+        raise click.BadParameter(f"got {text!r}; write {example}", param_hint=option)
+    return float(number) * units[unit]
+
+
 def name_and_version(text: str) -> tuple[str, int | None]:
     """``name`` or ``name:3``."""
     name, colon, version = text.rpartition(":")

@@ -17,8 +17,26 @@ if TYPE_CHECKING:
     from stellwerk.workspace import Workspace
 
 _INPUT = re.compile(
-    r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|download))?"
+    r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|lazy|eager|download))?"
 )
+
+
+def container_options(command: Any) -> Any:
+    """Options that say what an environment stands on."""
+    for option in (
+        click.option(
+            "--build-context",
+            type=click.Path(file_okay=False),
+            metavar="FOLDER",
+            help="A folder with a Dockerfile that the packages are laid on.",
+        ),
+        click.option("--dockerfile", type=click.Path(), help="A Dockerfile that they are laid on."),
+        click.option(
+            "--image", help="An image that the packages are laid on; without any, used as it is."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -36,6 +54,7 @@ _INPUT = re.compile(
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
 @pyproject_options
 @click.option("--package", multiple=True, help="A package of the environment. Repeatable.")
+@container_options
 @click.option("--interpreter", metavar="PYTHON", help="A Python of the node; nothing is built.")
 @click.option(
     "--distributed",
@@ -46,8 +65,9 @@ _INPUT = re.compile(
     "--input",
     "inputs",
     multiple=True,
-    metavar="NAME=DATASET[:VERSION][:mount|download]",
-    help="A dataset for the run; {NAME} among ARGS becomes its path. Repeatable.",
+    metavar="NAME=DATASET[:VERSION][:mount|lazy|eager|download]",
+    help="A dataset for the run; {NAME} among ARGS becomes its path. lazy and eager are mounts "
+    "whose files are fetched when they are read, or before the start. Repeatable.",
 )
 @click.option(
     "--output-data",
@@ -164,7 +184,7 @@ def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
     match = _INPUT.fullmatch(text)
     if match is None:
         raise click.BadParameter(
-            f"got {text!r}; write NAME=DATASET[:VERSION][:mount|download], for example "
+            f"got {text!r}; write NAME=DATASET[:VERSION][:mount|lazy|eager|download], for example "
             "mnist=mnist-dataset:2:mount",
             param_hint="--input",
         )
@@ -173,7 +193,9 @@ def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":
     named = dataset.as_named_input(match["name"])
     if match["mode"] is None and isinstance(dataset, TabularDataset):
         return named
-    return named.as_download() if match["mode"] == "download" else named.as_mount()
+    if match["mode"] == "download":
+        return named.as_download()
+    return named.as_mount(lazy={"lazy": True, "eager": False}.get(match["mode"]))
 
 
 def _output(text: str) -> "OutputFileDatasetConfig":
@@ -204,19 +226,49 @@ def _environment(workspace: "Workspace", options: dict[str, Any]) -> "Environmen
     given = [each for each in forms if options[each]]
     if len(given) > 1:
         raise click.UsageError(f"--{given[0]} and --{given[1]} exclude each other; give one.")
+    stands_on = any(options[each] for each in ("image", "dockerfile", "build_context"))
+    if options["environment"] and stands_on:
+        raise click.UsageError("--environment is complete; leave out what it stands on.")
     if options["environment"]:
         name, version = name_and_version(options["environment"])
         return Environment.get(workspace, name, version)
-    if options["interpreter"]:
+    if options["interpreter"] and not stands_on:
         own = Environment("command-line")
         own.python.user_managed_dependencies = True
         own.python.interpreter_path = options["interpreter"]
         return own
-    return local_environment("command-line", options)
+    return local_environment(workspace, "command-line", options)
 
 
-def local_environment(name: str, options: dict[str, Any]) -> "Environment | None":
-    """The environment of ``conda``, ``requirements``, ``pyproject`` or ``package``, or None."""
+def local_environment(
+    workspace: "Workspace", name: str, options: dict[str, Any]
+) -> "Environment | None":
+    """The environment that the options describe; None where they describe none."""
+    from stellwerk.docker_build_context import DockerBuildContext
+    from stellwerk.environment import Environment
+
+    stands_on = [each for each in ("image", "dockerfile", "build_context") if options[each]]
+    if len(stands_on) > 1:
+        first, second = (each.replace("_", "-") for each in stands_on[:2])
+        raise click.UsageError(f"--{first} and --{second} exclude each other; give one.")
+    found = _packages(name, options)
+    if not stands_on:
+        return found
+    if found is None:
+        found = Environment(name)
+        found.python.user_managed_dependencies = True
+        found.python.interpreter_path = options.get("interpreter")
+    found.image = options["image"]
+    if options["dockerfile"]:
+        found.dockerfile = Path(options["dockerfile"]).read_text(encoding="utf-8")
+    if options["build_context"]:
+        found.build_context = DockerBuildContext.from_local_directory(
+            workspace, options["build_context"]
+        )
+    return found
+
+
+def _packages(name: str, options: dict[str, Any]) -> "Environment | None":
     from stellwerk.conda_dependencies import CondaDependencies
     from stellwerk.environment import Environment
 

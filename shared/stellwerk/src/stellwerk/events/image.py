@@ -27,6 +27,8 @@ class ImageInfo(BaseModel):
     the environment cache under ``env_id``. ``lock_digest`` and ``sbom_digest`` are the SHA-256 of
     its lock and of its bill of materials (CycloneDX). ``image`` names an image that holds the
     environment at :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
+    With ``image_python`` there is nothing but that image: it is the interpreter within it, and
+    ``image_variables`` are what the image sets.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -37,6 +39,8 @@ class ImageInfo(BaseModel):
     python: str | None = None
     interpreter: str | None = None
     image: str | None = None
+    image_python: str | None = None
+    image_variables: dict[str, str] = {}
     lock_digest: str | None = None
     sbom_digest: str | None = None
     environment_variables: dict[str, str] = {}

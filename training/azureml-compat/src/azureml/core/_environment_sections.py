@@ -4,6 +4,7 @@ from azureml.core._section import Section
 from azureml.core.conda_dependencies import CondaDependencies
 from azureml.core.container_registry import ContainerRegistry
 from stellwerk import environment as native
+from stellwerk.docker_build_context import DockerBuildContext
 
 DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
 DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda11.8-cudnn8-ubuntu22.04"
@@ -38,7 +39,10 @@ class PythonSection(Section, native.PythonSection):
 
 
 class DockerSection(Section):
-    """Container settings: kept, shown, and without effect; what runs run in is the operator's."""
+    """What an environment stands on: ``base_image``, ``base_dockerfile`` or ``build_context``.
+
+    The rest is kept and shown, without effect: how containers run is the operator's.
+    """
 
     __slots__ = (
         "arguments",
@@ -58,7 +62,7 @@ class DockerSection(Section):
         self.base_image: str | None = DEFAULT_CPU_IMAGE
         self.base_dockerfile: str | None = None
         self.base_image_registry = ContainerRegistry()
-        self.build_context: object = None
+        self.build_context: DockerBuildContext | None = None
         self.arguments: list[str] = []
         self.shared_volumes = True
         self.shm_size: str | None = None

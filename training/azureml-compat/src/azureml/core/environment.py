@@ -19,6 +19,7 @@ from azureml.core.conda_dependencies import DEFAULT_PYTHON, CondaDependencies
 from azureml.core.container_registry import ContainerRegistry
 from azureml.exceptions import UserErrorException
 from stellwerk import environment as native
+from stellwerk.docker_build_context import DockerBuildContext
 from stellwerk.environment_python import conda_name
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
 from stellwerk.errors import NotFoundError
@@ -31,6 +32,7 @@ __all__ = [
     "CondaDependencies",
     "ContainerRegistry",
     "DatabricksSection",
+    "DockerBuildContext",
     "DockerSection",
     "Environment",
     "PythonSection",
@@ -114,25 +116,14 @@ class Environment(Section, native.Environment):
         conda_specification: str | None = None,
         pip_requirements: str | None = None,
     ) -> Self:
-        """The packages of a file; the image is recorded. Without a file: the node's own Python."""
-        made = cls._around(name, conda_specification, pip_requirements)
-        made.docker.base_image = image
+        """The packages of a file laid on ``image``; without a file the image as it is."""
+        made = super().from_docker_image(
+            name,
+            image,
+            conda_specification=conda_specification,
+            pip_requirements=pip_requirements,
+        )
         made.docker.base_image_registry = container_registry or ContainerRegistry()
-        return made
-
-    @classmethod
-    def from_dockerfile(
-        cls,
-        name: str,
-        dockerfile: str,
-        conda_specification: str | None = None,
-        pip_requirements: str | None = None,
-    ) -> Self:
-        """As ``from_docker_image``; ``dockerfile`` is a path or the text itself."""
-        made = cls._around(name, conda_specification, pip_requirements)
-        made.docker.base_image = None
-        is_path = "\n" not in dockerfile and Path(dockerfile).is_file()
-        made.docker.base_dockerfile = Path(dockerfile).read_text() if is_path else dockerfile
         return made
 
     @classmethod
@@ -199,12 +190,33 @@ class Environment(Section, native.Environment):
     @dockerfile.setter
     def dockerfile(self, text: str | None) -> None:
         self.docker.base_dockerfile = text
+        self._instead_of_an_image(text)
+
+    @property
+    def build_context(self) -> DockerBuildContext | None:
+        """An uploaded folder with a Dockerfile."""
+        return self.docker.build_context
+
+    @build_context.setter
+    def build_context(self, context: DockerBuildContext | None) -> None:
+        self.docker.build_context = context
+        self._instead_of_an_image(context)
+
+    def _instead_of_an_image(self, given: object) -> None:
+        if given is not None and self.image is None:
+            self.docker.base_image = None
 
     def definition(self) -> EnvironmentDefinition:
         """The definition as it is now. Raises UserErrorException naming what cannot be used."""
-        if self.image is not None and self.dockerfile is not None:
+        stands_on = {
+            "base_image": self.image,
+            "base_dockerfile": self.dockerfile,
+            "build_context": self.build_context,
+        }
+        given = [name for name, value in stands_on.items() if value is not None]
+        if len(given) > 1:
             raise UserErrorException(
-                "docker: base_image and base_dockerfile are both given; set one of them to None"
+                f"docker: {' and '.join(given)} are both given; set one of them to None"
             )
         return super().definition()
 
@@ -260,21 +272,6 @@ class Environment(Section, native.Environment):
     @classmethod
     def _curated(cls, name: str) -> Self:
         return cls._of(name, from_packages(builtin().curated_packages(name) or ()))
-
-    @classmethod
-    def _around(cls, name: str, conda: str | None, pip: str | None) -> Self:
-        """The packages of one of two files; neither: nothing is installed."""
-        if conda is not None and pip is not None:
-            raise UserErrorException(
-                "conda_specification, pip_requirements: give one of them, not both"
-            )
-        if conda is not None:
-            return cls.from_conda_specification(name, conda)
-        if pip is not None:
-            return cls.from_pip_requirements(name, pip)
-        made = cls(name)
-        made.python.user_managed_dependencies = True
-        return made
 
     def _restore(self, content: dict[str, Any], folder: Path) -> None:
         python, docker = content["python"], content["docker"]

@@ -1,0 +1,48 @@
+"""Taking an environment's image away again: from the engine, and from the registry if asked."""
+
+from contextlib import suppress
+
+import requests
+import structlog
+from docker.errors import APIError
+
+from stellwerk_environment_build.cache import Ready
+from stellwerk_environment_build.image_engine import TROUBLE, ImageSettings, clear, connect
+
+TIMEOUT_S = 30.0
+_LOOPBACK = ("127.", "localhost")
+
+log = structlog.get_logger()
+
+
+def discard(ready: Ready, settings: ImageSettings, *, from_registry: bool) -> None:
+    """Remove what is ours of an image; one that a container uses, or another name, stays."""
+    reference = str(ready.image)
+    ours = reference.startswith(f"{settings.repository}@")
+    with suppress(*TROUBLE), connect() as client:
+        names = [f"{settings.repository}:{ready.env_id}", *([reference] if ours else [])]
+        for name in names:
+            with suppress(APIError):
+                client.images.remove(name)
+        clear(client, ready.env_id)
+    if from_registry and ours:
+        _from_registry(reference, settings)
+
+
+def _from_registry(reference: str, settings: ImageSettings) -> None:
+    """Registries give the space free when they collect garbage; some allow no deletion at all."""
+    name, _, digest = reference.partition("@")
+    host, _, repository = name.partition("/")
+    scheme = "http" if host.startswith(_LOOPBACK) else "https"
+    login = settings.logins.of(reference)
+    try:
+        answer = requests.delete(
+            f"{scheme}://{host}/v2/{repository}/manifests/{digest}",
+            auth=(login["username"], login["password"]) if login else None,
+            timeout=TIMEOUT_S,
+        )
+    except requests.RequestException as error:
+        log.warning("registry not reached", action="registry_delete", error=type(error).__name__)
+        return
+    if answer.status_code not in {202, 404}:
+        log.warning("registry keeps it", action="registry_delete", status=answer.status_code)

@@ -1,0 +1,220 @@
+"""The Docker engine as the makers of images need it: a connection, pulling, pushing, forgetting.
+
+Calls block; they run on threads. Containers of a build have a name; everything is removed with
+its anonymous volumes.
+"""
+
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from stellwerk.events.image import IMAGE_ENVIRONMENT
+from stellwerk_environment_build.build_log import human_bytes
+from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.image_failures import Step, of_image, of_pull
+from stellwerk_kit.registry_logins import RegistryLogins
+
+NAME = "stellwerk-build-"
+"""How the names of containers begin that make images."""
+LABEL = "stellwerk.build"
+"""What containers and images of a Dockerfile's build bear, with the environment's id."""
+RUN_LABEL = "stellwerk.run"
+"""What containers of runs bear, with that of their image."""
+CALL_S = 600
+CHUNK = 1 << 20
+PUSH_NEWS_BYTES = 100_000_000
+Say = Callable[[str], None]
+Client: TypeAlias = docker.DockerClient
+Entry = tuple[Path, str]
+"""A file or folder here, and its place in the image."""
+AWAY = (requests.RequestException, OSError)
+TROUBLE = (DockerException, *AWAY)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """``base``: what environments are laid on; its Python lies where the builder's does.
+
+    ``registry``: ``host:port`` to push to, None keeps images in this engine. ``logins``
+    are of registries. ``network`` is what the steps of Dockerfiles have,
+    ``proxies`` are build arguments for them. ``max_bytes``: the most that one step may write.
+    """
+
+    base: str
+    registry: str | None = None
+    logins: RegistryLogins = field(default_factory=RegistryLogins)
+    limit_s: float = 1800.0
+    network: str = "none"
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    max_bytes: int = 30_000_000_000
+    memory_bytes: int = 4 << 30
+
+    @property
+    def repository(self) -> str:
+        """Where images of environments get their name."""
+        return (
+            f"{self.registry}/stellwerk/environment" if self.registry else "stellwerk/environment"
+        )
+
+    def login(self, image: str) -> dict[str, Any]:
+        """The login for the registry of ``image``, as the client library wants it."""
+        found = self.logins.of(image)
+        return {"auth_config": found} if found else {}
+
+
+def connect() -> closing[Client]:
+    """A connection to the engine that the ``docker`` command would use."""
+    return closing(docker.from_env(timeout=CALL_S))
+
+
+def failed(step: Step, error: Exception) -> BuildFailedError:
+    """What a fault of the engine means in ``step``; one that does not answer is away."""
+    away = isinstance(error, AWAY) and not isinstance(error, DockerException)
+    return BuildFailedError(of_image("engine" if away else step, str(error)))
+
+
+def need(client: Client, image: str, settings: ImageSettings, *, anew: bool = False) -> Any:
+    """The image, pulled if it is not here or is wanted ``anew``. Raises BuildFailedError."""
+    if not anew:
+        with suppress(ImageNotFound):
+            return client.images.get(image)
+    try:
+        return client.images.pull(image, **settings.login(image))
+    except DockerException as error:
+        with suppress(ImageNotFound):  # a local one has no registry to be asked
+            return client.images.get(image)
+        raise BuildFailedError(of_pull(image, str(error))) from error
+
+
+def keep(client: Client, image: Any, tag: str, settings: ImageSettings, say: Say) -> str:
+    """Name an image as the environment ``tag``, and push it; its reference for nodes."""
+    before = None
+    with suppress(ImageNotFound):
+        before = client.images.get(f"{settings.repository}:{tag}").id
+    image.tag(settings.repository, tag)
+    if before not in {None, image.id}:
+        with suppress(APIError):
+            client.images.remove(before)
+    if settings.registry is None:
+        return str(image.id)
+    try:
+        return _push(client, tag, settings, say)
+    except TROUBLE as error:
+        with suppress(*TROUBLE):
+            client.images.remove(f"{settings.repository}:{tag}")
+        raise failed("push", error) from error
+
+
+def forget(name: str) -> None:
+    """Remove the container of that name, if there is one."""
+    with suppress(*TROUBLE), connect() as client:
+        remove(client.containers.get(name))
+
+
+def remove(container: Any) -> None:
+    """Remove a container and the volumes that nobody named; one that is gone, or going, is fine."""
+    try:
+        container.remove(force=True, v=True)
+    except APIError as error:
+        if error.status_code not in {404, 409}:
+            raise
+
+
+def left(client: Client, env_id: str | None = None) -> list[Any]:
+    """Containers of a Dockerfile's build, or of all builds; never those of runs on its image."""
+    label = LABEL if env_id is None else f"{LABEL}={env_id}"
+    found = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+    return [each for each in found if _is_step(each)]
+
+
+def _is_step(container: Any) -> bool:
+    if RUN_LABEL in container.labels:
+        return False
+    with suppress(NotFound, ImageNotFound):
+        return not container.image.tags and not container.image.attrs["RepoDigests"]
+    return False
+
+
+def clear(client: Client, env_id: str | None = None) -> None:
+    """Remove what a Dockerfile's build left: its containers, and images without a name."""
+    for container in left(client, env_id):
+        remove(container)
+    label = LABEL if env_id is None else f"{LABEL}={env_id}"
+    for image in client.images.list(filters={"dangling": True, "label": label}):
+        with suppress(APIError):
+            client.images.remove(image.id)
+
+
+def started_with(image: Any, command: list[str]) -> dict[str, Any]:
+    """How to start a container of ``image`` that is to be committed.
+
+    A commit cannot take an entry point away again, so there is one only in place of another.
+    """
+    return {"entrypoint": command} if image.attrs["Config"]["Entrypoint"] else {"command": command}
+
+
+def environment_first(image: Any, path: str) -> list[str]:
+    """Changes for the commit: the environment comes first, no entry point is in its way."""
+    entry = ['ENTRYPOINT ["/usr/bin/env"]'] if image.attrs["Config"]["Entrypoint"] else []
+    return [
+        *entry,
+        'CMD ["python"]',
+        f"ENV PATH={IMAGE_ENVIRONMENT}/bin:{path}",
+        f"ENV VIRTUAL_ENV={IMAGE_ENVIRONMENT}",
+    ]
+
+
+def archive(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """Files as a stream of tar, owned by root, never whole in memory."""
+    read, write = os.pipe()
+
+    def owned(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        return member
+
+    def fill() -> None:
+        with (
+            suppress(BrokenPipeError),
+            os.fdopen(write, "wb") as out,
+            tarfile.open(fileobj=out, mode="w|") as tar,
+        ):
+            for path, inside in entries:
+                tar.add(path, inside.lstrip("/"), recursive=False, filter=owned)
+
+    threading.Thread(target=fill, name="image-archive", daemon=True).start()
+    with os.fdopen(read, "rb") as source:
+        while chunk := source.read(CHUNK):
+            yield chunk
+
+
+def _push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
+    sent: dict[str, int] = {}
+    told = 0
+    digest = None
+    repository = settings.repository
+    for event in client.api.push(
+        repository, tag, stream=True, decode=True, **settings.login(repository)
+    ):
+        if "error" in event:
+            raise DockerException(event["error"])
+        digest = event.get("aux", {}).get("Digest", digest)
+        if event.get("status") == "Pushing":
+            sent[event["id"]] = event.get("progressDetail", {}).get("current", 0)
+            if sum(sent.values()) - told >= PUSH_NEWS_BYTES:
+                told = sum(sent.values())
+                say(f"      … pushed {human_bytes(float(told))}")
+    if digest is None:
+        raise DockerException("the registry gave no digest")
+    moved = human_bytes(float(sum(sent.values())))
+    say(f"      pushed to {settings.registry}: {moved} moved, {digest}")
+    return f"{repository}@{digest}"

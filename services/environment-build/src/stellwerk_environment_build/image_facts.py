@@ -1,0 +1,111 @@
+"""What a run meets in a foreign image: its Python, its variables. Tried in a container.
+
+The container has no network, no capability, a read-only root and another user than root's: as a
+run has. ``variables_of`` is pure.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from docker.errors import APIError, NotFound
+
+from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.image_engine import Client, remove
+from stellwerk_environment_build.image_failures import no_python
+
+OLDEST = (3, 8)
+PROBE_S = 60
+NOT_TAKEN = (
+    "LD_PRELOAD",
+    "LD_AUDIT",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "STELLWERK_",
+    "AZUREML_",
+)
+"""How variables begin that an image may not set for a run: they are the platform's, or run code."""
+_OWN = {"HOME", "TMPDIR", "HOSTNAME", "VIRTUAL_ENV", "PWD"}
+
+_PROBE = """\
+import json, shutil, sys
+try:
+    import venv, ensurepip
+except ImportError:
+    venv = None
+print(json.dumps({"python": "%d.%d.%d" % sys.version_info[:3], "venv": venv is not None,
+                  "interpreter": shutil.which(sys.argv[1])
+                  or (sys.executable if sys.argv[1] == "python" else None)}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """``python``: version of its python3; ``interpreter``: path of the one that was asked for."""
+
+    python: str
+    interpreter: str | None
+    has_venv: bool
+    path: str
+    variables: dict[str, str]
+    not_taken: tuple[str, ...]
+
+
+def facts_of(client: Client, image: Any, interpreter: str, name: str) -> Facts:
+    """Look into an image. Raises BuildFailedError where no run could begin in it."""
+    with suppress(NotFound):
+        remove(client.containers.get(name))
+    container = client.containers.create(
+        image.id, entrypoint=["python3", "-I", "-S", "-c", _PROBE], command=[interpreter],
+        name=name, user="10900", network_mode="none", cap_drop=["ALL"], read_only=True,
+        pids_limit=64, mem_limit=1 << 29, security_opt=["no-new-privileges=true"],
+        environment={"LD_PRELOAD": "", "LD_LIBRARY_PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    try:
+        try:
+            container.start()
+        except APIError as error:
+            raise BuildFailedError(no_python("has no python3 on its PATH")) from error
+        status = container.wait(timeout=PROBE_S)["StatusCode"]
+        said = container.logs(stdout=True, stderr=False).decode(errors="replace")
+    finally:
+        remove(container)
+    return _read(image, status, said)
+
+
+def _read(image: Any, status: int, said: str) -> Facts:
+    try:
+        found = json.loads(said.strip().splitlines()[-1])
+        python = str(found["python"])
+        version = tuple(int(part) for part in python.split("."))
+    except (ValueError, LookupError, TypeError) as error:
+        why = f"has a python3 that does not work (it ended with status {status})"
+        raise BuildFailedError(no_python(why)) from error
+    if version < OLDEST:
+        raise BuildFailedError(no_python(f"has Python {python}"))
+    set_there = dict(each.partition("=")[::2] for each in image.attrs["Config"]["Env"] or ())
+    variables, not_taken = variables_of(set_there.items())
+    return Facts(
+        python=python,
+        interpreter=found["interpreter"],
+        has_venv=bool(found["venv"]),
+        path=set_there.get("PATH", ""),
+        variables=variables,
+        not_taken=not_taken,
+    )
+
+
+def variables_of(
+    pairs: Iterable[tuple[str, str]],
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a run takes over of an image's variables, and the names of what it does not."""
+    taken, left = {}, []
+    for name, value in pairs:
+        if name.upper().startswith(NOT_TAKEN):
+            left.append(name)
+        elif name not in _OWN:
+            taken[name] = value
+    return taken, tuple(sorted(left))

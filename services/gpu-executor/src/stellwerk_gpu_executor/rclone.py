@@ -1,0 +1,117 @@
+"""Rclone as a mount of one dataset: its process, the kernel's list of mounts, and an end to one."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from stellwerk_gpu_executor import processes
+
+READY_S = 20.0
+OPTIONS = (
+    *("--read-only", "--vfs-cache-mode", "off", "--no-modtime", "--no-checksum"),
+    *("--dir-cache-time", "8760h", "--attr-timeout", "8760h", "--poll-interval", "0"),
+    *("--buffer-size", "4M", "--max-read-ahead", "1M", "--low-level-retries", "10"),
+    *("--config", "/dev/null", "--log-level", "NOTICE"),
+)
+
+
+class MountError(Exception):
+    """A mount could not be made; the text says why."""
+
+
+async def start(place: Path, output: Path, token: str, port: int) -> tuple[int, int]:
+    """Start rclone in a session of its own; returns its id and pidfd when the mount is there.
+
+    Raises MountError, OSError.
+    """
+    env = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": "/nonexistent",
+        "GOMEMLIMIT": "96MiB",
+        "RCLONE_WEBDAV_URL": f"http://127.0.0.1:{port}",
+        "RCLONE_WEBDAV_VENDOR": "other",
+        "RCLONE_WEBDAV_BEARER_TOKEN": token,
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(f"\0stellwerk-mount-{secrets.token_hex(8)}")
+        told.setblocking(False)
+        address: bytes = told.getsockname()
+        pid = _spawn(place, output, env | {"NOTIFY_SOCKET": f"@{address[1:].decode()}"})
+        pidfd = os.pidfd_open(pid)
+        try:
+            await _told(told, pidfd)
+            if processes.has_ended(pidfd):
+                last = output.read_text(errors="replace").strip().splitlines()[-1:]
+                raise MountError(f"rclone ended: {' '.join(last)[-300:]}")
+        except BaseException:
+            os.kill(pid, 9)  # ours until it is waited for
+            os.close(pidfd)
+            await asyncio.to_thread(os.waitpid, pid, 0)
+            raise
+    return pid, pidfd
+
+
+def _spawn(place: Path, output: Path, env: dict[str, str]) -> int:
+    command = [str(shutil.which("rclone")), "mount", ":webdav:", str(place), *OPTIONS]
+    if os.geteuid() == 0:
+        command.append("--allow-other")  # containers have users of their own
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        command[0],
+        command,
+        env,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(output), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+    )
+
+
+async def _told(told: socket.socket, pidfd: int) -> None:
+    """Wait for rclone's word that the mount is there, or for its end."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    for descriptor in (told.fileno(), pidfd):
+        loop.add_reader(descriptor, event.set)
+    try:
+        async with asyncio.timeout(READY_S):
+            await event.wait()
+    except TimeoutError as error:
+        raise MountError(f"rclone did not mount within {READY_S:g} s") from error
+    finally:
+        for descriptor in (told.fileno(), pidfd):
+            loop.remove_reader(descriptor)
+
+
+def missing() -> str:
+    """Why this machine cannot mount lazily, or ''."""
+    for program, package in (("rclone", "rclone"), ("fusermount3", "fuse3")):
+        if shutil.which(program) is None:
+            return f"{program} is not installed (apt-get install {package})"
+    return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse cannot be used here"
+
+
+def mounted(below: Path) -> list[Path]:
+    """Places of our mounts below a folder, deepest first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        kind = fields[fields.index("-") + 1]
+        place = Path(fields[4].encode().decode("unicode_escape"))
+        if kind == "fuse.rclone" and place.is_relative_to(below):
+            found.append(place)
+    return sorted(found, reverse=True)
+
+
+def unmount(place: Path) -> None:
+    """Detach a mount at once; who still has files of it open gets errors."""
+    subprocess.run(
+        [shutil.which("fusermount3") or "fusermount3", "-u", "-z", "-q", str(place)],
+        check=False, capture_output=True, timeout=READY_S,
+    )  # fmt: skip

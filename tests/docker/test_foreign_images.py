@@ -1,0 +1,357 @@
+"""Environments on an image, a Dockerfile or a folder of the definition: really built and run.
+
+Every refusal is exact, and whatever happens leaves no container, image or volume behind.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import images as stand_ins
+import pytest
+import servers_in_containers
+from docker.errors import ImageNotFound
+from engine import client
+from environments import build, builder, failing, run
+
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk.errors import NotFoundError
+from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk_environment_build.image_engine import LABEL, NAME, ImageSettings
+from stellwerk_environment_build.images import ImageMaker
+from stellwerk_kit.registry_logins import RegistryLogins
+from stellwerk_kit.testing import wait_until
+from stellwerk_kit.testing.servers import free_port
+
+# The client library leaves the socket of an answer that it refuses to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    with servers_in_containers.registry() as host:
+        yield host
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="sw-env-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(registry: str) -> Iterator[None]:
+    """What was there before is there after; environments that were made are taken away."""
+    stand_ins.base()
+    before = _state()
+    yield
+    for name in ("stellwerk/environment", f"{registry}/stellwerk/environment"):
+        for image in client().images.list(name=name):
+            for reference in (*image.tags, *image.attrs["RepoDigests"]):
+                if reference.startswith(name):
+                    with suppress(ImageNotFound):
+                        client().images.remove(reference)
+    assert _state() == before
+
+
+def _state() -> dict[str, set[str]]:
+    engine = client()
+    return {
+        "containers": {each.id for each in engine.containers.list(all=True)},
+        "images": {each.id for each in engine.images.list(all=True)},
+        "volumes": {each.id for each in engine.volumes.list()},
+    }
+
+
+def settings(**changes: Any) -> ImageSettings:
+    return replace(ImageSettings(stand_ins.base()), **changes)
+
+
+def on(base: str, *steps: str) -> str:
+    return "\n".join([f"FROM {base}", *steps]) + "\n"
+
+
+def dockerfile(*steps: str, **fields: Any) -> EnvironmentDefinition:
+    return EnvironmentDefinition(
+        dockerfile=on(stand_ins.base(), *steps), **{"user_managed": True, **fields}
+    )
+
+
+async def test_packages_on_an_image_of_another_python_at_another_place(
+    folder: Path, registry: str
+) -> None:
+    base = stand_ins.base()
+    made, log = await builder(folder, settings(registry=registry)), list[str]()
+    wanted = EnvironmentDefinition(image=base, pip_packages=("alpha",))
+    ready = (await build(made, wanted, log)).ready
+    assert str(ready.image).startswith(f"{registry}/stellwerk/environment@sha256:")
+    assert (ready.image_python, ready.packages) == ("/opt/environment/bin/python", ("alpha==1.0",))
+    assert str(ready.python).startswith("3.11.")
+    assert any(line.startswith(f"[1/4] Getting image {base}") for line in log), log
+    code = "import alpha, sys; print(alpha.WORD, sys.prefix, alpha.__cached__)"
+    word, prefix, cached = run(str(ready.image), code, user="123", read_only=True).rsplit(" ", 2)
+    assert (word, prefix) == ("from alpha", "/opt/environment")
+    assert (
+        run(str(ready.image), f"import os; print(os.path.exists({cached.strip()!r}))") == "True\n"
+    )
+    assert not (made.cache.path(ready.env_id) / "lib").exists(), "its files are in the image alone"
+    again = await build(made, wanted)
+    assert (again.cached, again.ready.image) == (True, ready.image)
+
+
+async def test_an_image_is_used_as_it_is(folder: Path, registry: str) -> None:
+    base = client().images.get(stand_ins.base())
+    made = await builder(folder, settings(registry=registry))
+    wanted = EnvironmentDefinition(image=stand_ins.base(), user_managed=True)
+    ready = (await build(made, wanted)).ready
+    client().images.pull(str(ready.image))
+    assert client().images.get(str(ready.image)).id == base.id
+    assert ready.image_python == "/usr/bin/python3"
+    by_digest = EnvironmentDefinition(image=str(ready.image), user_managed=True, strict=True)
+    assert (await build(made, by_digest)).ready.image == ready.image, "named so, it is used so"
+
+
+async def test_a_dockerfile_is_built_and_its_log_is_told(folder: Path) -> None:
+    made, log = await builder(folder, settings()), list[str]()
+    steps = ("ENV GREETING=hello PATH=/opt/tool:$PATH", "RUN echo built > /marker && echo told")
+    ready = (await build(made, dockerfile(*steps), log)).ready
+    assert run(str(ready.image), "print(open('/marker').read())") == "built\n\n"
+    assert "      told" in log
+    variables = dict(ready.image_variables)
+    assert variables["GREETING"] == "hello"
+    assert variables["PATH"].startswith("/opt/tool:")
+    labels = client().images.get(str(ready.image)).labels
+    assert labels == {LABEL: ready.env_id}
+
+
+async def test_packages_on_a_dockerfile_and_a_rebuild(folder: Path) -> None:
+    made = await builder(folder, settings())
+    wanted = dockerfile("RUN date +%N > /now", user_managed=False, pip_packages=("alpha",))
+    first = (await build(made, wanted)).ready
+    code = "import alpha; print(alpha.WORD, open('/now').read())"
+    said = run(str(first.image), code)
+    assert said.startswith("from alpha ")
+    spec, identity = made.identify(wanted)
+    second = (await made.build(spec, identity, lambda _: None, rebuild=True)).ready
+    assert run(str(second.image), code) != said
+    with pytest.raises(ImageNotFound):
+        client().images.get(str(first.image))
+
+
+class Folder:
+    """An object store with one snapshot in it."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.blobs = {hashlib.sha256(text.encode()).hexdigest(): text for text in files.values()}
+        entries = [
+            ManifestEntry(
+                path=path, size=len(text), sha256=hashlib.sha256(text.encode()).hexdigest()
+            )
+            for path, text in files.items()
+        ]
+        self.manifest = Manifest(entries=tuple(entries))
+
+    async def get_manifest(self, digest: str) -> Manifest:
+        if digest != self.manifest.digest():
+            raise NotFoundError("no such blob")
+        return self.manifest
+
+    async def fetch(self, digest: str, path: Path, size: int) -> None:
+        path.write_text(self.blobs[digest])
+
+
+async def test_a_folder_with_its_dockerfile_below(folder: Path) -> None:
+    context = Folder({
+        "docker/Dockerfile": on(stand_ins.base(), "COPY . /copied"),
+        "a/b.txt": "text", "secret.txt": "x", ".dockerignore": "secret.txt\n",
+    })  # fmt: skip
+    made = await builder(folder, settings(), objects=context)
+    snapshot = context.manifest.digest()
+    fields = {"build_context": {"snapshot": snapshot, "dockerfile": "docker/Dockerfile"}}
+    ready = (await build(made, EnvironmentDefinition(**fields, user_managed=True))).ready
+    code = "import os; print(open('/copied/a/b.txt').read(), sorted(os.listdir('/copied')))"
+    assert run(str(ready.image), code) == "text ['.dockerignore', 'a', 'docker']\n"
+    for changed, code in (
+        ({"snapshot": "0" * 64}, "env.build_context"),
+        ({"snapshot": snapshot, "dockerfile": "Dockerfile"}, "env.dockerfile"),
+        ({"snapshot": snapshot, "dockerfile": "../../etc/passwd"}, "env.dockerfile"),
+        ({"snapshot": snapshot, "dockerfile": "a/b.txt"}, "env.dockerfile"),
+    ):
+        wanted = EnvironmentDefinition(build_context=changed, user_managed=True)
+        found = await failing(made, wanted)
+        assert (found.reason, found.code) == ("your-spec", code)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason", "code", "words"),
+    [
+        (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "non-zero code: 3"),
+        (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "why"),
+        (("COPY nothing /x",), "your-spec", "env.dockerfile_failed", "nothing"),
+        (("BOGUS",), "your-spec", "env.dockerfile_failed", "BOGUS"),
+        (
+            ("RUN python3 -c 'import urllib.request as r; r.urlopen(\"http://example.com\")'",),
+            "your-spec", "env.dockerfile_network", "STELLWERK_BUILD_NETWORK",
+        ),
+        (("RUN dd if=/dev/zero of=/dev/shm/x bs=1M",), "disk-full", "env.disk_full", "write less"),
+        (("RUN sh -c 'kill -9 $$'",), "killed", "env.build_killed", "killed from outside"),
+        (("RUN rm /usr/bin/python3",), "your-spec", "env.image_python", "no python3 on its PATH"),
+        (
+            ("RUN printf '#!/bin/sh\\nexit 3\\n' > /p && chmod +x /p && ln -sf /p /usr/bin/python3",),
+            "your-spec", "env.image_python", "ended with status 3",
+        ),
+        (("RUN chmod 700 /usr/bin/python3.11",), "your-spec", "env.image_python", "by every user"),
+    ],
+)  # fmt: skip
+async def test_a_dockerfile_that_does_not_build(
+    folder: Path, steps: tuple[str, ...], reason: str, code: str, words: str
+) -> None:
+    found = await failing(await builder(folder, settings()), dockerfile("VOLUME /data", *steps))
+    assert (found.reason, found.code) == (reason, code), found.message
+    assert words in found.message
+
+
+async def test_the_network_where_the_operator_allows_it(folder: Path) -> None:
+    step = 'RUN python3 -c "import socket; print(socket.if_nameindex())"'
+    log: list[str] = []
+    await build(await builder(folder, settings()), dockerfile(step), log)
+    assert "      [(1, 'lo')]" in log
+    log.clear()
+    steps = (step, "RUN env | grep -i proxy")
+    proxies = {"HTTP_PROXY": "http://user:hidden@proxy:1"}
+    made = await builder(folder, settings(network="bridge", proxies=proxies))
+    ready = (await build(made, dockerfile(*steps), log)).ready
+    assert any("'eth0'" in line for line in log), log
+    assert "      HTTP_PROXY=http://***@proxy:1" in log
+    image = client().images.get(str(ready.image))
+    assert "hidden" not in json.dumps([image.attrs, image.history()])
+
+
+async def test_a_step_that_fills_the_disk_is_ended_before_it_is_full(folder: Path) -> None:
+    wanted = dockerfile("RUN dd if=/dev/zero of=/big bs=1M count=4000; sleep 30")
+    found = await failing(await builder(folder, settings(max_bytes=500_000_000)), wanted)
+    assert (found.reason, found.code) == ("your-spec", "env.image_too_large")
+    assert "more than 0.5 GB" in found.message
+
+
+async def test_memory_of_a_step(folder: Path) -> None:
+    wanted = dockerfile("RUN python3 -c 'bytearray(300 << 20)'")
+    found = await failing(await builder(folder, settings(memory_bytes=128 << 20)), wanted)
+    assert (found.reason, found.code) == ("killed", "env.build_killed")
+
+
+async def test_time_of_a_build(folder: Path) -> None:
+    found = await failing(
+        await builder(folder, settings(limit_s=3.0)), dockerfile("RUN true", "RUN sleep 600")
+    )
+    assert (found.reason, found.code) == ("timeout", "env.build_timeout")
+
+
+async def test_what_an_image_may_not_set(folder: Path) -> None:
+    steps = ("ENV LD_PRELOAD=/evil.so PYTHONHOME=/x STELLWERK_TOKEN=t HOME=/root KEPT=1",)
+    ready = (await build(await builder(folder, settings()), dockerfile(*steps))).ready
+    assert set(dict(ready.image_variables)) == {"KEPT", "PATH"}
+    assert [text.split()[3].rstrip(",") for text in ready.warnings] == [
+        "LD_PRELOAD", "PYTHONHOME", "STELLWERK_TOKEN",
+    ]  # fmt: skip
+
+
+async def test_images_that_cannot_be_had(folder: Path, registry: str) -> None:
+    made = await builder(folder, settings())
+    for image, reason, code in (
+        (f"{registry}/nobody/nothing:1", "your-spec", "env.image_not_found"),
+        (f"{registry}/nobody/nothing@sha256:{'0' * 64}", "your-spec", "env.image_not_found"),
+        (f"127.0.0.1:{free_port()}/a/b:1", "index-unreachable", "env.registry_unreachable"),
+    ):
+        found = await failing(made, EnvironmentDefinition(image=image, user_managed=True))
+        assert (found.reason, found.code) == (reason, code), found.message
+        text = on(image)
+        found = await failing(made, EnvironmentDefinition(dockerfile=text, user_managed=True))
+        assert (found.reason, found.code) == (reason, code), found.message
+
+
+async def test_registry_logins(folder: Path) -> None:
+    wanted = EnvironmentDefinition(image=stand_ins.base(), user_managed=True)
+    users = folder / "users"
+    users.mkdir()
+    with servers_in_containers.registry(users) as host:
+
+        def login(password: str) -> ImageSettings:
+            known = {host: {"username": "u", "password": password}}
+            return settings(registry=host, logins=RegistryLogins(known))
+
+        for given in (settings(registry=host), login("wrong-one")):
+            found = await failing(await builder(folder, given), wanted)
+            assert (found.reason, found.code) == ("internal", "env.registry_denied")
+            assert "STELLWERK_REGISTRY_CREDENTIALS" in found.message
+            assert "wrong-one" not in found.message
+        log: list[str] = []
+        ready = (await build(await builder(folder, login("right-one")), wanted, log)).ready
+        assert str(ready.image).startswith(host)
+        assert "right-one" not in "\n".join(log)
+        client().images.remove(str(ready.image))
+        private = EnvironmentDefinition(image=str(ready.image), user_managed=True)
+        client().images.remove(f"{host}/stellwerk/environment:{ready.env_id}", force=True)
+        found = await failing(await builder(folder, settings()), private)
+        assert found.code == "env.registry_denied"
+        assert (await build(await builder(folder, login("right-one")), private)).ready.image
+        client().images.remove(str(ready.image))
+
+
+async def test_many_who_wait_are_one_build(folder: Path) -> None:
+    made = await builder(folder, settings())
+    results = await asyncio.gather(*(build(made, dockerfile("RUN sleep 1")) for _ in range(5)))
+    assert len({each.ready.image for each in results}) == 1
+    assert sorted(each.cached for each in results) == [False, True, True, True, True]
+
+
+KILLED = """
+import asyncio, sys
+from environments import build, builder
+from test_foreign_images import dockerfile, settings
+from pathlib import Path
+async def main():
+    made = await builder(Path(sys.argv[1]), settings())
+    await build(made, dockerfile("RUN touch /x", "VOLUME /data", "RUN sleep 600"))
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_builder_leaves_nothing_for_long(folder: Path) -> None:
+    places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)],
+        env={**os.environ, "PYTHONPATH": ":".join(places)},
+    )
+    filters = {"label": LABEL}
+
+    def at_the_last_step() -> bool:
+        found = client().api.containers(filters=filters)
+        return any("sleep 600" in each["Command"] for each in found)
+
+    await wait_until(at_the_last_step, 60)
+    process.kill()
+    process.wait()
+
+    async def swept() -> bool:
+        """The engine itself removes a step whose client is gone; that may take it a moment."""
+        await ImageMaker(settings()).sweep()
+        left = client().api.containers(all=True, filters=filters)
+        return left == client().api.images(filters={**filters, "dangling": True}) == []
+
+    await wait_until(swept, 20)
+    assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
+    ready = (await build(await builder(folder, settings()), dockerfile("RUN true"))).ready
+    assert ready.image
