@@ -70,6 +70,8 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
      "environment-build/environment-register", {}, {**ENVIRONMENT, "created": False}),
     ("GET", "/environments?name=keras&limit=5&cursor=c", None, 200,
      "environment-build/environment-list", {"name": "keras", "curated": False, **PAGED}, EMPTY),
+    ("GET", "/environments?curated=true", None, 200, "environment-build/environment-list",
+     {"curated": True, "limit": 100}, EMPTY),
     ("GET", "/environments/keras?version=3", None, 200, "environment-build/environment-get",
      {"name": "keras", "version": 3}, ENVIRONMENT),
     ("POST", "/environments/keras/builds?version=3&rebuild=true", None, 202,
@@ -210,8 +212,8 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     |GET /datasets/by-name/{}|GET /datasets/{}/files|GET /datasets/{}/files/{}
     |PATCH /datasets/by-name/{}/versions/{}|DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
         |GET /datastores/{}/files/{}
-    |POST /environments|GET /environments|GET /environments/{}|POST /environments/{}/builds
-    |GET /environments/{}/sbom|GET /builds/{}/sbom|GET /runs/{}/sbom|POST /environments/prune
+    |POST /environments|POST /environments/prune|GET /environments|GET /environments/{}|POST /environments/{}/builds
+    |GET /environments/{}/sbom|GET /builds/{}/sbom|GET /runs/{}/sbom
     |GET /builds/{}|GET /builds/{}/log|POST /compute|GET /compute|GET /compute/{}
     |PATCH /compute/{}|DELETE /compute/{}|POST /models|GET /models|GET /models/{}
     |PATCH /models/{}/versions/{}|DELETE /models/{}/versions/{}|GET /models/{}/versions/{}/files

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # its library is slow to load
     from stellwerk_environment_build.images import ImageMaker
     from stellwerk_kit.objects import ObjectStore
 
+_PROCESSES = "runs are plain processes here"
 BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
 
 
@@ -104,6 +105,9 @@ class Builder:
             accelerator=self._accelerator,
             conda=self._channels.known(definition),
         )
+        if spec.container is not None and self._images is None:
+            said = f"{spec.container.field}: {_PROCESSES}; runs of this environment are refused"
+            spec = spec.model_copy(update={"warnings": (*spec.warnings, said)})
         return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
 
     def identify_pinned(
@@ -120,9 +124,9 @@ class Builder:
                 "env.needs_containers",
                 field=spec.container.field,
                 got=spec.container.image or spec.container.field,
-                hint="Runs are plain processes here, and this needs containers. Ask the operator "
-                "for them (STELLWERK_IMAGES=docker and STELLWERK_LAUNCHER=docker, "
-                "docs/howto/compose.md), or leave it out and list the packages.",
+                hint=f"It needs containers, and {_PROCESSES}. Ask the operator for them "
+                "(STELLWERK_IMAGES=docker and STELLWERK_LAUNCHER=docker, docs/howto/compose.md), "
+                "or leave it out and list the packages.",
             )
 
     def lookup_pinned(self, pin: EnvironmentPin) -> Ready | None:
@@ -165,10 +169,13 @@ class Builder:
         return BuildResult(ready, cached=False, seconds=ready.seconds)
 
     def _whole(self, ready: Ready | None) -> Ready | None:
-        """None for an environment that still needs its bill of materials or its image."""
+        """None for an environment without bill of materials, or without image on this base."""
         if ready is None or _lacks_sbom(ready):
             return None
-        return None if self._images and ready.image is None else ready
+        if self._images is None or ready.image_python is not None:
+            return ready
+        made = ready.image is not None and ready.image_base == self._images.base
+        return ready if made else None
 
     async def _with_sbom(self, ready: Ready) -> Ready:
         from stellwerk_environment_build.sbom import (  # noqa: PLC0415 - its library is slow to load

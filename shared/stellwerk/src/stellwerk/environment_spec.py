@@ -26,7 +26,7 @@ from stellwerk.conda_package import (
 )
 from stellwerk.conda_part import CondaPart, KnownChannels, choose_channels, choose_conda_python
 from stellwerk.environment_container import BuildContext, Container, container
-from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM
+from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM, PLATFORM_VARIABLES
 from stellwerk.environment_python import choose_python, python_range, shortest
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
@@ -205,6 +205,13 @@ def check(definition: EnvironmentDefinition) -> None:
                 got=_CREDENTIALS.sub("://***@", channel),
                 hint="Credentials do not belong into a definition; name the channel alone.",
             )
+    for name in sorted(definition.environment_variables.keys() & PLATFORM_VARIABLES):
+        raise InvalidEnvironment(
+            "env.variable_reserved",
+            field=f"environment_variables.{name}",
+            got=name,
+            hint="The platform sets it for every run; take another name.",
+        )
     if definition.python is not None:
         python_range(definition.python)
     _pip(definition)
