@@ -110,11 +110,11 @@ def ray_jobs() -> Iterator[Driver]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "hello.py")
         script.write_text(HELLO)
-        head = "start --head --num-cpus 2 --node-ip-address 127.0.0.1 --dashboard-port 18265"
+        head = "start --head --num-cpus 2 --node-ip-address 127.0.0.1 --dashboard-port 28265"
         quiet = {"env": {**os.environ, **QUIET}, "stdout": subprocess.DEVNULL}
         subprocess.run([ray, *head.split(), "--disable-usage-stats"], check=True, **quiet)
         try:
-            address = "http://127.0.0.1:18265"
+            address = "http://127.0.0.1:28265"
             driver = [str(python), str(PEERS / "ray_jobs.py"), address, str(script)]
             client = Driver(driver, Path(folder))
             yield client
