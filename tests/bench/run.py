@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from control import backlog, control
 from datasets import lazy, outputs, reading
+from image_figures import FIGURES as IMAGES
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
@@ -47,6 +48,7 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "queue": queue,
     "control": control,
     "backlog": backlog,
+    **IMAGES,
 }
 
 
