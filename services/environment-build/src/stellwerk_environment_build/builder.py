@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.apart_construction import ApartConstruction
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
+from stellwerk_environment_build.compiled_reuse import MOST_DONORS
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
 from stellwerk_environment_build.construction import Construction, Limits
@@ -276,7 +278,17 @@ class Builder:
             "clock": self._clock,
             "log": lines,
             "locked": self._locked(spec),
+            "donors": self._donors(spec),
         }
+
+    def _donors(self, spec: NormalisedSpec) -> tuple[Path, ...]:
+        """Environments of the same Python, the last used first."""
+        if spec.python is None:
+            return ()
+        found = (each.env_id for each in reversed(self.cache.usage()))
+        known = (self.cache.known(env_id) for env_id in found)
+        same = (each for each in known if each is not None and each.python == spec.python)
+        return tuple(self.cache.path(each.env_id) for each in islice(same, MOST_DONORS))
 
     async def _in_container(
         self,
