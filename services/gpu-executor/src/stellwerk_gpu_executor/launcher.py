@@ -83,7 +83,7 @@ class LaunchRequest:
             "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
         }
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("folder", "lease", "cpus", "gpus", "image", "readable", "writable"):
+        for name in ("folder", "cpus", "gpus", "image", "readable", "writable"):
             del fields[name]
         return {
             **fields,
@@ -169,7 +169,6 @@ class ProcessLauncher:
         """Start the attempt. Returns when the run's program is loaded or has failed to."""
         attempt = AttemptDir(request.folder)
         attempt.create()
-        attempt.write_lease(request.lease)
         if self._walls is not None:
             request = self._walls.around(request)
         if request.warm is not None:
@@ -226,6 +225,7 @@ class ProcessLauncher:
 
         A supervisor that died without an exit record gets one here, after its processes are gone.
         """
+        attempt = AttemptDir(attempt.path)  # what it says now, whatever was read of it before
         launch = attempt.read_launch()
         if launch is None:
             return None
@@ -251,7 +251,8 @@ class ProcessLauncher:
         if attempt.read_exit() is None:  # else its supervisor, or we for it, ended everything
             await self._kill(attempt)
         launch = attempt.read_launch()
-        await asyncio.to_thread(remove, attempt.path)
+        if not remove_small(os.fspath(attempt.path)):
+            await asyncio.to_thread(remove, attempt.path)
         if self._walls is not None:
             self._walls.clear(attempt.path.name)
         if launch is not None:
@@ -414,6 +415,32 @@ def remove(folder: Path) -> None:
                 if not path.is_symlink():
                     path.chmod(0o700)
         shutil.rmtree(folder)
+
+
+def remove_small(folder: str, most: int = 32) -> bool:
+    """Remove a folder of at most so many files and folders; False if there is (still) more.
+
+    That takes less than waking a thread for it. More, or what resists, is `remove`'s work.
+    """
+    found: list[tuple[str, bool]] = []
+    try:
+        left = [folder]
+        while left:
+            path = left.pop()
+            found.append((path, True))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        found.append((entry.path, False))
+            if len(found) + len(left) > most:
+                return False
+        for path, is_folder in reversed(found):
+            (os.rmdir if is_folder else os.unlink)(path)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_all(folder: str) -> None:
