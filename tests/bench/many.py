@@ -31,14 +31,14 @@ def throughput(stack: Stack, report: Report) -> None:
     ratios, costs, parts = [], [], list[dict[str, float]]()
     with stack.http() as http:
         run_many(http, 10, NOOP)
-        seconds, spawn_cpu = _spawn()
+        seconds, spawn_cpu = spawn()
         for _ in range(ROUNDS):
             before, own = _cpu_by_part(stack), time.process_time()
             took = run_many(http, NOOPS, NOOP)
             part = {name: cpu - before[name] for name, cpu in _cpu_by_part(stack).items()}
             part["client"] = time.process_time() - own
             parts.append({name: cpu / NOOPS for name, cpu in part.items()})
-            after, after_cpu = _spawn()
+            after, after_cpu = spawn()
             ratios.append((seconds + after) / 2 / took)
             costs.append(sum(parts[-1].values()) * NOOPS * 2 / (spawn_cpu + after_cpu))
             seconds, spawn_cpu = after, after_cpu
@@ -66,7 +66,7 @@ def _cpu_by_part(stack: Stack) -> dict[str, float]:
     return {name: cpu_of([pid]) for name, pid in pids.items()} | {"supervisor and run": node}
 
 
-def _spawn() -> tuple[float, float]:
+def spawn() -> tuple[float, float]:
     """Wall and CPU seconds of as many spawns as there are runs."""
 
     def one(_: int) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from control import backlog, control
 from datasets import lazy, outputs, reading
+from image_figures import FIGURES as IMAGES
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
@@ -44,6 +46,9 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "memory": memory,
     "sweep": sweep,
     "queue": queue,
+    "control": control,
+    "backlog": backlog,
+    **IMAGES,
 }
 
 

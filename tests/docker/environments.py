@@ -29,7 +29,7 @@ async def builder(folder: Path, settings: ImageSettings, *, objects: Any = None)
     wheels = folder / "wheels"
     wheels.mkdir(exist_ok=True)
     for name in ("alpha", "beta"):
-        _wheel(wheels, name)
+        wheel(wheels, name)
     interpreters = [each for each in await find_interpreters((PYTHON,)) if each.path == PYTHON]
     return Builder(
         EnvironmentCache(folder / "cache"),
@@ -66,7 +66,7 @@ def run(image: str, code: str, **options: Any) -> str:
     return found.decode()
 
 
-def _wheel(folder: Path, name: str) -> None:
+def wheel(folder: Path, name: str) -> None:
     """A pure wheel with one module of that name."""
     info = f"{name}-1.0.dist-info"
     contents = {

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from composed import Composed, body, demo, lines, until_running
+import yaml
+from composed import ROOT, Composed, body, demo, lines, until_running
 from stack import log_text, submit, wait_terminal
 
 KILLED = (
@@ -36,6 +37,35 @@ def test_no_secret_is_where_others_look_and_ports_are_on_loopback(platform: Comp
         assert config["CapDrop"] == ["ALL"], name
         assert "no-new-privileges=true" in config["SecurityOpt"], name
         assert container.attrs["Config"]["User"] not in {"", "root"}, name
+
+
+def test_the_profiles_are_complete(platform: Composed) -> None:
+    """`gpu` and `observability`: valid, and every address that is scraped answers with metrics."""
+    done = platform.compose(
+        "--profile", "gpu", "--profile", "observability", "config", "--format", "json"
+    )
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    (device,) = services["executor-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert services["prometheus"]["ports"][0]["host_ip"] == "127.0.0.1"
+    scraped = yaml.safe_load((ROOT / "deploy/docker/prometheus.yml").read_text())
+    (targets,) = (each["targets"] for each in scraped["scrape_configs"][0]["static_configs"])
+    roles = {
+        name
+        for name, each in services.items()
+        if "STELLWERK_HTTP_PORT" in each.get("environment", {})
+    }
+    assert {target.partition(":")[0] for target in targets} == roles - {
+        "topology",
+        "init",
+        "executor-gpu",
+    }
+    ask = "import sys, urllib.request as r; [r.urlopen(f'http://{t}/metrics').read() for t in sys.argv[1:]]"
+    said = platform.containers()["gateway"].exec_run(
+        ["/opt/stellwerk/bin/python3", "-c", ask, *targets]
+    )
+    assert said.exit_code == 0, said.output
 
 
 def test_a_role_reads_its_own_credentials_only(platform: Composed) -> None:

@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import images
 import pytest
+import servers_in_containers
 from engine import client
 
 EXECUTOR_TESTS = images.ROOT / "services/gpu-executor/tests"
@@ -30,6 +32,7 @@ from stellwerk_gpu_executor.docker_launcher import RUN_USER, DockerLauncher
 from stellwerk_gpu_executor.engine import Engine
 from stellwerk_gpu_executor.launcher import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.testing import wait_until
 
 PYTHON = "/usr/bin/python3"
@@ -38,7 +41,9 @@ OTHER = "launcher-test"
 
 
 @asynccontextmanager
-async def launcher(folder: Path) -> AsyncIterator[DockerLauncher]:
+async def launcher(
+    folder: Path, logins: RegistryLogins | None = None
+) -> AsyncIterator[DockerLauncher]:
     """A launcher as the service makes it."""
     home = folder / "notify"
     home.mkdir(exist_ok=True)
@@ -49,7 +54,7 @@ async def launcher(folder: Path) -> AsyncIterator[DockerLauncher]:
         executor_id=OTHER, image=images.base(), network="none", shm_bytes=64 << 20,
         user=os.geteuid() or RUN_USER, shim=SHIM, notify=home, host={},
     )  # fmt: skip
-    service = DockerLauncher(notify, Engine(OTHER), profile)
+    service = DockerLauncher(notify, Engine(OTHER, logins), profile)
     try:
         yield service
     finally:
@@ -209,9 +214,9 @@ async def test_image_that_is_not_there(tmp_path: Path) -> None:
         handle = await service.start(launch_request(tmp_path / "a1", "print(1)"))
         record = await handle.wait()
         await service.cleanup(handle.attempt)
-    assert (record.reason, record.message) == (
-        "launch-failed", "image stellwerk-test/none:0 is not on this node and cannot be pulled",
-    )  # fmt: skip
+    assert record.reason == "launch-failed"
+    said = "image stellwerk-test/none:0 is not on this node and cannot be pulled: its registry "
+    assert str(record.message).startswith(said), record.message
 
 
 LINES = "import time\nfor n in range(60):\n    print(n, flush=True)\n    time.sleep(0.05)\n"
@@ -302,3 +307,31 @@ async def test_many_at_once(tmp_path: Path) -> None:
             assert (await handle.wait()).exit_code == 0
             assert read(handle.attempt.log) == b"%d\n" % number
             await service.cleanup(handle.attempt)
+
+
+async def test_image_of_a_registry_that_wants_a_login(tmp_path: Path) -> None:
+    """Refused without it and with a wrong one, and neither is told; pulled with the right one."""
+    users = tmp_path / "users"
+    users.mkdir()
+    right = servers_in_containers.LOGIN
+    with servers_in_containers.registry(users) as host:
+        image = f"{host}/private/base:1"
+        client().images.get(images.base()).tag(image)
+        client().images.push(image, auth_config=right)
+        client().images.remove(image)
+        told = []
+        for number, login in enumerate((None, {**right, "password": "wrong-one"}, right), start=1):
+            logins = RegistryLogins({host: login} if login else {})
+            async with launcher(tmp_path, logins) as service:
+                asked = launch_request(tmp_path / f"r{number}", "print('here')", number)
+                handle = await service.start(replace(asked, image=image))
+                record = await handle.wait()
+                told.append((record.reason, record.message or ""))
+                await service.cleanup(handle.attempt)
+        client().images.remove(image)
+    refused = f"image {image} is not on this node and cannot be pulled: its registry refuses "
+    for reason, message in told[:2]:
+        assert reason == "launch-failed"
+        assert message.startswith(refused), message
+        assert "wrong-one" not in message
+    assert told[2] == ("exited", "")

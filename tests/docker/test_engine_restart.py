@@ -3,6 +3,7 @@
 On an engine of its own, in a network namespace of its own: it must not take the other's bridge.
 """
 
+import asyncio
 import gc
 import os
 import secrets
@@ -15,7 +16,13 @@ from pathlib import Path
 
 import images
 import pytest
+from environments import build, builder, failing
 from test_docker_launcher import LINES, launch_request, launcher, log_holds, read
+
+from stellwerk.environment_spec import EnvironmentDefinition
+from stellwerk_environment_build.image_engine import LABEL, ImageSettings, connect
+from stellwerk_environment_build.images import ImageMaker
+from stellwerk_kit.testing import wait_until
 
 
 class OwnEngine:
@@ -104,4 +111,38 @@ async def test_killed_engine(own_engine: OwnEngine) -> None:
             assert read(handle.attempt.log) == b"again\n"
             await service.cleanup(handle.attempt)
             assert await service._engine.names() == []
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_engine_killed_in_the_middle_of_a_build(own_engine: OwnEngine) -> None:
+    """Told as what it is, which is tried again; and what it left is cleared away."""
+    base = images.base()
+    text = f"FROM {base}\nVOLUME /data\nRUN touch /x\nRUN sleep 600\n"
+    slow = EnvironmentDefinition(dockerfile=text, user_managed=True)
+    filters = {"label": LABEL}
+
+    def at_the_last_step() -> bool:
+        with connect() as client:
+            found = client.api.containers(filters=filters)
+            return any("sleep 600" in each["Command"] for each in found)
+
+    with tempfile.TemporaryDirectory(prefix="sw-env-") as name:
+        made = await builder(Path(name), ImageSettings(base))
+        async with asyncio.TaskGroup() as group:
+            failure = group.create_task(failing(made, slow))
+            await wait_until(at_the_last_step, 60)
+            own_engine.end(signal.SIGKILL)
+        found = failure.result()
+        assert (found.code, found.retryable) == ("env.engine_unreachable", True), found
+        again = await failing(made, slow)
+        assert again.code == "env.engine_unreachable"
+        own_engine.start()
+        await ImageMaker(ImageSettings(base)).sweep()
+        with connect() as client:
+            assert client.api.containers(all=True, filters=filters) == []
+            assert client.api.images(filters={"dangling": True}) == []
+            assert client.volumes.list() == []
+        quick = EnvironmentDefinition(dockerfile=f"FROM {base}\n", user_managed=True)
+        assert (await build(made, quick)).ready.image
     gc.collect()

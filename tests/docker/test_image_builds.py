@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -16,16 +17,19 @@ import httpx2
 import images as stand_ins
 import pytest
 import servers_in_containers
-from docker.errors import ImageNotFound
+from docker.errors import ImageNotFound, NotFound
 from engine import client
 from environments import builder, failing, run
 
 from stellwerk.environment_spec import from_packages
 from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.builder import Builder, BuildResult
+from stellwerk_environment_build.cache import READY
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.image_engine import NAME, ImageSettings
 from stellwerk_environment_build.images import ImageMaker
+from stellwerk_environment_build.pruning import Pruner, Wanted
+from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.testing.servers import free_port
 
 
@@ -208,3 +212,23 @@ async def test_registry_answers_by_digest_only_what_was_pushed(folder: Path, reg
     accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
     answer = httpx2.get(url, headers=accept)
     assert "sha256:" + hashlib.sha256(answer.content).hexdigest() == digest
+
+
+async def test_pruned_from_engine_and_registry(folder: Path, registry: str) -> None:
+    """A smaller environment below stays whole; one that is asked for again is made again."""
+    made = await builder(folder, ImageSettings(stand_ins.base(), registry))
+    small = (await build(made)).ready
+    large = (await build(made, packages=("alpha", "beta"))).ready
+    pruner = Pruner(made.cache, made._images, SystemClock())
+    for ready, days in ((small, 40), (large, 20)):
+        then = time.time() - days * 86_400
+        os.utime(made.cache.path(ready.env_id) / READY, (then, then))
+    done = await pruner.prune(Wanted(older_than_s=30 * 86_400, from_registry=True))
+    assert [each.env_id for each in done.removed] == [small.env_id]
+    with pytest.raises(ImageNotFound):
+        client().images.get(f"{registry}/stellwerk/environment:{small.env_id}")
+    with pytest.raises(NotFound):
+        client().api.pull(str(small.image))
+    assert run(str(large.image), "import alpha, beta; print(beta.WORD)") == "from beta\n"
+    again = (await build(made)).ready
+    assert run(str(again.image), "import alpha; print(alpha.WORD)") == "from alpha\n"

@@ -121,11 +121,30 @@ def test_what_needs_containers_is_refused_where_there_are_none(
         assert "STELLWERK_IMAGES=docker" in error["message"]
     registered = stack.command("environment", "register", "boxed", "--image", "python:3.11")
     assert registered.returncode == 0, registered.stderr
+    assert "runs of this environment are refused" in registered.stderr
     built = stack.command("environment", "build", "boxed")
     assert built.returncode == 1
     assert "STELLWERK_IMAGES=docker" in built.stderr
     both = stack.command("run", "submit", "--image", "a", "--dockerfile", "b", str(script))
     assert both.returncode == 2
+
+
+def test_variables_that_are_the_platforms(stack: Stack, script: Path, tmp_path: Path) -> None:
+    name = "STELLWERK_RUN_ID"
+    done = stack.command("run", "submit", "--env", f"{name}=stolen", str(script))
+    assert done.returncode == 1
+    assert f"environment_variables.{name}" in done.stderr
+    assert "take another name" in done.stderr
+    with stack.http() as http:
+        variables = {"environment_variables": {name: "stolen"}}
+        body = run_body("print(1)")
+        body["spec"] |= variables
+        answer = http.post("/api/v1/runs", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "env.variable_reserved")
+        body = run_body("print(1)", environment=variables)
+        answer = http.post("/api/v1/runs", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "env.variable_reserved")
+        assert answer.json()["field"] == f"spec.environment.environment_variables.{name}"
 
 
 def test_names(stack: Stack, script: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Real builds from hand-made wheels: no network, the real installer, real interpreters."""
 
 import asyncio
+import hashlib
 import os
 import shutil
 import socket
@@ -74,6 +75,33 @@ async def test_environment_is_locked_installed_compiled_and_found_again(
     again = await build(builder, "ALPHA")
     assert again.cached
     assert again.ready == result.ready
+
+
+async def test_a_lock_decides_versions_and_files(
+    make_wheel: MakeWheel, make_builder: MakeBuilder
+) -> None:
+    old = hashlib.sha256(make_wheel("alpha", "1.0").read_bytes()).hexdigest()
+    make_wheel("alpha", "2.0")
+    make_wheel("beta", "1.0")
+    builder = make_builder()
+
+    def wanting(digest: str) -> EnvironmentDefinition:
+        return EnvironmentDefinition(
+            pip_packages=("alpha", "beta"),
+            constraints=("alpha==1.0", "gamma==3"),
+            hashes={"alpha==1.0": (digest, "0" * 64)},
+        )
+
+    spec, identity = builder.identify(wanting("f" * 64))
+    with pytest.raises(BuildFailedError) as caught:
+        await builder.build(spec, identity, lambda _line: None)
+    found = caught.value.failure
+    assert (found.reason, found.code) == ("hash-mismatch", "env.hash_mismatch")
+    assert "alpha==1.0" in found.message
+    assert builder.cache.usage() == ()
+    spec, identity = builder.identify(wanting(old))
+    ready = (await builder.build(spec, identity, lambda _line: None)).ready
+    assert ready.packages == ("alpha==1.0", "beta==1.0")
 
 
 async def test_packages_come_from_the_configured_index(make_builder: MakeBuilder) -> None:

@@ -278,6 +278,8 @@ async def test_requests_that_cannot_be_met_name_the_field(bus: Bus, start: Start
         ({"requirements": "six\n-e .\n"}, "env.path", "line 2"),
         ({"conda_yaml": "dependencies: [six\n"}, "env.syntax", "broken"),
         ({}, "env.field", "exactly one"),
+        ({"pyproject": "[project"}, "env.syntax", "pyproject.toml"),
+        ({"requirements": "six", "extras": ["x"]}, "env.field", "pyproject"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             await bus.call(NAME, "environment-register", {"name": "e", **body}, EnvironmentView)

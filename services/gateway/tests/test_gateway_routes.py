@@ -63,12 +63,15 @@ ROUTES: list[tuple[str, str, Any, int, str, dict[str, Any], dict[str, Any]]] = [
      "dataset/datastore-files", {"name": "store", "prefix": "a/", **PAGED}, EMPTY),
     ("POST", "/environments", {"name": "keras", "requirements": "keras"}, 201,
      "environment-build/environment-register",
-     {"name": "keras", "definition": None, "conda_yaml": None, "requirements": "keras"},
+     {"name": "keras", "definition": None, "conda_yaml": None, "requirements": "keras",
+      "pyproject": None, "uv_lock": None, "extras": [], "groups": []},
      ENVIRONMENT),
     ("POST", "/environments", {"name": "keras", "requirements": "keras"}, 200,
      "environment-build/environment-register", {}, {**ENVIRONMENT, "created": False}),
     ("GET", "/environments?name=keras&limit=5&cursor=c", None, 200,
-     "environment-build/environment-list", {"name": "keras", **PAGED}, EMPTY),
+     "environment-build/environment-list", {"name": "keras", "curated": False, **PAGED}, EMPTY),
+    ("GET", "/environments?curated=true", None, 200, "environment-build/environment-list",
+     {"curated": True, "limit": 100}, EMPTY),
     ("GET", "/environments/keras?version=3", None, 200, "environment-build/environment-get",
      {"name": "keras", "version": 3}, ENVIRONMENT),
     ("POST", "/environments/keras/builds?version=3&rebuild=true", None, 202,
@@ -171,7 +174,7 @@ async def test_openapi_describes_every_route(gateway: Gateway, subtests: pytest.
         for method, operation in methods.items()
     ]
     assert len({operation["operationId"] for _, operation in operations}) == len(operations)
-    assert len(operations) == 55
+    assert len(operations) == 59
     for name, operation in operations:
         with subtests.test(operation=name):
             assert operation["summary"]
@@ -209,7 +212,8 @@ async def test_the_contract_has_no_route_that_is_not_served(gateway: Gateway) ->
     |GET /datasets/by-name/{}|GET /datasets/{}/files|GET /datasets/{}/files/{}
     |PATCH /datasets/by-name/{}/versions/{}|DELETE /datasets/by-name/{}|POST /datastores/{}/files|GET /datastores/{}/files
         |GET /datastores/{}/files/{}
-    |POST /environments|GET /environments|GET /environments/{}|POST /environments/{}/builds
+    |POST /environments|POST /environments/prune|GET /environments|GET /environments/{}|POST /environments/{}/builds
+    |GET /environments/{}/sbom|GET /builds/{}/sbom|GET /runs/{}/sbom
     |GET /builds/{}|GET /builds/{}/log|POST /compute|GET /compute|GET /compute/{}
     |PATCH /compute/{}|DELETE /compute/{}|POST /models|GET /models|GET /models/{}
     |PATCH /models/{}/versions/{}|DELETE /models/{}/versions/{}|GET /models/{}/versions/{}/files

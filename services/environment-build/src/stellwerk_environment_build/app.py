@@ -13,6 +13,7 @@ from stellwerk_environment_build.handlers import (
     ListEnvironments,
     NamedEnvironment,
     Prune,
+    ReadRecord,
     StartBuild,
 )
 from stellwerk_environment_build.interpreters import find_interpreters
@@ -80,6 +81,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.rpc("environment-prune", Prune, handlers.prune)
     runtime.rpc("build-start", StartBuild, handlers.start_build)
     runtime.rpc("build-get", GetBuild, handlers.get_build)
+    runtime.rpc("record-read", ReadRecord, handlers.read_record)
 
 
 async def _images(settings: Settings) -> "ImageMaker | None":

@@ -6,6 +6,7 @@ A build that fails, is cancelled or dies leaves nothing that could be used.
 
 import asyncio
 import errno
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.apart_construction import ApartConstruction
 from stellwerk_environment_build.build_log import BuildLog, Sink
-from stellwerk_environment_build.cache import EnvironmentCache, Ready
+from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
 from stellwerk_environment_build.construction import Construction, Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure, classify
+from stellwerk_environment_build.inspection import Lock
 from stellwerk_environment_build.interpreters import Interpreter, platform_tag
 from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.clock import Clock, SystemClock
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # its library is slow to load
     from stellwerk_environment_build.images import ImageMaker
     from stellwerk_kit.objects import ObjectStore
 
+_PROCESSES = "runs are plain processes here"
 BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
 
 
@@ -102,6 +105,9 @@ class Builder:
             accelerator=self._accelerator,
             conda=self._channels.known(definition),
         )
+        if spec.container is not None and self._images is None:
+            said = f"{spec.container.field}: {_PROCESSES}; runs of this environment are refused"
+            spec = spec.model_copy(update={"warnings": (*spec.warnings, said)})
         return spec, env_id(spec, platform=platform_tag(), builder_version=BUILDER_VERSION)
 
     def identify_pinned(
@@ -118,9 +124,9 @@ class Builder:
                 "env.needs_containers",
                 field=spec.container.field,
                 got=spec.container.image or spec.container.field,
-                hint="Runs are plain processes here, and this needs containers. Ask the operator "
-                "for them (STELLWERK_IMAGES=docker and STELLWERK_LAUNCHER=docker, "
-                "docs/howto/compose.md), or leave it out and list the packages.",
+                hint=f"It needs containers, and {_PROCESSES}. Ask the operator for them "
+                "(STELLWERK_IMAGES=docker and STELLWERK_LAUNCHER=docker, docs/howto/compose.md), "
+                "or leave it out and list the packages.",
             )
 
     def lookup_pinned(self, pin: EnvironmentPin) -> Ready | None:
@@ -156,13 +162,38 @@ class Builder:
             ready = installed or await self._build_alone(
                 spec, identity, lines, started, anew=rebuild
             )
+            if _lacks_sbom(ready):
+                ready = await self._with_sbom(ready)
             if self._images is not None and ready.image_python is None:
                 ready = await self._with_image(self._images, ready, lines, started)
         return BuildResult(ready, cached=False, seconds=ready.seconds)
 
     def _whole(self, ready: Ready | None) -> Ready | None:
-        """None for an environment that still needs an image."""
-        return None if ready is not None and self._images and ready.image is None else ready
+        """None for an environment without bill of materials, or without image on this base."""
+        if ready is None or _lacks_sbom(ready):
+            return None
+        if self._images is None or ready.image_python is not None:
+            return ready
+        made = ready.image is not None and ready.image_base == self._images.base
+        return ready if made else None
+
+    async def _with_sbom(self, ready: Ready) -> Ready:
+        from stellwerk_environment_build.sbom import (  # noqa: PLC0415 - its library is slow to load
+            About,
+            make_sbom,
+        )
+
+        folder = self.cache.path(ready.env_id)
+        kept = self.cache.kept_text(ready.lock_digest) if ready.lock_digest else None
+        lock = Lock((folder / LOCK).read_text(encoding="utf-8") if kept is None else kept)
+        python = ready.python or ""
+        about = About(ready.env_id, python, platform_tag(), ready.builder_version, ready.built_at)
+        text = await asyncio.to_thread(make_sbom, folder, lock, about)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.cache.keep_text(digest, text)
+        ready = ready.model_copy(update={"sbom_digest": digest})
+        self.cache.note(ready)
+        return ready
 
     async def _with_image(
         self, images: "ImageMaker", ready: Ready, lines: BuildLog, started: float
@@ -218,7 +249,7 @@ class Builder:
             await lines.line(f"Warning: {warning}")
         construction = self._construction(spec, identity, lines, work)
         lock = await construction.resolve()
-        self.cache.keep_lock(lock.digest, lock.text)
+        self.cache.keep_text(lock.digest, lock.text)
         failpoint("environment-build.resolved")
         await construction.create(lock)
         await construction.install(lock)
@@ -293,7 +324,7 @@ class Builder:
             objects=self._objects,
             settle=self._settle,
             construction=lambda settled: self._apart(settled, lines, work),
-            keep_lock=self.cache.keep_lock,
+            keep_lock=self.cache.keep_text,
             work=work,
             log=lines,
         )
@@ -313,7 +344,7 @@ class Builder:
         """The text of the lock that is to be installed; None where there is to be a new one."""
         if spec.lock is None:
             return None
-        text = self.cache.kept_lock(spec.lock)
+        text = self.cache.kept_text(spec.lock)
         if text is None:
             raise BuildFailedError(
                 Failure(
@@ -348,6 +379,10 @@ class Builder:
                 )
             )
         return path
+
+
+def _lacks_sbom(ready: Ready) -> bool:
+    return ready.lock_digest is not None and ready.sbom_digest is None
 
 
 def _of_os_error(error: OSError) -> Failure:

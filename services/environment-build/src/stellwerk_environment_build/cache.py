@@ -5,7 +5,7 @@
     <root>/<env_id>/             a virtual environment, requirements.lock, ready.json
     <root>/.building/<env_id>.<n>/   work in progress, renamed into place as the last step
     <root>/.locks/<env_id>       held by whoever builds this environment
-    <root>/.lockfiles/<sha256>   every lock ever installed, so that it can be installed again
+    <root>/.lockfiles/<sha256>   every lock ever installed, and the bill of materials of every build
     <root>/.conda/               packages and indexes of conda channels
     <root>/.uv/                  the installer's own cache, on the same file system for hard links
 
@@ -54,6 +54,7 @@ class Ready(BaseModel):
     image_python: str | None = None
     image_variables: tuple[tuple[str, str], ...] = ()
     lock_digest: str | None = None
+    sbom_digest: str | None = None
     packages: tuple[str, ...] = ()
     bytes: int = 0
     seconds: float = 0.0
@@ -122,16 +123,16 @@ class EnvironmentCache:
         """Whether it is there; does not count as use."""
         return (self.path(env_id) / READY).exists()
 
-    def keep_lock(self, digest: str, text: str) -> None:
-        """Keep the text of a lock for good; ``digest`` is its SHA-256."""
+    def keep_text(self, digest: str, text: str) -> None:
+        """Keep a lock or a bill of materials for good; ``digest`` is its SHA-256."""
         path = self._lockfiles / _checked_digest(digest)
         if not path.exists():
             part = path.with_name(f"{digest}.{os.getpid()}")
             _write_durably(part, text)
             part.replace(path)
 
-    def kept_lock(self, digest: str) -> str | None:
-        """The text of a lock that was installed here once."""
+    def kept_text(self, digest: str) -> str | None:
+        """A lock that was installed here once, or a bill of materials."""
         try:
             return (self._lockfiles / _checked_digest(digest)).read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -95,7 +95,7 @@ class CondaConstruction(Construction):
         excluded.write_text("".join(f"{name}\n" for name in sorted(set(kept) - fresh)))
         command = uv_command.lock_command(chosen, excluded, lock, self.python, self.index)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "locking", show=False)
-        return self.host_free(lock.read_text())
+        return self.checked(lock.read_text())
 
     async def _conda(self, verb: str, phase: Phase, limit_s: float) -> None:
         assert self.spec.conda is not None  # noqa: S101 - see resolve

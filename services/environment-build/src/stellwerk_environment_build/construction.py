@@ -19,6 +19,7 @@ from stellwerk_environment_build.failures import (
     timed_out,
 )
 from stellwerk_environment_build.inspection import Lock
+from stellwerk_environment_build.lock_hashes import held_to
 from stellwerk_environment_build.process import Ended, Step, StepTimeoutError, run_step
 from stellwerk_environment_build.uv_command import IndexOptions
 from stellwerk_kit.clock import Clock
@@ -83,7 +84,7 @@ class Construction:
             await self.log.line(f"      {line}")
         command = self._resolve_command(wanted, lock)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "resolving")
-        return Lock(self.host_free(lock.read_text()))
+        return Lock(self.checked(lock.read_text()))
 
     def _resolve_command(self, wanted: Path, lock: Path) -> list[str]:
         return uv_command.resolve_command(wanted, lock, self.interpreter, self.index, self._pins())
@@ -152,14 +153,16 @@ class Construction:
         await self.log.line(f"[4/4] Installed size {human_bytes(size)}")
         return size
 
-    @staticmethod
-    def host_free(lock: str) -> str:
-        """``lock`` if it names no host. Raises BuildFailedError."""
+    def checked(self, lock: str) -> str:
+        """``lock``, which names no host, with files alone that the spec allows.
+
+        Raises BuildFailedError.
+        """
         if "://" in lock:
             raise BuildFailedError(
                 Failure("internal", "env.lock", "The lock names a host; it is not used.", False)
             )
-        return lock
+        return held_to(lock, self.spec.hashes)
 
     def _pins(self) -> Path | None:
         """The file of versions that packages are held to."""

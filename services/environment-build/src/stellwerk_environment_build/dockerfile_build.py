@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
 from docker.errors import APIError, BuildError, DockerException
 
 from stellwerk.environment_container import bases, labelled
@@ -115,8 +116,10 @@ class DockerfileBuild:
             raise BuildFailedError(of_dockerfile(words, network=network)) from error
         except APIError as error:
             raise BuildFailedError(of_dockerfile(str(error.explanation), network=True)) from error
-        if self._stopped.is_set() or not found:
+        if self._stopped.is_set():
             raise DockerException("the build was ended")
+        if not found:
+            raise requests.ConnectionError("the engine fell silent in the middle of the build")
         return found
 
     @contextmanager

@@ -59,6 +59,7 @@ class Waiter:
             image_python=ready.image_python,
             image_variables=dict(ready.image_variables),
             lock_digest=ready.lock_digest,
+            sbom_digest=ready.sbom_digest,
             environment_variables=dict(self.variables),
             warnings=(*self.warnings, *(ready.warnings if ready.image_python else ())),
         )

@@ -1,10 +1,12 @@
 """What the service answers: runs that are being prepared, and requests about environments."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stellwerk.api import (
     BuildView,
@@ -22,6 +24,7 @@ from stellwerk.environment_spec import (
     check,
     from_conda_yaml,
     from_packages,
+    from_pyproject,
     from_requirements,
 )
 from stellwerk.errors import ConflictError, NotFoundError, UserError
@@ -35,6 +38,7 @@ from stellwerk_environment_build.pruning import Pruner
 from stellwerk_environment_build.pruning import Wanted as Pruned
 from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
+from stellwerk_kit.rpc import RawReply
 from stellwerk_kit.service import Trigger
 
 
@@ -83,6 +87,13 @@ class GetBuild(_Request):
     """An environment by its id."""
 
     env_id: str
+
+
+class ReadRecord(_Request):
+    """A lock or a bill of materials from a byte on, by its SHA-256."""
+
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    offset: int = Field(0, ge=0)
 
 
 @dataclass
@@ -177,6 +188,19 @@ class Handlers:
         """Verb ``build-get``."""
         return await self.builds.get(request.env_id)
 
+    async def read_record(self, request: ReadRecord) -> RawReply:
+        """Verb ``record-read``: a piece of a lock or a bill of materials, by its digest."""
+        text = await asyncio.to_thread(self.builder.cache.kept_text, request.digest)
+        if text is None:
+            raise NotFoundError(
+                f"digest: nothing was kept under {request.digest[:12]}", code="record.not_found"
+            )
+        content = text.encode()
+        end = min(request.offset + _PIECE_BYTES, len(content))
+        closed = "1" if end == len(content) else "0"
+        headers = {"Sw-Next-Offset": str(end), "Sw-Closed": closed}
+        return RawReply(content[request.offset : end], headers)
+
     async def _meant(
         self, definition: EnvironmentDefinition, pin: EnvironmentPin | None
     ) -> "_Meant":
@@ -252,21 +276,36 @@ class Handlers:
         return "ready" if there else "not-built"
 
 
-_SHARED_FIELDS = {"env_id", "python", "packages", "lock_digest", "bytes", "seconds", "warnings"}
+_PIECE_BYTES = 256 * 1024
+_SHARED_FIELDS = {
+    "env_id", "python", "packages", "lock_digest", "sbom_digest", "image", "bytes", "seconds",
+    "warnings",
+}  # fmt: skip
 
 
 def _definition(request: EnvironmentRequest) -> EnvironmentDefinition:
-    forms = (request.definition, request.conda_yaml, request.requirements)
+    forms = (request.definition, request.conda_yaml, request.requirements, request.pyproject)
     given = [form for form in forms if form is not None]
     if len(given) != 1:
         raise InvalidEnvironment(
             "env.field",
             field="environment",
-            got=f"{len(given)} of definition, conda_yaml, requirements",
+            got=f"{len(given)} of definition, conda_yaml, requirements, pyproject",
             hint="Give exactly one of them.",
         )
     if request.conda_yaml is not None:
         return from_conda_yaml(request.conda_yaml)
+    if request.pyproject is not None:
+        return from_pyproject(
+            request.pyproject, lock=request.uv_lock, extras=request.extras, groups=request.groups
+        )
+    if request.uv_lock is not None or request.extras or request.groups:
+        raise InvalidEnvironment(
+            "env.field",
+            field="pyproject",
+            got="uv_lock, extras or groups alone",
+            hint="They belong to a pyproject; give its text too.",
+        )
     if request.requirements is not None:
         return from_requirements(request.requirements)
     assert request.definition is not None  # noqa: S101 - the one that is given

@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from urllib3.exceptions import HTTPError
 
 from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.build_log import human_bytes
@@ -36,7 +38,7 @@ Say = Callable[[str], None]
 Client: TypeAlias = docker.DockerClient
 Entry = tuple[Path, str]
 """A file or folder here, and its place in the image."""
-AWAY = (requests.RequestException, OSError)
+AWAY = (requests.RequestException, OSError, HTTPException, HTTPError)
 TROUBLE = (DockerException, *AWAY)
 
 

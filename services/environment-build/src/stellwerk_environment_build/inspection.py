@@ -65,7 +65,8 @@ class Distribution(NamedTuple):
 
 def distributions(environment: Path) -> tuple[Distribution, ...]:
     """All of them, whoever installed them, sorted by name."""
-    found = metadata.distributions(path=[str(site_packages(environment))])
+    sites = [str(each) for each in environment.glob("lib/python3.*/site-packages")]
+    found = metadata.distributions(path=sites)
     return tuple(sorted(_distribution(each) for each in found if each.metadata["Name"]))
 
 

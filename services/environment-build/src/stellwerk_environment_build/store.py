@@ -247,7 +247,7 @@ def _job(row: Row[tuple[object, ...]]) -> Job:
 
 def _view(row: Row[tuple[object, ...]]) -> BuildView:
     known = {} if row.state == "building" else dict(row.result or {})
-    fields = ("python", "packages", "lock_digest", "bytes", "seconds")
+    fields = ("python", "packages", "lock_digest", "sbom_digest", "image", "bytes", "seconds")
     return BuildView(
         env_id=row.env_id,
         build=row.build,

@@ -81,6 +81,13 @@ ENVIRONMENT: dict[str, Example] = {
         "summary": "A conda file",
         "value": {"name": "from-conda", "conda_yaml": "dependencies:\n- python=3.11\n"},
     },
+    "pyproject": {
+        "summary": "A project; uv_lock holds the text of its lock",
+        "value": {
+            "name": "from-project",
+            "pyproject": '[project]\nname = "digits"\ndependencies = ["keras>=3.10"]\n',
+        },
+    },
 }
 COMPUTE: dict[str, Example] = {
     "elastic": {

@@ -82,10 +82,14 @@ class Platform:
             )
         return await self.bus.call(service, verb, request, reply, ANSWER_S + wait_s)
 
-    async def read(self, service: str, verb: str, /, *, wait_s: float, **request: Any) -> RawReply:
-        """Ask for bytes, allowing the answer ``wait_s`` seconds more than usual."""
-        fields = {**request, "wait_s": wait_s}
-        return await self.bus.call_raw(service, verb, fields, ANSWER_S + wait_s)
+    async def read(
+        self, service: str, verb: str, /, *, wait_s: float | None = None, **request: Any
+    ) -> RawReply:
+        """Ask for bytes, allowing the answer ``wait_s`` seconds more where the verb can wait."""
+        waits = {} if wait_s is None else {"wait_s": wait_s}
+        return await self.bus.call_raw(
+            service, verb, {**request, **waits}, ANSWER_S + (wait_s or 0)
+        )
 
 
 async def _platform(request: Request) -> Platform:

@@ -1,18 +1,21 @@
 """The attempt folder: every file the executor and the supervisor of a run share.
 
-docs/run-protocol.md describes the files. Writes are atomic (temporary file, rename), reads are
-tolerant: a file that is absent or torn is None, because after a crash both happen.
+docs/run-protocol.md describes the files. What is written again is replaced by a rename; reads are
+tolerant: a file that is absent or torn is None, because after a crash both happen. Records never
+change once they are whole, so each is read once.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+READ_BYTES = 65536
 PROCESS_LOGS = "user_logs"
 """Subfolder with one log a process, where a run has several."""
 
@@ -21,10 +24,10 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     @classmethod
-    def read(cls, path: Path) -> Self | None:
+    def read(cls, path: str) -> Self | None:
         """Return the record in `path`; None if there is none, or not a whole one."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(_bytes(path))
         except (OSError, ValidationError):
             return None
 
@@ -71,7 +74,11 @@ class AttemptDir:
 
     def __init__(self, path: Path, owner: int | None = None) -> None:
         self.path = path.absolute()
+        self._prefix = f"{self.path}/"  # text: a Path for each file would cost more than its use
         self._owner = owner
+        self._launch: dict[str, Any] | None = None
+        self._shim: ShimRecord | None = None
+        self._exit: ExitRecord | None = None
         self.log = self.path / "std.log"
         self.records = self.path / "records.jsonl"
         self.uploads = self.path / "uploads"
@@ -79,17 +86,25 @@ class AttemptDir:
 
     def create(self) -> None:
         """Make the folder, for its owner only."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o700)
-        self.uploads.mkdir(mode=0o700, exist_ok=True)
+        try:
+            os.mkdir(self._prefix, 0o700)  # noqa: PTH102
+        except FileExistsError:
+            self.path.chmod(0o700)
+        except FileNotFoundError:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(f"{self._prefix}uploads", 0o700)  # noqa: PTH102
 
     def write_launch(self, launch: Mapping[str, Any]) -> None:
         """Write what the supervisor needs to start the run."""
-        self._write("launch.json", json.dumps(launch))
+        self._launch = dict(launch)
+        self._put("launch.json", json.dumps(launch))
 
     def read_launch(self) -> dict[str, Any] | None:
         """Return what `write_launch` wrote."""
-        return self._read_object("launch.json")
+        if self._launch is None:
+            self._launch = self._read_object("launch.json")
+        return self._launch
 
     def forget_start(self) -> None:
         """Remove what a supervisor left that ended before the run's program was loaded."""
@@ -117,19 +132,26 @@ class AttemptDir:
         self._write("lease", "none" if deadline_mono is None else repr(deadline_mono))
 
     def read_lease(self) -> float | None:
-        """Return the deadline; None if there is none."""
+        """Return the deadline; None if there is none. Until it is renewed the launch has it."""
         try:
-            return float((self.path / "lease").read_text())
-        except (OSError, ValueError):
+            return float(_bytes(self._prefix + "lease"))
+        except ValueError:
             return None
+        except OSError:
+            lease = (self.read_launch() or {}).get("lease")
+            return lease if isinstance(lease, float) else None
 
     def read_shim(self) -> ShimRecord | None:
         """Return who runs the attempt, once the run's program is started."""
-        return ShimRecord.read(self.path / "shim.json")
+        if self._shim is None:
+            self._shim = ShimRecord.read(self._prefix + "shim.json")
+        return self._shim
 
     def read_exit(self) -> ExitRecord | None:
         """Return how the attempt ended, once it has."""
-        return ExitRecord.read(self.path / "exit.json")
+        if self._exit is None:
+            self._exit = ExitRecord.read(self._prefix + "exit.json")
+        return self._exit
 
     def write_exit(self, record: ExitRecord) -> None:
         """Write the exit record durably, in place of a supervisor that could not."""
@@ -147,23 +169,40 @@ class AttemptDir:
 
     def _read_object(self, name: str) -> dict[str, Any] | None:
         try:
-            value = json.loads((self.path / name).read_bytes())
+            value = json.loads(_bytes(self._prefix + name))
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None
 
     def _write(self, name: str, text: str, *, durable: bool = False) -> None:
-        temporary = self.path / f"{name}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            out.write(text)
-            if self._owner is not None:
-                os.fchown(descriptor, self._owner, self._owner)
-            if durable:
-                out.flush()
-                os.fsync(out.fileno())
-        temporary.rename(self.path / name)
+        """Replace the file: a reader sees the old one or the whole new one."""
+        self._put(f"{name}.new", text, durable=durable)
+        os.rename(f"{self._prefix}{name}.new", self._prefix + name)  # noqa: PTH104
         if durable:
             folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             os.fsync(folder)
             os.close(folder)
+
+    def _put(self, name: str, text: str, *, durable: bool = False) -> None:
+        descriptor = os.open(self._prefix + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            data = text.encode()
+            while data:
+                data = data[os.write(descriptor, data) :]
+            if self._owner is not None:
+                os.fchown(descriptor, self._owner, self._owner)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _bytes(path: str) -> bytes:
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(source, READ_BYTES)
+        while len(data) % READ_BYTES == 0 and (more := os.read(source, READ_BYTES)):
+            data += more
+    finally:
+        os.close(source)
+    return data

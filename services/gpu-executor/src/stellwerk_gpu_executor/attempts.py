@@ -7,11 +7,11 @@ is made anew, what was shipped is shipped again at most in part.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -48,6 +48,8 @@ from stellwerk_kit.run_tokens import RunClaims, issue
 from stellwerk_kit.tasks import TaskOwner
 
 LOGS_SCAN_S = 1.0
+SMALL_LOG_BYTES = 1 << 20
+"""So much is hashed in the time that waking a thread takes."""
 PACE_S = 0.08
 """Between two shipments while output keeps coming: a line after silence is never delayed."""
 T = TypeVar("T")
@@ -61,6 +63,8 @@ class Attempt:
 
     assigned: RunAssigned
     lease_deadline: float
+    given_at: float | None = None
+    """When the scheduler decided it, in epoch seconds; None for one that was taken up again."""
     handle: Handle | None = None
     stop_reason: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
@@ -109,13 +113,21 @@ class Attempts:
         for row in await self.store.live():
             self.begin(row.assigned, stop_reason=row.stop_reason)
 
-    def begin(self, assigned: RunAssigned, stop_reason: str | None = None) -> None:
+    def begin(
+        self,
+        assigned: RunAssigned,
+        *,
+        stop_reason: str | None = None,
+        given_at: float | None = None,
+    ) -> None:
         """Start the life of an attempt; an attempt that is alive already is left alone."""
         key = (assigned.run_id, assigned.attempt)
         if key in self.live:
             return
         lease = assigned.lease_s - domain.lease_margin(assigned.lease_s)
-        attempt = Attempt(assigned, self.clock.monotonic() + lease, stop_reason=stop_reason)
+        attempt = Attempt(
+            assigned, self.clock.monotonic() + lease, given_at, stop_reason=stop_reason
+        )
         self.live[key] = attempt
         self.tasks.spawn(self._live(attempt), f"attempt-{assigned.run_id}-{assigned.attempt}")
 
@@ -141,7 +153,7 @@ class Attempts:
             failpoint("gpu-executor.before_exit_report")
             await self.store.exited(attempt.assigned, summary)
             await self.mounts.release(folder.path)
-            await self.launcher.cleanup(folder)
+            await self.launcher.cleanup(attempt.handle.attempt if attempt.handle else folder)
             if attempt.warm is not None:
                 self.warm.used(attempt.warm)
         finally:
@@ -165,7 +177,7 @@ class Attempts:
                 handle = await self._start(attempt, folder)
             except PrepareError as error:
                 return ExitSummary(reason=error.reason, message=str(error))
-        attempt.handle = handle
+        attempt.handle, folder = handle, handle.attempt
         handle.renew(attempt.lease_deadline)
         if attempt.stop_reason is not None:
             handle.stop(attempt.stop_reason)
@@ -183,7 +195,7 @@ class Attempts:
         python = self.preparer.interpreter(assigned)
         folder.create()
         layout = self._repeat(lambda: self.preparer.lay_out(assigned, folder.path))
-        confirmed = self.leases.confirm(assigned, attempt)
+        confirmed = self.leases.confirm(assigned, attempt, attempt.given_at)
         places, valid = await asyncio.gather(layout, confirmed)
         if attempt.stop_reason is not None or not valid:
             canceled = attempt.stop_reason == "canceled"
@@ -226,6 +238,7 @@ class Attempts:
         failpoint("gpu-executor.before_launch")
         handle = await self.launcher.start(request)
         failpoint("gpu-executor.after_launch")
+        folder = handle.attempt
         if choice.recipe and choice.server and not (folder.read_launch() or {}).get("warm"):
             self.warm.broken(choice.recipe)
         elif choice.recipe and choice.server and not choice.recipe.plain:
@@ -282,28 +295,24 @@ class Attempts:
             return await self._repeat(lambda: outputs.resolve(record))
 
         shipper = Shipper(self.bus, assigned.run_id, assigned.attempt, folder, resolve)
-        uploads = self.tasks.spawn_quiet(self._upload_meanwhile(outputs), "outputs")
-        look = asyncio.Event()
-        scans = self.tasks.spawn_quiet(self._scan_logs(handle, look), "logs-scan")
-        end = self.tasks.spawn_quiet(handle.wait(), "attempt-end")
+        meanwhile = _Meanwhile(handle.activity, lambda: self._upload_meanwhile(outputs), self.tasks)
         try:
-            while not end.done():
+            while handle.alive():
                 handle.activity.clear()
                 pace = self.clock.monotonic() + PACE_S
-                await (shipper.ship(work) if look.is_set() else shipper.ship_log())
+                await (shipper.ship(work) if meanwhile.look() else shipper.ship_log())
                 await self._report_progress(assigned, progress)
-                look.clear()
-                wake = self.tasks.spawn_quiet(handle.activity.wait(), "activity")
-                await asyncio.wait({wake, end}, return_when=asyncio.FIRST_COMPLETED)
-                wake.cancel()
-                if (early := pace - self.clock.monotonic()) > 0:
-                    await asyncio.wait({end}, timeout=early)
+                if handle.alive():  # its end, too, is an activity
+                    await handle.activity.wait()
+                if handle.alive() and (early := pace - self.clock.monotonic()) > 0:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(early):
+                            await handle.wait()
             await shipper.ship(work)
             await self._report_progress(assigned, progress)
-            return await self._store_rest(end.result(), shipper, outputs, work)
+            return await self._store_rest(await handle.wait(), shipper, outputs, work)
         finally:
-            for task in (uploads, scans, end):
-                task.cancel()
+            meanwhile.close()
 
     async def _store_rest(
         self, record: ExitRecord, shipper: Shipper, outputs: Outputs, work: Path
@@ -315,7 +324,11 @@ class Attempts:
         if record.reason == "exited" and record.exit_code == 0:  # a failed run produces nothing
             produced, more = await self._repeat(outputs.finish_produced)
             skipped += more
-        logs: tuple[LogClosure, ...] = await asyncio.to_thread(shipper.closures, work)
+        logs: tuple[LogClosure, ...] = (
+            shipper.closures(work)
+            if shipper.shipped < SMALL_LOG_BYTES
+            else await asyncio.to_thread(shipper.closures, work)
+        )
         return domain.exit_summary(
             record,
             manifest=manifest,
@@ -343,12 +356,41 @@ class Attempts:
             with suppress(ServiceUnavailableError, NotFoundError, StellwerkError):
                 await outputs.upload_settled()
 
-    async def _scan_logs(self, handle: Handle, look: asyncio.Event) -> None:
-        """Files under ./logs have nobody to announce them: look once a second."""
-        while True:
-            await asyncio.sleep(LOGS_SCAN_S)
-            look.set()
-            handle.activity.set()
+
+class _Meanwhile:
+    """What happens while a run goes on longer than a second.
+
+    Files under ./logs have nobody to announce them: each second it is time to look. Outputs are
+    uploaded by ``uploads``, from the first of those seconds on.
+    """
+
+    def __init__(
+        self,
+        activity: asyncio.Event,
+        uploads: Callable[[], Coroutine[Any, Any, None]],
+        tasks: TaskOwner,
+    ) -> None:
+        self._activity, self._uploads, self._tasks = activity, uploads, tasks
+        self._task: asyncio.Task[None] | None = None
+        self._due = False
+        self._timer = asyncio.get_running_loop().call_later(LOGS_SCAN_S, self._tick)
+
+    def look(self) -> bool:
+        """Whether it is time to look; asked once each time."""
+        due, self._due = self._due, False
+        return due
+
+    def close(self) -> None:
+        """It is over."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tick(self) -> None:
+        self._task = self._task or self._tasks.spawn_quiet(self._uploads(), "outputs")
+        self._due = True
+        self._activity.set()
+        self._timer = asyncio.get_running_loop().call_later(LOGS_SCAN_S, self._tick)
 
 
 def _began(folder: AttemptDir, otherwise: float) -> float:

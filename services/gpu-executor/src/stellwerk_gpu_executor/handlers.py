@@ -29,7 +29,7 @@ class EventHandlers:
         assigned = envelope.event
         if isinstance(assigned, RunAssigned) and await self.store.accept(assigned):
             failpoint("gpu-executor.after_accept")
-            self.attempts.begin(assigned)
+            self.attempts.begin(assigned, given_at=envelope.time.timestamp())
 
     async def on_stop_requested(self, envelope: Envelope) -> None:
         """Stop an attempt; an unknown one has ended by that."""

@@ -10,6 +10,8 @@ import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -81,7 +83,7 @@ class LaunchRequest:
             "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
         }
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("folder", "lease", "cpus", "gpus", "image", "readable", "writable"):
+        for name in ("folder", "cpus", "gpus", "image", "readable", "writable"):
             del fields[name]
         return {
             **fields,
@@ -167,7 +169,6 @@ class ProcessLauncher:
         """Start the attempt. Returns when the run's program is loaded or has failed to."""
         attempt = AttemptDir(request.folder)
         attempt.create()
-        attempt.write_lease(request.lease)
         if self._walls is not None:
             request = self._walls.around(request)
         if request.warm is not None:
@@ -185,11 +186,12 @@ class ProcessLauncher:
             return await self._start(request, attempt, server, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
-        if started(attempt) or locked(attempt.path):  # the answer was lost, not the supervisor
-            return await self.adopt(attempt)
-        await self._kill(attempt)
-        attempt.forget_start()
-        return None
+        with holding(attempt.path) as ours:  # a fork that comes late finds it held, and ends
+            if ours and not started(attempt):
+                await self._kill(attempt)
+                attempt.forget_start()
+                return None
+        return await self.adopt(attempt)  # the answer was lost, not the supervisor
 
     async def _start(
         self,
@@ -223,6 +225,7 @@ class ProcessLauncher:
 
         A supervisor that died without an exit record gets one here, after its processes are gone.
         """
+        attempt = AttemptDir(attempt.path)  # what it says now, whatever was read of it before
         launch = attempt.read_launch()
         if launch is None:
             return None
@@ -248,7 +251,8 @@ class ProcessLauncher:
         if attempt.read_exit() is None:  # else its supervisor, or we for it, ended everything
             await self._kill(attempt)
         launch = attempt.read_launch()
-        await asyncio.to_thread(remove, attempt.path)
+        if not remove_small(os.fspath(attempt.path)):
+            await asyncio.to_thread(remove, attempt.path)
         if self._walls is not None:
             self._walls.clear(attempt.path.name)
         if launch is not None:
@@ -381,14 +385,23 @@ async def _killed(pidfd: int) -> None:
 
 def locked(folder: Path) -> bool:
     """Whether a supervisor, even one that is just starting, holds the attempt."""
+    with holding(folder) as ours:
+        return not ours
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Hold the attempt as a supervisor would, so that none begins; False: one has it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        ours = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            ours = False
+        yield ours
     finally:
         os.close(descriptor)
-    return False
 
 
 def remove(folder: Path) -> None:
@@ -402,6 +415,32 @@ def remove(folder: Path) -> None:
                 if not path.is_symlink():
                     path.chmod(0o700)
         shutil.rmtree(folder)
+
+
+def remove_small(folder: str, most: int = 32) -> bool:
+    """Remove a folder of at most so many files and folders; False if there is (still) more.
+
+    That takes less than waking a thread for it. More, or what resists, is `remove`'s work.
+    """
+    found: list[tuple[str, bool]] = []
+    try:
+        left = [folder]
+        while left:
+            path = left.pop()
+            found.append((path, True))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        found.append((entry.path, False))
+            if len(found) + len(left) > most:
+                return False
+        for path, is_folder in reversed(found):
+            (os.rmdir if is_folder else os.unlink)(path)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_all(folder: str) -> None:

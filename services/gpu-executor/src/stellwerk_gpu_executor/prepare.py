@@ -6,6 +6,7 @@ import os
 import py_compile
 import shutil
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,7 +153,8 @@ class Preparer:
     async def _lay_out(self, assigned: RunAssigned, folder: Path) -> Places:
         work, home, temporary = folder / "work", folder / "home", folder / "tmp"
         await self._mounts.release(folder)
-        await asyncio.to_thread(_fresh, folder, [work, home, temporary])
+        if not _made(folder, [work, home, temporary]):
+            await asyncio.to_thread(_fresh, folder, [work, home, temporary])
         if assigned.spec.distributed is not None:
             (folder / PROCESS_LOGS).mkdir(exist_ok=True)
         matplotlib = self.matplotlib(assigned.image.env_id)
@@ -166,8 +168,9 @@ class Preparer:
             raise PrepareError(
                 "launch-failed", f"script {assigned.spec.script!r} is not in the source"
             )
-        (work / "outputs").mkdir(exist_ok=True)
-        (work / "logs").mkdir(exist_ok=True)
+        for name in ("outputs", "logs"):
+            with suppress(FileExistsError):
+                os.mkdir(f"{work}/{name}")  # noqa: PTH102
         return Places(
             work,
             home,
@@ -294,6 +297,15 @@ def _words(error: OSError | ValueError) -> str:
         what = repr(Path(str(error.filename)).name) if error.filename else "a file"
         return f"{what} cannot be written: {error.strerror}"
     return str(error)
+
+
+def _made(folder: Path, subfolders: list[Path]) -> bool:
+    """Make them in an untouched folder; False if something is there: an interrupted preparation."""
+    if not set(os.listdir(folder)) <= {"uploads"}:  # noqa: PTH208 - half its cost
+        return False
+    for path in subfolders:
+        os.mkdir(path, 0o700)  # noqa: PTH102
+    return True
 
 
 def _fresh(folder: Path, subfolders: list[Path]) -> None:

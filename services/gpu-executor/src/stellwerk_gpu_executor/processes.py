@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 KILL_TIMEOUT_S = 10.0
@@ -35,6 +36,7 @@ def start_ticks(pid: int) -> int:
     return _start_ticks(pid) or 0
 
 
+@cache
 def boot_id() -> str:
     """Return the kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

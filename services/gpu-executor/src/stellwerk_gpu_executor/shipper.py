@@ -42,6 +42,11 @@ class Shipper:
         self.records = 0
         self._load()
 
+    @property
+    def shipped(self) -> int:
+        """Bytes of all logs so far."""
+        return sum(self._offsets.values())
+
     async def ship(self, work: Path) -> None:
         """Send everything that is there now."""
         await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)

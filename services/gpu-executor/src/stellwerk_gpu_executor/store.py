@@ -10,6 +10,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     insert,
     select,
     update,
@@ -28,6 +29,7 @@ from stellwerk.events import (
 )
 from stellwerk_gpu_executor.domain import resize
 from stellwerk_kit.db import Database, Tx
+from stellwerk_kit.prepared import Prepared
 
 metadata = MetaData()
 pools = Table(
@@ -47,7 +49,13 @@ attempts = Table(
     Column("stop_reason", String(20)),
     Column("assigned", LargeBinary),
 )
-"""``state`` is assigned, started or exited; exited rows stay, so a late repeat changes nothing."""
+"""``state`` is assigned or exited; exited rows stay, so a late repeat changes nothing."""
+
+
+_THIS = (attempts.c.run_id == bindparam("run")) & (attempts.c.attempt == bindparam("number"))
+_ACCEPT = Prepared(insert(attempts))
+_ROW = Prepared(select(attempts).where(_THIS))
+_SET_STATE = Prepared(update(attempts).where(_THIS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +127,8 @@ class Store:
         def work(tx: Tx) -> bool:
             if _row(tx.conn, event.run_id, event.attempt) is not None:
                 return False
-            values = {"run_id": event.run_id, "attempt": event.attempt, "node_id": event.node_id}
-            tx.conn.execute(
-                insert(attempts).values(**values, state="assigned", assigned=event.data())
-            )
+            row = {"run_id": event.run_id, "attempt": event.attempt, "node_id": event.node_id}
+            _ACCEPT.insert(tx.conn, row | {"state": "assigned", "assigned": event.data()})
             return True
 
         return await self._db.write(work)
@@ -154,12 +160,7 @@ class Store:
 
     async def started(self, event: AttemptStarted) -> None:
         """The attempt's process runs."""
-
-        def work(tx: Tx) -> None:
-            self._set_state(tx, event.run_id, event.attempt, "started")
-            tx.emit(event)
-
-        await self._db.write(work)
+        await self._db.write(lambda tx: tx.emit(event))
 
     async def progressed(self, event: AttemptProgressed) -> None:
         """The attempt's script has got further."""
@@ -169,7 +170,8 @@ class Store:
         """The attempt is over and all it left is stored."""
 
         def work(tx: Tx) -> None:
-            self._set_state(tx, assigned.run_id, assigned.attempt, "exited")
+            key = {"run": assigned.run_id, "number": assigned.attempt}
+            _SET_STATE.run(tx.conn, key | {"state": "exited"})
             tx.emit(self._exited(assigned.run_id, assigned.attempt, assigned.node_id, summary))
 
         await self._db.write(work)
@@ -198,14 +200,9 @@ class Store:
             run_id=run_id, attempt=attempt, node_id=node, executor_id=self._executor, exit=summary
         )
 
-    def _set_state(self, tx: Tx, run_id: str, attempt: int, state: str) -> None:
-        where = (attempts.c.run_id == run_id) & (attempts.c.attempt == attempt)
-        tx.conn.execute(update(attempts).where(where).values(state=state))
-
 
 def _row(conn: Connection, run_id: str, attempt: int) -> object | None:
-    query = select(attempts).where(attempts.c.run_id == run_id, attempts.c.attempt == attempt)
-    return conn.execute(query).first()
+    return _ROW.first(conn, {"run": run_id, "number": attempt})
 
 
 def _split(text: str) -> tuple[str, ...]:

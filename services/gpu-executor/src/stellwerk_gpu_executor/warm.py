@@ -194,7 +194,8 @@ class WarmPool:
         warm = self._warm.get(recipe)
         if warm is not None and warm.forks >= self.limits.forks:
             self._drop(recipe)
-        self.want(recipe)
+        if recipe not in self._warm:  # else the next run looks whether it is still right
+            self.want(recipe)
 
     def broken(self, recipe: Recipe) -> None:
         """A fork of it did not begin: it is not asked again."""

@@ -59,11 +59,8 @@ class ArchiveStore:
 
     async def build_log(self, run_id: str) -> LogKey | None:
         """The build log a run shows."""
-        run = await self._db.look(lambda conn: rows.load_run(conn, run_id))
-        if run is None or run.detail.build_log is None:
-            return None
-        env_id, build = run.detail.build_log
-        return LogKey(env_id, build, BUILD)
+        shown = await self._db.look(lambda conn: rows.load_build_log(conn, run_id))
+        return None if shown is None else LogKey(*shown, BUILD)
 
     async def answer(
         self, pending: Pending, event: RunArchived | ArchiveFailed, sealed: Iterable[Log]

@@ -91,7 +91,8 @@ class Archiver:
         await self._store.answer(pending, archived, sealed)
         failpoint("history.after_archived")
         ARCHIVED.labels("archived").inc()
-        await self._logs.release(each.key for each in sealed)
+        if here := [each.key for each in sealed if each.local]:
+            await self._logs.release(here)
         self._wakeups.notify([log_key(pending.run_id)])
 
     async def _fail(self, pending: Pending, trouble: TroubleError) -> None:

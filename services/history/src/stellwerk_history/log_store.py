@@ -21,7 +21,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -51,6 +50,7 @@ _OF_OWNER = Prepared(
     .where(logs.c.owner == bindparam("name"))
     .order_by(logs.c.attempt, logs.c.path, logs.c.stream)
 )
+_PARKED = Sized(lambda owners: select(parked_logs).where(parked_logs.c.owner.in_(owners)))
 _ANY_PARKED = Prepared(select(parked_logs.c.owner).limit(1))
 _THIS = and_(
     logs.c.owner == bindparam("of_owner"),
@@ -291,11 +291,13 @@ def _load(conn: Connection, keys: Iterable[LogKey]) -> dict[LogKey, Log]:
 def _parked(conn: Connection, keys: Iterable[LogKey]) -> list[Chunk]:
     if _ANY_PARKED.first(conn, {}) is None:
         return []
-    query = select(parked_logs).where(or_(*(_is(parked_logs, key) for key in keys)))
-    return [
+    wanted = set(keys)
+    found = [
         Chunk(LogKey(row.owner, row.attempt, row.stream), row.offset, row.data, final=row.final)
-        for row in conn.execute(query)
+        for some in rows.slices(sorted({key.owner for key in wanted}))
+        for row in _PARKED.all(conn, some)
     ]
+    return [chunk for chunk in found if chunk.key in wanted]
 
 
 def _log(row: Any) -> Log:

@@ -18,6 +18,7 @@ TAG, PROPERTY = "tag", "property"
 
 # Statements are made once: building one costs as much as running it.
 _RUNS = Sized(lambda ids: select(runs).where(runs.c.run_id.in_(ids)))
+_DETAIL = Prepared(select(runs.c.detail).where(runs.c.run_id == bindparam("key")))
 _SPEC = Prepared(select(specs.c.spec).where(specs.c.run_id == bindparam("key")))
 _LABELS = Sized(lambda ids: select(labels).where(labels.c.run_id.in_(ids)).order_by(labels.c.name))
 _READ_POSITION = Prepared(
@@ -113,6 +114,12 @@ def load_runs(conn: Connection, run_ids: Iterable[str]) -> dict[str, Run]:
 def load_run(conn: Connection, run_id: str) -> Run | None:
     """One run, None if it is not known."""
     return load_runs(conn, [run_id]).get(run_id)
+
+
+def load_build_log(conn: Connection, run_id: str) -> tuple[str, int] | None:
+    """Environment and number of the build whose log a run shows."""
+    text = _DETAIL.scalar(conn, {"key": run_id})
+    return _detail(text).build_log if text and '"build_log"' in text else None
 
 
 def load_spec(conn: Connection, run_id: str) -> RunSpec | None:

@@ -126,7 +126,7 @@ CONSUMERS = (
             "sw.evt.attempt.*.*.*",
             "sw.evt.archive.*.*",
         ),
-        workers=16,
+        workers=64,
     ),
     ConsumerSpec("environment-build-runs", "SW_EVENTS", ("sw.evt.run.*.preparing",)),
     ConsumerSpec("dataset-runs", "SW_EVENTS", ("sw.evt.run.*.preparing", "sw.evt.run.*.completed")),

@@ -344,13 +344,25 @@ class DatastoreUploadView(View):
 # --- environments -----------------------------------------------------------------------------
 
 
+Label = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+"""Name of an extra or of a dependency group."""
+
+
 class EnvironmentRequest(Spec):
-    """Body of ``POST /api/v1/environments``: give exactly one form of definition."""
+    """Body of ``POST /api/v1/environments``: give exactly one form of definition.
+
+    ``uv_lock``, ``extras`` and ``groups`` belong to ``pyproject``: the lock of the project, and
+    the optional dependencies and dependency groups that are wanted.
+    """
 
     name: Name
     definition: EnvironmentDefinition | None = None
     conda_yaml: Annotated[str, StringConstraints(max_length=65_536)] | None = None
     requirements: Annotated[str, StringConstraints(max_length=65_536)] | None = None
+    pyproject: Annotated[str, StringConstraints(max_length=65_536)] | None = None
+    uv_lock: Annotated[str, StringConstraints(max_length=4_194_304)] | None = None
+    extras: Annotated[tuple[Label, ...], Field(max_length=100)] = ()
+    groups: Annotated[tuple[Label, ...], Field(max_length=100)] = ()
 
 
 class EnvironmentView(View):
@@ -380,6 +392,8 @@ class BuildView(View):
     python: str | None = None
     packages: tuple[str, ...] = ()
     lock_digest: str | None = None
+    sbom_digest: str | None = None
+    image: str | None = None
     bytes: int | None = None
     seconds: float | None = None
     reason: str | None = None

@@ -102,6 +102,11 @@ class Client:
                 f"({error.error_count()} fields); are client and platform of the same version?"
             ) from error
 
+    def content(self, path: str, params: Params | None = None) -> bytes:
+        """GET something that is no answer of the API but a document."""
+        request = self._http.build_request("GET", self.address(path), params=_clean(params))
+        return self._send(request).content
+
     def pages(self, path: str, item: type[M], params: Params | None = None) -> Iterator[M]:
         """Everything of a paged list, page by page."""
         cursor: str | None = None

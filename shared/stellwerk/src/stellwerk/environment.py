@@ -1,10 +1,11 @@
 """Environments: what a script needs to run, under a name and a version."""
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from stellwerk.api import BuildView, EnvironmentRequest, EnvironmentView
 from stellwerk.client import Client, segment
@@ -13,6 +14,7 @@ from stellwerk.docker_build_context import DockerBuildContext
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
+    from_pyproject,
     from_requirements,
 )
 from stellwerk.errors import NotFoundError, StellwerkError, UserError
@@ -41,7 +43,8 @@ class PythonSection:
 class Environment:
     """A definition, changeable until it is registered; an attribute with a typo is refused.
 
-    ``constraints``: versions for whatever of these packages is needed, as a lock has them.
+    ``constraints``: versions for whatever of these packages is needed, as a lock has them;
+    ``hashes``: the files of them that may be used.
     ``image``, ``dockerfile`` (its text) or ``build_context`` is what the packages are laid on.
     """
 
@@ -52,6 +55,7 @@ class Environment:
         "created",
         "dockerfile",
         "environment_variables",
+        "hashes",
         "image",
         "name",
         "python",
@@ -66,6 +70,7 @@ class Environment:
         self.python = PythonSection()
         self.environment_variables: dict[str, str] = {}
         self.constraints: tuple[str, ...] = ()
+        self.hashes: dict[str, tuple[str, ...]] = {}
         self.strict = False
         self.image: str | None = None
         self.dockerfile: str | None = None
@@ -89,6 +94,29 @@ class Environment:
             return cls._of(name, from_requirements(read_text(file_path)))
         except InvalidEnvironment as error:
             raise invalid(error) from error
+
+    @classmethod
+    def from_pyproject(
+        cls,
+        name: str,
+        file_path: str = "pyproject.toml",
+        *,
+        lock_file: str | None = None,
+        extras: Sequence[str] = (),
+        groups: Sequence[str] = (),
+    ) -> Self:
+        """From a project's dependencies, with these extras and dependency groups.
+
+        ``lock_file``: its uv.lock; versions and files are those it names then. Raises UserError.
+        """
+        try:
+            lock = None if lock_file is None else read_text(lock_file)
+            definition = from_pyproject(
+                read_text(file_path), lock=lock, extras=extras, groups=groups
+            )
+        except InvalidEnvironment as error:
+            raise invalid(error) from error
+        return cls._of(name, definition)
 
     @classmethod
     def from_docker_image(
@@ -176,6 +204,7 @@ class Environment:
         return self.python.conda_dependencies.definition(
             environment_variables=dict(self.environment_variables),
             constraints=self.constraints,
+            hashes=dict(self.hashes),
             user_managed=user_managed,
             interpreter=self.python.interpreter_path if user_managed else None,
             strict=self.strict,
@@ -205,6 +234,16 @@ class Environment:
         )
         return ImageBuildDetails(workspace.client, view)
 
+    def sbom(self, workspace: "Workspace") -> dict[str, Any]:
+        """The bill of materials of its latest build (CycloneDX 1.6).
+
+        Raises NotFoundError for one that is not registered or not built.
+        """
+        path = f"/environments/{segment(self.name)}/sbom"
+        content = workspace.client.content(path, {"version": self.version})
+        found: dict[str, Any] = json.loads(content)
+        return found
+
     def reference(self) -> EnvironmentReference | None:
         """The registered version, unless the definition was changed since."""
         if self.version is None or self._registered != self.definition():
@@ -219,6 +258,7 @@ class Environment:
         environment.python.interpreter_path = definition.interpreter
         environment.environment_variables = dict(definition.environment_variables)
         environment.constraints = definition.constraints
+        environment.hashes = dict(definition.hashes)
         environment.strict = definition.strict
         environment.image = definition.image
         environment.dockerfile = definition.dockerfile

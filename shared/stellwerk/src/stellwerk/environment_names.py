@@ -109,3 +109,17 @@ CONDA_TO_INDEX = {
     "xgboost": "xgboost",
     "xlrd": "xlrd",
 }
+
+PLATFORM_VARIABLES = frozenset(
+    {
+        "AZUREML_RUN_ID",
+        "AZUREML_RUN_TOKEN",
+        "STELLWERK_ATTEMPT",
+        "STELLWERK_EXPERIMENT",
+        "STELLWERK_NODE",
+        "STELLWERK_RUN_ID",
+        "STELLWERK_RUN_SOCKET",
+        "STELLWERK_UPLOADS_DIR",
+    }
+)
+"""Variables that say which run a process belongs to: no definition and no run may set them."""

@@ -43,18 +43,20 @@ class InvalidEnvironment(ValueError):  # noqa: N818 - the name users meet in the
         super().__init__(f"{field}: got {self.got!r}. {hint}")
 
 
-def check_text(text: str, field: str) -> str:
+def check_text(text: str, field: str, limit: int | None = None) -> str:
     """``text`` without a byte order mark.
 
-    Raises InvalidEnvironment (env.too_large, env.syntax) above 64 KiB or with control characters.
+    Raises InvalidEnvironment (env.too_large, env.syntax) above ``limit`` bytes (64 KiB) or with
+    control characters.
     """
+    limit = limit or MAX_TEXT_BYTES
     size = len(text.encode(errors="replace"))
-    if size > MAX_TEXT_BYTES:
+    if size > limit:
         raise InvalidEnvironment(
             "env.too_large",
             field=field,
             got=f"{size} bytes",
-            hint=f"The limit is {MAX_TEXT_BYTES} bytes; list only the packages you import.",
+            hint=f"The limit is {limit} bytes; list only the packages you import.",
         )
     if found := _CONTROL.search(text):
         line = text.count("\n", 0, found.start()) + 1

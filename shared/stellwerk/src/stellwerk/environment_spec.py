@@ -1,6 +1,7 @@
 """What an environment is: the user's definition, its normal form, and its identity. Pure.
 
-``from_conda_yaml``, ``from_requirements`` and ``from_packages`` read the three forms users have;
+``from_conda_yaml``, ``from_requirements``, ``from_pyproject`` and ``from_packages`` read the forms
+users have;
 ``normalise`` turns a definition into the form that decides what is installed on a machine;
 ``env_id`` names that form, so that equal environments are built once. Order, case, spelling,
 comments and blank lines of a definition never change the id; any requirement does. Environment
@@ -25,7 +26,7 @@ from stellwerk.conda_package import (
 )
 from stellwerk.conda_part import CondaPart, KnownChannels, choose_channels, choose_conda_python
 from stellwerk.environment_container import BuildContext, Container, container
-from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM
+from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM, PLATFORM_VARIABLES
 from stellwerk.environment_python import choose_python, python_range, shortest
 from stellwerk.environment_requirement import (
     MAX_REQUIREMENTS,
@@ -46,6 +47,7 @@ __all__ = [
     "from_conda_yaml",
     "from_dict",
     "from_packages",
+    "from_pyproject",
     "from_requirements",
     "normalise",
     "wants_conda",
@@ -53,13 +55,18 @@ __all__ = [
 
 _SCHEMA = 1  # raise it when the meaning of a normalised spec changes: every id changes with it
 # Ids of environments without these fields are older than they are.
-_YOUNGER = ("mends", "conda", "constraints", "lock", "container")
+_YOUNGER = ("mends", "conda", "hashes", "constraints", "lock", "container")
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 Text = Annotated[
     str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
 Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_REQUIREMENTS)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileHashes = Annotated[
+    dict[Text, Annotated[tuple[Sha256, ...], Field(max_length=200)]],
+    Field(max_length=MAX_REQUIREMENTS),
+]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 VariableText = Annotated[str, StringConstraints(max_length=32_768, pattern=r"^[^\x00]*$")]
 
@@ -70,6 +77,7 @@ class EnvironmentDefinition(BaseModel):
     ``python``: a version ("3.11", "3.6.2") or a range (">=3.10,<3.13"); None means the machine's.
     ``constraints``: versions of whatever of these packages is needed, as of a lock; they want
     nothing themselves.
+    ``hashes``: of those versions, by ``name==version``: SHA-256 of the files that may be used.
     ``user_managed``: nothing is installed, the run uses ``interpreter`` of its node.
     ``strict``: what this machine cannot do exactly is refused instead of relaxed with a warning.
     ``image``, ``dockerfile`` (its text), ``build_context``: what the environment stands on, one of
@@ -84,6 +92,7 @@ class EnvironmentDefinition(BaseModel):
     conda_packages: Texts = ()
     pip_packages: Texts = ()
     constraints: Texts = ()
+    hashes: FileHashes = {}
     environment_variables: dict[VariableName, VariableText] = Field(
         default_factory=dict, max_length=500
     )
@@ -113,6 +122,7 @@ class NormalisedSpec(BaseModel):
     conda: CondaPart | None = None
     requirements: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
+    hashes: dict[str, tuple[str, ...]] = {}
     user_managed: bool = False
     interpreter: str | None = None
     mends: tuple[Mend, ...] = ()
@@ -152,6 +162,27 @@ def from_requirements(text: str, *, python: str | None = None) -> EnvironmentDef
     return from_dict({"python": python, "pip_packages": read_requirements(text)})
 
 
+def from_pyproject(
+    text: str, *, lock: str | None = None, extras: Sequence[str] = (), groups: Sequence[str] = ()
+) -> EnvironmentDefinition:
+    """A definition from a project's pyproject.toml, its extras and dependency groups.
+
+    ``lock``: the text of its uv.lock; versions and files are those it names then. Raises
+    InvalidEnvironment.
+    """
+    from stellwerk.pyproject_file import read_pyproject  # noqa: PLC0415 - seldom needed
+
+    found = read_pyproject(text, lock=lock, extras=extras, groups=groups)
+    return from_dict(
+        {
+            "python": found.python,
+            "pip_packages": found.packages,
+            "constraints": found.constraints,
+            "hashes": found.hashes,
+        }
+    )
+
+
 def from_packages(packages: Iterable[str], *, python: str | None = None) -> EnvironmentDefinition:
     """A definition from requirements as separate texts. Raises InvalidEnvironment."""
     return from_dict({"python": python, "pip_packages": tuple(packages)})
@@ -174,10 +205,18 @@ def check(definition: EnvironmentDefinition) -> None:
                 got=_CREDENTIALS.sub("://***@", channel),
                 hint="Credentials do not belong into a definition; name the channel alone.",
             )
+    for name in sorted(definition.environment_variables.keys() & PLATFORM_VARIABLES):
+        raise InvalidEnvironment(
+            "env.variable_reserved",
+            field=f"environment_variables.{name}",
+            got=name,
+            hint="The platform sets it for every run; take another name.",
+        )
     if definition.python is not None:
         python_range(definition.python)
     _pip(definition)
     list(_conda_packages(definition))
+    _hashes(definition)
     for index, constraint in enumerate(_constraints(definition)):
         if constraint.extras:
             raise InvalidEnvironment(
@@ -230,6 +269,7 @@ def normalise(
         python=python,
         requirements=normalise_requirements(outcome.requirements),
         constraints=normalise_requirements(_constraints(definition)),
+        hashes=_hashes(definition),
         mends=tuple(sorted(outcome.mends)),
         warnings=(
             *_conda_warning(wanted),
@@ -282,6 +322,7 @@ def _with_conda(
         ),
         requirements=normalise_requirements(outcome.requirements),
         constraints=normalise_requirements(_constraints(definition)),
+        hashes=_hashes(definition),
         mends=tuple(sorted(outcome.mends)),
         warnings=(*_texts(exchanged), *(MENDS[mend] for mend in sorted(outcome.mends))),
     )
@@ -352,6 +393,14 @@ def _constraints(definition: EnvironmentDefinition) -> list[Requirement]:
         parse_requirement(text, f"constraints[{index}]")
         for index, text in enumerate(definition.constraints)
     ]
+
+
+def _hashes(definition: EnvironmentDefinition) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for text, digests in definition.hashes.items():
+        requirement = parse_requirement(text, "hashes")
+        found[normalise_requirements([requirement])[0]] = tuple(sorted(set(digests)))
+    return dict(sorted(found.items()))
 
 
 def _conda_warning(wanted: _Requirements) -> Iterable[str]:

@@ -163,6 +163,11 @@ class Run(Ending, Again, Children, Snapshots):
         content["logFiles"] = {path: text.decode(errors="replace") for path, text in texts.items()}
         return content
 
+    def sbom(self) -> dict[str, Any]:
+        """The bill of materials of what it ran in (CycloneDX 1.6). Raises NotFoundError."""
+        found: dict[str, Any] = json.loads(self._client.content(f"{self._path}/sbom"))
+        return found
+
     def get_all_logs(self, destination: str | None = None) -> list[str]:
         """Fetch all logs to the folder ``destination`` (one called like the run); their paths."""
         folder = Path(destination or f"{self.id}_logs")

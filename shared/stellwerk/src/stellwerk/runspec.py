@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from stellwerk.environment_names import PLATFORM_VARIABLES
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.ids import NAME_PATTERN
 from stellwerk.tabular_definition import TabularDefinition
@@ -247,6 +248,13 @@ class RunSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name in sorted(self.environment_variables.keys() & PLATFORM_VARIABLES):
+            raise PydanticCustomError(
+                "env.variable_reserved",
+                "environment_variables.{name}: the platform sets it for every run; take another "
+                "name",
+                {"name": name},
+            )
         if self.interactive:
             return self._driven_by_a_client()
         if self.source is None:

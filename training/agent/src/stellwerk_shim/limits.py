@@ -21,7 +21,8 @@ class Limits:
         self._memory = _number(launch.get("memory_limit_bytes"))
         by_kernel = cgroup.limits_memory(launch.get("cgroups") or [])  # type: ignore[arg-type]
         self._next_sample = NEVER if self._memory is None or by_kernel else started
-        self._lease = _number(launch.get("lease")) or NEVER
+        lease = _number(launch.get("lease"))
+        self._lease = NEVER if lease is None else lease
         self.read_lease()
         self.peak_bytes = 0
 

@@ -236,7 +236,10 @@ class Supervisor:
         until = time.monotonic() + CLEAR_S
         if self._cell is not None:
             self._cell.end()
-            self._wakeups.wait(KILL_AGAIN_S)
+            # The kernel ends all of it; to look for processes would cost more than the whole rest.
+            patience = time.monotonic() + KILL_AGAIN_S
+            while self._reap() and self._wakeups.wait(patience - time.monotonic()):
+                self._wakeups.take()
         while self._reap():
             left = tree.kill_descendants(os.getpid())
             if not self._wakeups.wait(min(KILL_AGAIN_S, until - time.monotonic())):

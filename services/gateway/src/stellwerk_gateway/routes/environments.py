@@ -1,6 +1,6 @@
 """Environments and their builds."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
@@ -22,11 +22,17 @@ from stellwerk_gateway.logs import BuildLog, follow_log, present
 from stellwerk_gateway.platform import Here
 from stellwerk_gateway.problems import documented
 from stellwerk_gateway.routes.run_files import BYTES, LOG_TYPE
+from stellwerk_gateway.sboms import SBOM_TYPE, sbom
 from stellwerk_gateway.streams import LiveResponse
 
 PRUNE_S = 120.0
 
 router = APIRouter(tags=["environments"])
+
+
+SBOM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "CycloneDX 1.6, JSON.", "content": {SBOM_TYPE: {}}}
+}
 
 
 class EnvironmentQuery(PageQuery):
@@ -107,6 +113,36 @@ async def start_build(
 async def get_build(env_id: EnvId, platform: Here) -> BuildView:
     """State of the latest build, and what was installed."""
     return await platform.ask("environment-build", "build-get", BuildView, env_id=env_id)
+
+
+@router.get(
+    "/environments/{environment}/sbom",
+    summary="Download an environment's bill of materials",
+    response_class=Response,
+    responses={**documented(404), **SBOM},
+)
+async def get_environment_sbom(
+    environment: EnvironmentName, platform: Here, version: Version = None
+) -> Response:
+    """CycloneDX 1.6 of its latest build."""
+    view = await get_environment(environment, platform, version)
+    try:
+        build = await get_build(view.env_id, platform)
+    except NotFoundError:  # registered, and never asked for
+        return await sbom(platform, None, view.name)
+    return await sbom(platform, build.sbom_digest, view.name)
+
+
+@router.get(
+    "/builds/{env_id}/sbom",
+    summary="Download a build's bill of materials",
+    response_class=Response,
+    responses={**documented(404), **SBOM},
+)
+async def get_build_sbom(env_id: EnvId, platform: Here) -> Response:
+    """CycloneDX 1.6."""
+    build = await get_build(env_id, platform)
+    return await sbom(platform, build.sbom_digest, env_id)
 
 
 @router.get(

@@ -13,6 +13,7 @@ from stellwerk_gateway.fields import FilePath, Follow, Offset, RunId, relative_p
 from stellwerk_gateway.logs import RunLog, follow_log, present
 from stellwerk_gateway.platform import Here, Platform
 from stellwerk_gateway.problems import documented
+from stellwerk_gateway.sboms import SBOM_TYPE, sbom
 from stellwerk_gateway.streams import LiveResponse
 from stellwerk_gateway.submission import find_run
 
@@ -90,6 +91,21 @@ async def get_file(
     response = await _log(platform, run_id, name, 0, follow=False)
     response.headers["Content-Disposition"] = "attachment"
     return response
+
+
+@router.get(
+    "/runs/{run_id}/sbom",
+    summary="Download the bill of materials of a run's environment",
+    response_class=Response,
+    responses={
+        **documented(404),
+        200: {"description": "CycloneDX 1.6, JSON.", "content": {SBOM_TYPE: {}}},
+    },
+)
+async def get_sbom(run_id: RunId, platform: Here) -> Response:
+    """What was installed in the environment that the run got."""
+    run = await find_run(platform, run_id)
+    return await sbom(platform, run.image.sbom_digest if run.image else None, run_id)
 
 
 @router.get("/runs/{run_id}/metrics", summary="Read logged values", responses=documented(404))

@@ -5,7 +5,13 @@ from typing import Any
 
 import click
 
-from stellwerk.cli.options import name_and_version, output_option, seconds, size
+from stellwerk.cli.options import (
+    name_and_version,
+    output_option,
+    pyproject_options,
+    seconds,
+    size,
+)
 from stellwerk.cli.run_submit import container_options
 
 
@@ -18,6 +24,7 @@ def environment() -> None:
 @click.argument("name")
 @click.option("--conda", type=click.Path(), help="A conda environment file.")
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
+@pyproject_options
 @click.option("--package", multiple=True, help="A package. Repeatable.")
 @container_options
 @output_option
@@ -28,13 +35,15 @@ def register(name: str, output: str, **options: Any) -> None:
     from stellwerk.workspace import Workspace
 
     workspace = Workspace.from_config()
-    if sum(bool(options[each]) for each in ("conda", "requirements", "package")) > 1:
-        raise click.UsageError("Give only one of --conda, --requirements and --package.")
+    if sum(bool(options[each]) for each in ("conda", "requirements", "pyproject", "package")) > 1:
+        raise click.UsageError(
+            "Give only one of --conda, --requirements, --pyproject and --package."
+        )
     found = local_environment(workspace, name, options)
     if found is None:
         raise click.UsageError(
-            "Say what is in it: one of --conda, --requirements and --package, and what that stands "
-            "on: --image, --dockerfile or --build-context."
+            "Say what is in it: one of --conda, --requirements, --pyproject and --package, and "
+            "what that stands on: --image, --dockerfile or --build-context."
         )
     view = found.saved(workspace)
     if output == "json":
@@ -186,6 +195,19 @@ def warm(name: str, compute: str, output: str) -> int:
     else:
         click.echo(f"{name}: {view.error.message if view.error else view.status}", err=True)
     return code_of_status(view.status)
+
+
+@environment.command("sbom")
+@click.argument("name", metavar="NAME[:VERSION]")
+def sbom(name: str) -> None:
+    """Print the bill of materials of an environment's build: CycloneDX 1.6, JSON."""
+    from stellwerk.client import segment
+    from stellwerk.workspace import Workspace
+
+    title, version = name_and_version(name)
+    client = Workspace.from_config().client
+    document = client.content(f"/environments/{segment(title)}/sbom", {"version": version})
+    click.echo(document.decode())
 
 
 @environment.command("log")

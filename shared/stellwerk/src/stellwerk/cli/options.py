@@ -56,3 +56,15 @@ def name_and_version(text: str) -> tuple[str, int | None]:
     if not name or not version.isdigit() or int(version) < 1:
         raise click.BadParameter(f"got {text!r}; write NAME or NAME:VERSION, for example digits:3")
     return name, int(version)
+
+
+def pyproject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--pyproject`` and what belongs to it."""
+    for option in (
+        click.option("--group", multiple=True, help="A dependency group of it. Repeatable."),
+        click.option("--extra", multiple=True, help="An extra of it. Repeatable."),
+        click.option("--lock", type=click.Path(), help="The uv.lock of that project."),
+        click.option("--pyproject", type=click.Path(), help="A pyproject.toml."),
+    ):
+        command = option(command)
+    return command

@@ -131,6 +131,15 @@ def logs(run_id: str, follow_it: bool, path: str | None, raw: bool) -> None:
     click.echo(text.feed(b"", final=True), nl=False)
 
 
+@run.command("sbom")
+@click.argument("run_id", metavar="RUN")
+def sbom(run_id: str) -> None:
+    """Print the bill of materials of what a run ran in: CycloneDX 1.6, JSON."""
+    import json
+
+    click.echo(json.dumps(connect(run_id).sbom(), indent=1))
+
+
 @run.command("cancel")
 @click.argument("run_id", metavar="RUN")
 @output_option

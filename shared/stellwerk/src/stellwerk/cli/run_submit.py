@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stellwerk.cli.options import name_and_version, output_option, pairs
+from stellwerk.cli.options import name_and_version, output_option, pairs, pyproject_options
 
 if TYPE_CHECKING:
     from stellwerk.dataset import DatasetConsumptionConfig
@@ -52,6 +52,7 @@ def container_options(command: Any) -> Any:
 @click.option("--environment", metavar="NAME[:VERSION]", help="A registered environment.")
 @click.option("--conda", type=click.Path(), help="A conda environment file.")
 @click.option("--requirements", type=click.Path(), help="A requirements.txt.")
+@pyproject_options
 @click.option("--package", multiple=True, help="A package of the environment. Repeatable.")
 @container_options
 @click.option("--interpreter", metavar="PYTHON", help="A Python of the node; nothing is built.")
@@ -221,7 +222,7 @@ def _distributed(text: str | None) -> dict[str, Any] | None:
 def _environment(workspace: "Workspace", options: dict[str, Any]) -> "Environment | None":
     from stellwerk.environment import Environment
 
-    forms = ("environment", "conda", "requirements", "package", "interpreter")
+    forms = ("environment", "conda", "requirements", "pyproject", "package", "interpreter")
     given = [each for each in forms if options[each]]
     if len(given) > 1:
         raise click.UsageError(f"--{given[0]} and --{given[1]} exclude each other; give one.")
@@ -271,6 +272,16 @@ def _packages(name: str, options: dict[str, Any]) -> "Environment | None":
     from stellwerk.conda_dependencies import CondaDependencies
     from stellwerk.environment import Environment
 
+    if not options["pyproject"] and (options["lock"] or options["extra"] or options["group"]):
+        raise click.UsageError("--lock, --extra and --group belong to --pyproject; give it too.")
+    if options["pyproject"]:
+        return Environment.from_pyproject(
+            name,
+            options["pyproject"],
+            lock_file=options["lock"],
+            extras=options["extra"],
+            groups=options["group"],
+        )
     if options["conda"]:
         return Environment.from_conda_specification(name, options["conda"])
     if options["requirements"]:

@@ -24,9 +24,10 @@ class ImageInfo(BaseModel):
     """What a node needs to know to run in an environment.
 
     ``interpreter`` is set for user-managed environments only; otherwise the interpreter lies in
-    the environment cache under ``env_id``. ``image`` names an image that holds the environment at
-    :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers. With
-    ``image_python`` there is nothing but that image: it is the interpreter within it, and
+    the environment cache under ``env_id``. ``lock_digest`` and ``sbom_digest`` are the SHA-256 of
+    its lock and of its bill of materials (CycloneDX). ``image`` names an image that holds the
+    environment at :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
+    With ``image_python`` there is nothing but that image: it is the interpreter within it, and
     ``image_variables`` are what the image sets.
     """
 
@@ -41,6 +42,7 @@ class ImageInfo(BaseModel):
     image_python: str | None = None
     image_variables: dict[str, str] = {}
     lock_digest: str | None = None
+    sbom_digest: str | None = None
     environment_variables: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
 

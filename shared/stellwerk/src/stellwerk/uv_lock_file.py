@@ -1,0 +1,158 @@
+"""``uv.lock``: which versions, and which files of them, a project was locked to. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from stellwerk.environment_requirement import InvalidEnvironment, parse_requirement
+
+FILE = "uv.lock"
+MAX_BYTES = 4 * 1024 * 1024
+_VERSION = 1
+_SHA256 = re.compile(r"^sha256:[0-9a-f]{64}$")
+_ROOT = ({"virtual": "."}, {"editable": "."}, {"directory": "."})
+Package = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Locked:
+    """``constraints`` pin what was reached; ``hashes`` by ``name==version``, hex digits."""
+
+    constraints: tuple[str, ...] = ()
+    hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_uv_lock(
+    text: str, name: str, declared: Sequence[str], extras: Sequence[str], groups: Sequence[str]
+) -> Locked:
+    """What the lock of the project called ``name`` says for these extras and groups.
+
+    ``declared`` are the project's requirements, which the lock has to be made for. Raises
+    InvalidEnvironment: env.syntax, env.lock_version, env.lock_stale, env.hash_required,
+    env.direct_reference.
+    """
+    from stellwerk.pyproject_file import toml  # noqa: PLC0415 - the two read the same format
+
+    data = toml(text, FILE, MAX_BYTES)
+    if data.get("version") != _VERSION:
+        raise InvalidEnvironment(
+            "env.lock_version",
+            field="uv.lock version",
+            got=str(data.get("version")),
+            hint=f"Locks of version {_VERSION} are read; make the lock with a current uv.",
+        )
+    packages = [each for each in data.get("package") or () if isinstance(each, dict)]
+    root = next(
+        (each for each in packages if each.get("source") in _ROOT and _name(each) == name), None
+    )
+    if root is None:
+        raise _stale(name, "the lock is of another project")
+    _require_fresh(root, declared)
+    reached = _reached(root, packages, extras, groups)
+    by_name: dict[str, int] = {}
+    for each in packages:
+        by_name[_name(each)] = by_name.get(_name(each), 0) + 1
+    constraints, hashes = [], {}
+    for package in reached:
+        pin = f"{_name(package)}=={package.get('version')}"
+        markers = package.get("resolution-markers") or ()
+        forked = by_name[_name(package)] > 1 and markers
+        condition = " or ".join(f"({marker})" for marker in markers) if forked else ""
+        constraint = f"{pin} ; {condition}" if condition else pin
+        parse_requirement(constraint, f"{FILE} package {_name(package)}")
+        constraints.append(constraint)
+        hashes[pin] = tuple(_hashes(package))
+    return Locked(tuple(sorted(constraints)), hashes)
+
+
+def _name(package: Package) -> str:
+    return canonicalize_name(str(package.get("name", "")))
+
+
+def _require_fresh(root: Package, declared: Sequence[str]) -> None:
+    """Whether the lock was made for these requirements."""
+    recorded = (root.get("metadata") or {}).get("requires-dist") or ()
+    then = {(_name(each), str(SpecifierSet(each.get("specifier") or ""))) for each in recorded}
+    requirements = [parse_requirement(text, "pyproject.toml") for text in declared]
+    now = {(canonicalize_name(each.name), str(each.specifier)) for each in requirements}
+    differing = sorted(name + specifier for name, specifier in (now ^ then))
+    differing = [each for each in differing if not each.startswith(_name(root))]
+    if differing:
+        raise _stale(differing[0], "the project was changed since it was locked")
+
+
+def _stale(got: str, why: str) -> InvalidEnvironment:
+    return InvalidEnvironment(
+        "env.lock_stale", field=FILE, got=got, hint=f"{why.capitalize()}; run uv lock again."
+    )
+
+
+def _reached(
+    root: Package, packages: Sequence[Package], extras: Iterable[str], groups: Iterable[str]
+) -> list[Package]:
+    """Every package that the root needs, itself left out."""
+    first = [*(root.get("dependencies") or ())]
+    optional, grouped = root.get("optional-dependencies") or {}, root.get("dev-dependencies") or {}
+    for names, table in ((extras, optional), (groups, grouped)):
+        known = {canonicalize_name(key): entries for key, entries in table.items()}
+        for name in names:
+            first += known.get(canonicalize_name(name), ())
+    found: dict[tuple[str, str], Package] = {}
+    pending, seen = list(first), set[tuple[str, str, tuple[str, ...]]]()
+    while pending:
+        wanted = pending.pop()
+        for package in _fitting(wanted, packages):
+            name, version = _name(package), str(package.get("version"))
+            asked = tuple(sorted(wanted.get("extra") or ()))
+            if package is root or (name, version, asked) in seen:
+                continue
+            seen.add((name, version, asked))
+            _require_registry(package)
+            found[name, version] = package
+            pending += package.get("dependencies") or ()
+            more = package.get("optional-dependencies") or {}
+            pending += [each for extra in asked for each in more.get(extra) or ()]
+    return list(found.values())
+
+
+def _fitting(wanted: Mapping[str, Any], packages: Sequence[Package]) -> Iterator[Package]:
+    for package in packages:
+        same = _name(package) == _name(wanted)
+        if same and wanted.get("version") in (None, package.get("version")):
+            yield package
+
+
+def _require_registry(package: Package) -> None:
+    source = package.get("source") or {}
+    if "registry" not in source:
+        raise InvalidEnvironment(
+            "env.direct_reference",
+            field=f"{FILE} package {_name(package)}",
+            got=", ".join(source) or "no source",
+            hint="Only released packages of an index can be installed; name one.",
+        )
+
+
+def _hashes(package: Package) -> Iterator[str]:
+    """The files for Linux, and those for every system."""
+    files = [each for each in package.get("wheels") or () if _for_linux(str(each.get("url", "")))]
+    files += [package["sdist"]] if package.get("sdist") else []
+    for file in files:
+        digest = str(file.get("hash") or "nothing")
+        if not _SHA256.match(digest):
+            raise InvalidEnvironment(
+                "env.hash_required",
+                field=f"{FILE} package {_name(package)}",
+                got=digest.partition(":")[0],
+                hint="Every file in a lock needs its SHA-256.",
+            )
+        yield digest.removeprefix("sha256:")
+
+
+def _for_linux(url: str) -> bool:
+    platform = url.rpartition("/")[2].removesuffix(".whl").rpartition("-")[2]
+    return "linux" in platform or platform == "any"

@@ -1,0 +1,202 @@
+"""pyproject.toml and uv.lock as environments: what is read, and what is refused with which words."""
+
+import pytest
+
+from stellwerk.environment_spec import InvalidEnvironment, from_pyproject, normalise
+
+PROJECT = """
+[project]
+name = "My_Project"
+requires-python = ">=3.11"
+dependencies = ["numpy>=1.26", "Six"]
+[project.optional-dependencies]
+fast = ["orjson>=3", "my-project[plain]"]
+plain = ["idna"]
+[dependency-groups]
+test = ["click", {include-group = "lint"}]
+lint = ["packaging"]
+[tool.uv]
+constraint-dependencies = ["packaging<30"]
+"""
+
+A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
+LOCK = f"""
+version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "my-project"
+source = {{ virtual = "." }}
+dependencies = [
+    {{ name = "numpy", version = "2.4.6", source = {{ registry = "x" }}, marker = "python_full_version < '3.12'" }},
+    {{ name = "numpy", version = "2.5.5", source = {{ registry = "x" }}, marker = "python_full_version >= '3.12'" }},
+    {{ name = "six" }},
+]
+[package.optional-dependencies]
+fast = [{{ name = "orjson", extra = ["deep"] }}, {{ name = "idna" }}]
+plain = [{{ name = "idna" }}]
+[package.dev-dependencies]
+test = [{{ name = "click" }}]
+[package.metadata]
+requires-dist = [
+    {{ name = "numpy", specifier = ">=1.26" }}, {{ name = "six" }},
+    {{ name = "orjson", marker = "extra == 'fast'", specifier = ">=3" }},
+    {{ name = "my-project", extras = ["plain"], marker = "extra == 'fast'" }},
+    {{ name = "idna", marker = "extra == 'plain'" }},
+]
+
+[[package]]
+name = "numpy"
+version = "2.4.6"
+source = {{ registry = "x" }}
+resolution-markers = ["python_full_version < '3.12'"]
+wheels = [
+    {{ url = "h/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl", hash = "sha256:{A}" }},
+    {{ url = "h/numpy-2.4.6-cp311-cp311-win_amd64.whl", hash = "sha256:{B}" }},
+]
+
+[[package]]
+name = "numpy"
+version = "2.5.5"
+source = {{ registry = "x" }}
+resolution-markers = ["python_full_version >= '3.12'"]
+wheels = [{{ url = "h/numpy-2.5.5-cp312-cp312-manylinux_2_27_x86_64.whl", hash = "sha256:{C}" }}]
+
+[[package]]
+name = "six"
+version = "1.17.0"
+source = {{ registry = "x" }}
+sdist = {{ url = "h/six-1.17.0.tar.gz", hash = "sha256:{D}" }}
+wheels = [{{ url = "h/six-1.17.0-py2.py3-none-any.whl", hash = "sha256:{B}" }}]
+
+[[package]]
+name = "orjson"
+version = "3.13.0"
+source = {{ registry = "x" }}
+wheels = [{{ url = "h/orjson-3.13.0-cp311-cp311-manylinux_2_17_x86_64.whl", hash = "sha256:{A}" }}]
+[package.optional-dependencies]
+deep = [{{ name = "certifi" }}]
+
+[[package]]
+name = "certifi"
+version = "2026.1"
+source = {{ registry = "x" }}
+wheels = [{{ url = "h/certifi-2026.1-py3-none-any.whl", hash = "sha256:{A}" }}]
+
+[[package]]
+name = "idna"
+version = "3.20"
+source = {{ registry = "x" }}
+wheels = [{{ url = "h/idna-3.20-py3-none-any.whl", hash = "sha256:{A}" }}]
+
+[[package]]
+name = "click"
+version = "8.5.1"
+source = {{ registry = "x" }}
+wheels = [{{ url = "h/click-8.5.1-py3-none-any.whl", hash = "sha256:{A}" }}]
+
+[[package]]
+name = "never-needed"
+version = "1.0"
+source = {{ git = "https://example.invalid/x" }}
+"""
+
+
+def test_dependencies_extras_and_groups_are_what_is_wanted() -> None:
+    plain = from_pyproject(PROJECT)
+    assert (plain.python, plain.pip_packages) == (">=3.11", ("numpy>=1.26", "Six"))
+    assert plain.constraints == ("packaging<30",)
+    more = from_pyproject(PROJECT, extras=["Fast"], groups=["test"])
+    assert more.pip_packages == ("numpy>=1.26", "Six", "orjson>=3", "idna", "click", "packaging")
+    assert plain.hashes == {}
+
+
+def test_lock_pins_what_is_reached_and_nothing_else() -> None:
+    found = from_pyproject(PROJECT, lock=LOCK)
+    assert found.pip_packages == ("numpy>=1.26", "Six")
+    assert found.constraints == (
+        "packaging<30",
+        "numpy==2.4.6 ; (python_full_version < '3.12')",
+        "numpy==2.5.5 ; (python_full_version >= '3.12')",
+        "six==1.17.0",
+    )
+    assert found.hashes == {"numpy==2.4.6": (A,), "numpy==2.5.5": (C,), "six==1.17.0": (B, D)}
+    more = from_pyproject(PROJECT, lock=LOCK, extras=["fast"], groups=["test"])
+    assert set(more.hashes) - set(found.hashes) == {
+        "orjson==3.13.0", "certifi==2026.1", "idna==3.20", "click==8.5.1",
+    }  # fmt: skip
+    spec = normalise(found, available_pythons=["3.11.7"])
+    assert spec.hashes["six==1.17"] == (B, D)
+    assert "six==1.17" in spec.constraints
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("[project]", "[project", "env.syntax", "broken"),
+        ('name = "My_Project"', 'dynamic = ["dependencies"]', "env.dynamic", "under [project]"),
+        ('"Six"', "3", "env.syntax", "project.dependencies[1]"),
+        ('"Six"', '"six @ https://example.invalid/x.whl"', "env.direct_reference", "[1]"),
+        ('"Six"', '"six=1"', "env.requirement", "project.dependencies[1]"),
+        ('["numpy>=1.26", "Six"]', '"numpy"', "env.syntax", "list"),
+        ('requires-python = ">=3.11"', 'requires-python = "new"', "env.python", "new"),
+        (
+            "[tool.uv]",
+            "[tool.uv.sources]\nsix = {git = 'x'}\n[tool.uv]",
+            "env.direct_reference",
+            "six",
+        ),
+        ("[tool.uv]", "[[tool.uv.index]]\nurl = 'x'\n[tool.uv]", "env.index_option", "operator"),
+        ("[tool.uv]", "[tool.uv]\noverride-dependencies = []", "env.option", "Overrides"),
+        ("[tool.uv]", "#" + "x" * 70_000, "env.too_large", "65536"),
+        ("[tool.uv]", "#\0", "env.syntax", "Control"),
+        ("packaging<30", "packaging<", "env.requirement", "constraint-dependencies[0]"),
+    ],
+)
+def test_bad_projects_are_refused_by_field(old: str, new: str, code: str, words: str) -> None:
+    with pytest.raises(InvalidEnvironment) as caught:
+        from_pyproject(PROJECT.replace(old, new, 1))
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_project_without_the_standard_table_is_refused() -> None:
+    with pytest.raises(InvalidEnvironment, match="standard table") as caught:
+        from_pyproject("[tool.poetry]\nname = 'x'\n")
+    assert caught.value.code == "env.syntax"
+
+
+def test_unknown_extras_and_groups_name_the_known_ones() -> None:
+    with pytest.raises(InvalidEnvironment, match="extras are: fast, plain") as caught:
+        from_pyproject(PROJECT, extras=["fest"])
+    assert caught.value.code == "env.extra_unknown"
+    with pytest.raises(InvalidEnvironment, match="groups are: lint, test") as caught:
+        from_pyproject(PROJECT, groups=["dev"])
+    assert caught.value.code == "env.group_unknown"
+    circle = PROJECT.replace('lint = ["packaging"]', 'lint = [{include-group = "test"}]')
+    with pytest.raises(InvalidEnvironment, match="includes itself"):
+        from_pyproject(circle, groups=["test"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("version = 1", "version = 9", "env.lock_version", "current uv"),
+        ("version = 1", "version = [", "env.syntax", "broken"),
+        ('name = "my-project"', 'name = "other"', "env.lock_stale", "another project"),
+        ('specifier = ">=1.26"', 'specifier = ">=1"', "env.lock_stale", "run uv lock"),
+        (f', hash = "sha256:{A}"', "", "env.hash_required", "numpy"),
+        (f"sha256:{A}", "md5:" + "a" * 32, "env.hash_required", "md5"),
+        (f"sha256:{A}", "sha256:abc", "env.hash_required", "SHA-256"),
+        ('version = "1.17.0"\nsource = { registry = "x" }', 'version = "1.17.0"\nsource = { url = "x" }',
+         "env.direct_reference", "uv.lock package six"),
+        ("python_full_version < '3.12'\"]", "os.system('x')\"]", "env.requirement", "numpy"),
+        ("requires-python", "#" + "x" * 5_000_000 + "\nrequires-python", "env.too_large", "4194304"),
+    ],
+)  # fmt: skip
+def test_bad_locks_are_refused(old: str, new: str, code: str, words: str) -> None:
+    assert old in LOCK
+    with pytest.raises(InvalidEnvironment) as caught:
+        from_pyproject(PROJECT, lock=LOCK.replace(old, new, 1))
+    assert caught.value.code == code
+    assert words in str(caught.value)
