@@ -1,9 +1,12 @@
 """Conda packages for real: solved, locked and installed from a channel made here."""
 
 import asyncio
+import io
 import json
 import os
+import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +19,10 @@ from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
 from stellwerk.environment_spec import InvalidEnvironment, from_conda_yaml
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.conda_channels import ChannelSettings
+from stellwerk_environment_build.conda_prefix import moved
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure
+from stellwerk_environment_build.image_engine import archive
 
 MakeWheel = Callable[..., Path]
 MakeBuilder = Callable[..., Builder]
@@ -141,6 +146,30 @@ async def test_recorded_lock_is_installed_again_though_the_channel_has_newer_one
         await builder.build(locked, other, lambda _line: None, rebuild=True)
     assert caught.value.failure.code == "env.lock_gone"
     assert "tool-1.0-0.tar.bz2" in caught.value.failure.message
+
+
+async def test_in_an_image_it_knows_its_place(
+    builder: Builder, channel: CondaChannel, make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    channel.add_module("tool", "1.0")
+    binary = b"\0\1" + PLACEHOLDER.encode() + b"/lib\0\0rest"
+    channel.add("place", "1.0", {"lib/place.bin": binary}, subdir=PLATFORM)
+    make_wheel("alpha", "1.0")
+    result = await build(builder, wants("tool", "place", pip=("alpha",)))
+    folder, place = builder.cache.path(result.ready.env_id), tmp_path / "at"
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    entries = ((path, str(place / path.relative_to(folder))) for path in paths)
+    packed = io.BytesIO(b"".join(archive(entries, moved(folder, str(place)))))
+    with tarfile.open(fileobj=packed) as files:
+        files.extractall(tmp_path.root, filter="fully_trusted")
+    shutil.rmtree(folder)
+    assert (place / "lib/place.bin").read_bytes()[:-4].rstrip(b"\0") == (
+        b"\0\1" + str(place).encode() + b"/lib"
+    )
+    assert (place / "lib/place.bin").read_bytes().endswith(b"\0\0rest")
+    assert len((place / "lib/place.bin").read_bytes()) == len(binary)
+    said = subprocess.run([place / "bin/tool-says"], check=True, capture_output=True, env={})
+    assert said.stdout == b"1.0\n"
 
 
 @pytest.mark.parametrize(

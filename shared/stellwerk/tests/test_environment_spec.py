@@ -3,9 +3,10 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stellwerk.conda_part import KnownChannels
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
@@ -287,6 +288,7 @@ def respell(line: str, chance: random.Random) -> str:
     return f"{blank}{space}{name}{space}{rest}{space}{separator}{marker}{comment}"
 
 
+@settings(deadline=None)
 @given(packages, st.randoms(use_true_random=False))
 def test_order_case_comments_and_blank_lines_never_matter(
     lines: list[str], chance: random.Random
@@ -298,9 +300,142 @@ def test_order_case_comments_and_blank_lines_never_matter(
     )
 
 
+@settings(deadline=None)
 @given(packages, requirement)
 def test_any_new_requirement_changes_the_id(lines: list[str], added: str) -> None:
     before, after = normal("\n".join(lines)), normal("\n".join([*lines, added]))
     same = before.requirements == after.requirements
     assert (identity(from_packages(lines)) == identity(from_packages([*lines, added]))) is same
     assert identity(from_packages([*lines, "new-package==1"])) != identity(from_packages(lines))
+
+
+conda_names = st.sampled_from(["numpy", "libxgboost", "r-base", "ruamel.yaml", "openssl"])
+conda_versions = st.sampled_from(["", "=1.2", "==1.2.3", ">=1.0,<3", "=1.1.1w", "=1.2.3=h5e_0"])
+conda_package = st.tuples(conda_names, conda_versions).map("".join)
+OF_CHANNELS = KnownChannels()
+
+
+def conda_identity(text: str, **changes: str) -> str:
+    spec = normalise(from_conda_yaml(text), available_pythons=PYTHONS, conda=OF_CHANNELS)
+    asked = {"platform": "linux-x86_64", "builder_version": "1", "base_image": None, **changes}
+    return env_id(spec, **asked)  # type: ignore[arg-type]
+
+
+def conda_file(packages: list[str], pip: list[str], chance: random.Random | None = None) -> str:
+    """A conda file; with ``chance`` as somebody else might write it."""
+    if chance is None:
+        lines = [f"- {each!r}" for each in packages]
+        return "\n".join(["channels: [conda-forge]", "dependencies:", *lines, _pip_lines(pip)])
+    spelled = [_respell_conda(each, chance) for each in packages + packages[:1]]
+    chance.shuffle(spelled)
+    lines = [f"- {each!r}{chance.choice(('', '  # why', ' '))}" for each in spelled]
+    shuffled = [respell(each, chance).strip().splitlines()[-1].partition("#")[0] for each in pip]
+    chance.shuffle(shuffled)
+    dependencies = ["dependencies:", "", *lines, _pip_lines(shuffled)]
+    head = ["# a note", "channels: [conda-forge, conda-forge]", "name: other"]
+    parts = ["\n".join(dependencies), "\n".join(head)]
+    chance.shuffle(parts)
+    return "\n".join(parts)
+
+
+def _pip_lines(pip: list[str]) -> str:
+    return "\n".join(["- pip:", *(f"  - {each.strip()!r}" for each in pip)])
+
+
+def _respell_conda(spec: str, chance: random.Random) -> str:
+    spec = (
+        "".join(
+            chance.choice((c.upper(), c)) if c.isalpha() and "h5e" not in spec else c
+            for c in spec[:4]
+        )
+        + spec[4:]
+    )
+    swaps = {
+        "=1.2": ("=1.2", "=1.2.*", " 1.2.*"),
+        ">=1.0,<3": (">=1.0,<3", "<3,>=1", ">=1.0.0,<3.0"),
+    }
+    for end, others in swaps.items():
+        if spec.endswith(end) and not spec.endswith("=" + end):
+            return spec.removesuffix(end) + chance.choice(others)
+    return spec
+
+
+@settings(deadline=None)
+@given(
+    st.lists(conda_package, min_size=1, max_size=5),
+    st.lists(requirement, max_size=4),
+    st.randoms(use_true_random=False),
+)
+def test_of_conda_files_order_case_spelling_comments_and_blank_lines_never_matter(
+    conda: list[str], pip: list[str], chance: random.Random
+) -> None:
+    pip = [each.replace("'", "") for each in pip if ";" not in each]
+    assert conda_identity(conda_file(conda, pip)) == conda_identity(conda_file(conda, pip, chance))
+
+
+@settings(deadline=None)
+@given(st.lists(conda_package, min_size=1, max_size=5), conda_package)
+def test_any_new_conda_package_changes_the_id(conda: list[str], added: str) -> None:
+    def packages(each: list[str]) -> tuple[str, ...]:
+        definition = from_conda_yaml(conda_file(each, []))
+        part = normalise(definition, available_pythons=PYTHONS, conda=OF_CHANNELS).conda
+        assert part is not None
+        return part.packages
+
+    same = packages(conda) == packages([*conda, added])
+    ids = {conda_identity(conda_file(each, [])) for each in (conda, [*conda, added])}
+    assert (len(ids) == 1) is same
+
+
+@settings(deadline=None)
+@given(packages, st.data())
+def test_base_image_platform_builder_and_locked_files_change_the_id(
+    lines: list[str], data: st.DataObject
+) -> None:
+    spec = normalise(from_packages(lines), available_pythons=PYTHONS)
+    facts = st.fixed_dictionaries(
+        {
+            "platform": st.sampled_from(["linux-x86_64", "linux-aarch64"]),
+            "builder_version": st.sampled_from(["1", "2"]),
+            "base_image": st.sampled_from([None, "sha256:a", "sha256:b"]),
+        }
+    )
+    first, second = data.draw(facts), data.draw(facts)
+    assert (env_id(spec, **first) == env_id(spec, **second)) is (first == second)
+    pinned = spec.model_copy(update={"constraints": ("six==1",)})
+    files = pinned.model_copy(update={"hashes": {"six==1": ("a" * 64,)}})
+    assert len({env_id(each, **first) for each in (spec, pinned, files)}) == 3
+
+
+def test_channels_and_their_order_are_part_of_the_id() -> None:
+    text = "channels: [{}]\ndependencies: [numpy]\n"
+    ids = [
+        conda_identity(text.format(channels))
+        for channels in ("conda-forge", "ours", "ours, conda-forge", "conda-forge, ours")
+    ]
+    assert len(set(ids)) == 4
+    assert conda_identity(text.format("defaults")) == ids[0]
+    assert conda_identity("dependencies: [numpy]\n") == ids[0]
+    by_index = normalise(from_conda_yaml(text.format("ours")), available_pythons=PYTHONS)
+    assert by_index.conda is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "extra", "versions", "words"),
+    [
+        ("- python=3.6.2", "", "3.6.*,==3.6.2", ""),
+        ("- python=3.12", "", "3.12.*", ""),
+        ("- python>=3.8", "", "3.11.*,>=3.8", ""),
+        ("- pip", "", "3.11.*", ""),
+        ("- python=3.8", "- pip: [azureml-core]", "3.11.*", "the SDK inside a run needs Python"),
+    ],
+)
+def test_python_of_a_conda_environment_is_what_was_wanted(
+    wanted: str, extra: str, versions: str, words: str
+) -> None:
+    text = f"dependencies:\n- numpy\n{wanted}\n{extra}\n"
+    spec = normalise(from_conda_yaml(text), available_pythons=PYTHONS, conda=OF_CHANNELS)
+    assert spec.conda is not None
+    assert f"python {versions}" in spec.conda.packages
+    assert words in "".join(spec.warnings)
+    assert bool(words) is any("python" in each for each in spec.warnings)

@@ -4,6 +4,7 @@ Calls block; they run on threads. Containers of a build have a name; everything 
 its anonymous volumes.
 """
 
+import io
 import os
 import tarfile
 import threading
@@ -175,8 +176,13 @@ def environment_first(image: Any, path: str) -> list[str]:
     ]
 
 
-def archive(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """Files as a stream of tar, owned by root, never whole in memory."""
+def archive(
+    entries: Iterable[Entry], content: Callable[[Path], bytes | None] | None = None
+) -> Iterator[bytes]:
+    """Files as a stream of tar, owned by root, never whole in memory.
+
+    ``content`` may give other bytes than a file has.
+    """
     read, write = os.pipe()
 
     def owned(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -191,7 +197,13 @@ def archive(entries: Iterable[Entry]) -> Iterator[bytes]:
             tarfile.open(fileobj=out, mode="w|") as tar,
         ):
             for path, inside in entries:
-                tar.add(path, inside.lstrip("/"), recursive=False, filter=owned)
+                other = content(path) if content else None
+                if other is None:
+                    tar.add(path, inside.lstrip("/"), recursive=False, filter=owned)
+                    continue
+                member = owned(tar.gettarinfo(path, inside.lstrip("/")))
+                member.size = len(other)
+                tar.addfile(member, io.BytesIO(other))
 
     threading.Thread(target=fill, name="image-archive", daemon=True).start()
     with os.fdopen(read, "rb") as source:

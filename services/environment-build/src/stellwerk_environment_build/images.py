@@ -17,6 +17,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
+from stellwerk_environment_build.conda_prefix import moved
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import (
@@ -148,7 +149,8 @@ class ImageMaker:
         )  # fmt: skip
         try:
             inside = ((below.folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in below.paths)
-            container.put_archive("/", archive(inside))
+            there = moved(below.folder, IMAGE_ENVIRONMENT)
+            container.put_archive("/", archive(inside, there))
             try:
                 container.start()
                 status = container.wait()["StatusCode"]

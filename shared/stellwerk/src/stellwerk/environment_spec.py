@@ -343,6 +343,7 @@ def settled(
         python=spec.python,
         pip_packages=spec.requirements,
         constraints=spec.constraints,
+        hashes=spec.hashes,
         strict=bool(spec.container and spec.container.strict),
     )
     return normalise(
@@ -433,6 +434,7 @@ def _in_container(definition: EnvironmentDefinition, stands_on: Container) -> No
         python=definition.python,
         requirements=normalise_requirements(wanted.all),
         constraints=normalise_requirements(_constraints(definition)),
+        hashes=_hashes(definition),
         container=stands_on,
         warnings=tuple(_conda_warning(wanted)),
     )
