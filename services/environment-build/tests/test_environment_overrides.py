@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from stellwerk.curated import curated_environments
 from stellwerk.environment_spec import from_conda_yaml, from_packages
 from stellwerk.override_table import with_file
+from stellwerk_environment_build.build_log import BuildLog
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.interpreters import find_interpreters
 from stellwerk_environment_build.settings import Settings
@@ -92,6 +94,21 @@ async def test_old_keras_code_runs_in_the_tutorials_environment(
     assert said["moved"][0] == pytest.approx(0.0)
     assert said["layers"] >= 1
     assert "deprecated" not in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(curated_environments()))
+async def test_curated_environments_solve_to_what_their_files_say(
+    name: str, make_builder: MakeBuilder, tmp_path: Path
+) -> None:
+    builder = make_builder(index=IndexOptions(), environ=os.environ)
+    definition = curated_environments()[name].definition
+    spec, identity = builder.identify(definition)
+    work = tmp_path / "work"
+    work.mkdir()
+    lock = await builder._construction(spec, identity, BuildLog(lambda _line: None), work).resolve()
+    pinned = {each.partition(" ;")[0] for each in definition.constraints}
+    assert set(lock.pins) <= pinned
+    assert lock.text.count("--hash=sha256:") >= len(lock.pins)
 
 
 async def test_a_mend_is_a_module_that_only_waits(
