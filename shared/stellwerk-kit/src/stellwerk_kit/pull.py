@@ -94,13 +94,18 @@ class Pull:
 
     async def _change(self) -> None:
         self._changed.clear()
+        limit_s = EXPIRES_S + WATCHDOG_EXTRA_S
+        watchdog = asyncio.get_running_loop().call_later(limit_s, self._forgotten)
         try:
-            async with asyncio.timeout(EXPIRES_S + WATCHDOG_EXTRA_S):
-                await self._changed.wait()
-        except TimeoutError:
-            raise NatsError("the broker forgot a pull") from None
+            await self._changed.wait()
+        finally:
+            watchdog.cancel()
         if self._failure:
             raise NatsError(self._failure)
+
+    def _forgotten(self) -> None:
+        self._failure = "the broker forgot a pull"
+        self._changed.set()
 
     async def _request(self, most: int, asked: dict[str, object]) -> None:
         if self._subscription is None:
