@@ -24,6 +24,7 @@ from measure import Report, SkippedError, timed
 from output import logs
 from quiet import command_line, rest, run_list
 from rates import rates
+from sandbox import sandbox
 from stack import Stack
 from trials import first_step, memory, sweep
 
@@ -39,6 +40,7 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "unwalled": unwalled,
     "logs": logs,
     "rates": rates,
+    "sandbox": sandbox,
     "reading": reading,
     "lazy": lazy,
     "outputs": outputs,
