@@ -52,7 +52,8 @@ class Driver:
 
     def __init__(self, command: list[str], folder: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        with (folder / "driver.log").open("a") as log:
+        self._log = folder / "driver.log"
+        with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -89,7 +90,7 @@ class Driver:
         for line in self._process.stdout:
             if good(line):
                 return line
-        raise SkippedError("a peer's client ended; see driver.log in its folder")
+        raise SkippedError(f"a peer's client ended: {self._log.read_text()[-1500:]}")
 
 
 @contextmanager
