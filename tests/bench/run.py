@@ -19,12 +19,13 @@ from image_figures import FIGURES as IMAGES
 from keras_run import keras
 from latency import environment_reuse, hello, metric_cost
 from logging_figures import metrics
-from many import queue, throughput
+from many import queue, throughput, two_nodes, unwalled
 from measure import Report, SkippedError, timed
 from output import logs
 from quiet import command_line, rest, run_list
 from rates import rates
-from stack import Stack, request
+from sandbox import sandbox
+from stack import Stack
 from trials import first_step, memory, sweep
 
 FIGURES: dict[str, Callable[[Stack, Report], None]] = {
@@ -36,8 +37,10 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
     "command_line": command_line,
     "run_list": run_list,
     "throughput": throughput,
+    "unwalled": unwalled,
     "logs": logs,
     "rates": rates,
+    "sandbox": sandbox,
     "reading": reading,
     "lazy": lazy,
     "outputs": outputs,
@@ -52,19 +55,6 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
 }
 
 
-def two_nodes(stack: Stack) -> None:
-    """The pool every figure runs on: two nodes that are always there."""
-    compute = {
-        "name": "bench",
-        "max_nodes": 2,
-        "min_nodes": 2,
-        "idle_seconds_before_scaledown": 3600,
-    }
-    with stack.http() as http:
-        answer = request("POST", http, "/compute", json=compute)
-        assert answer.status_code < 300, answer.text
-
-
 def main(names: list[str]) -> int:
     """Measure all figures, or those named; 1 when a name is unknown."""
     if unknown := [name for name in names if name not in FIGURES]:
@@ -72,7 +62,8 @@ def main(names: list[str]) -> int:
         return 1
     report = Report(ROOT / "bench-results" / f"{time.strftime('%Y%m%d-%H%M%S')}.jsonl")
     skipped = []
-    with tempfile.TemporaryDirectory() as folder:
+    # Not in /tmp: a walled-in run has one of its own, and a home inside it would be made anew there.
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=ROOT) as folder:
         stack = Stack(Path(folder) / "home")
         up = timed(stack.up)
         try:

@@ -99,6 +99,7 @@ async def test_packages_on_an_image_of_another_python_at_another_place(
     assert str(ready.image).startswith(f"{registry}/stellwerk/environment@sha256:")
     assert (ready.image_python, ready.packages) == ("/opt/environment/bin/python", ("alpha==1.0",))
     assert str(ready.python).startswith("3.11.")
+    assert '"pkg:pypi/alpha@1.0"' in str(made.cache.kept_text(str(ready.sbom_digest)))
     assert any(line.startswith(f"[1/4] Getting image {base}") for line in log), log
     code = "import alpha, sys; print(alpha.WORD, sys.prefix, alpha.__cached__)"
     word, prefix, cached = run(str(ready.image), code, user="123", read_only=True).rsplit(" ", 2)

@@ -277,6 +277,10 @@ async def test_requests_that_cannot_be_met_name_the_field(bus: Bus, start: Start
     for body, code, words in (
         ({"requirements": "six\n-e .\n"}, "env.path", "line 2"),
         ({"conda_yaml": "dependencies: [six\n"}, "env.syntax", "broken"),
+        ({"conda_yaml": "a: &x [1]\nb: [*x, *x]\n"}, "env.syntax", "Anchors"),
+        ({"conda_yaml": "name: !!python/object/apply:os.system [ls]\n"}, "env.syntax", "Tags"),
+        ({"conda_yaml": "dependencies: ['{{ x }}']\n"}, "env.syntax", "Templates"),
+        ({"conda_yaml": "channels: ['https://a:b@example.invalid/c']\n"}, "env.channel", "Cred"),
         ({}, "env.field", "exactly one"),
         ({"pyproject": "[project"}, "env.syntax", "pyproject.toml"),
         ({"requirements": "six", "extras": ["x"]}, "env.field", "pyproject"),

@@ -7,6 +7,7 @@ import pytest
 from gateway_setup import Gateway, Services
 
 from stellwerk.errors import NotFoundError
+from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway import examples, pages
 from stellwerk_gateway.problems import MEDIA_TYPE
 
@@ -128,6 +129,43 @@ async def test_each_route_asks_its_verb(
             assert not fields or services.asked[0][1] == fields
             shown = got.json()
             assert all(shown[key] == value for key, value in reply.items() if key != "definition")
+
+
+async def test_prune_names_the_environments_of_live_runs(
+    gateway: Gateway, services: Services
+) -> None:
+    """Page by page, of every status that is not an end."""
+    run = {
+        "run_id": "r",
+        "experiment": "e",
+        "target": "local",
+        "submitted_at": "2026-01-01T00:00:00Z",
+    }
+
+    async def listed(asked: dict[str, Any]) -> dict[str, Any]:
+        if asked["status"] != "Running":
+            return EMPTY
+        number = 2 if asked.get("cursor") else 1
+        items = [{**run, "status": "Running", "image": {"env_id": f"e{number}"}}]
+        return {"items": items, "next_cursor": "more" if number == 1 else None}
+
+    async def pruned(_: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    await services.on("history", "run-list", listed)
+    await services.on("environment-build", "environment-prune", pruned)
+    answer = await gateway.client.post("/environments/prune", json={"max_bytes": 5})
+    assert answer.status_code == 200, answer.text
+    statuses = {asked["status"] for verb, asked in services.asked if verb == "run-list"}
+    assert statuses == set(RunStatus) - TERMINAL
+    (sent,) = [asked for verb, asked in services.asked if verb == "environment-prune"]
+    assert sent == {
+        "max_bytes": 5,
+        "dry_run": False,
+        "from_registry": False,
+        "in_use": ["e1", "e2"],
+    }
+    assert (await gateway.client.post("/environments/prune", json={})).status_code == 422
 
 
 async def test_a_model_of_an_unknown_run_is_refused_at_once(

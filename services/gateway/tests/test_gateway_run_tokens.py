@@ -117,6 +117,7 @@ async def test_what_a_run_may_not_do(guarded: Gateway) -> None:
         ("POST", "/compute", {"name": "c", "max_nodes": 1}),
         ("DELETE", "/compute/c", None),
         ("POST", "/environments", {"name": "e", "definition": {}}),
+        ("POST", "/environments/prune", {"max_bytes": 0}),
         ("DELETE", "/datasets/by-name/d", None),
         ("DELETE", "/models/m/versions/1", None),
         ("PUT", "/secrets/s", {"value": "v"}),

@@ -271,7 +271,7 @@ async def test_memory_over_the_limit_is_told(node: Path) -> None:
     needs(walls(node), "memory")
     record, _ = await run(node, HOG, memory_limit_bytes=96 * MIB)
     assert (record.reason, record.oom, record.signal) == ("oom", True, 9)
-    assert "reached its memory limit of 100663296 bytes" in str(record.message)
+    assert "more memory than its limit of 100663296 bytes" in str(record.message)
 
 
 async def test_memory_that_only_costs_a_child_is_told_as_well(node: Path) -> None:

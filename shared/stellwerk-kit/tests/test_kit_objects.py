@@ -25,6 +25,24 @@ async def test_blobs_round_trip(objects: ObjectStore, tmp_path: Path) -> None:
     assert await objects.size(digest) is None
 
 
+async def test_a_file_that_changes_is_not_stored(objects: ObjectStore, tmp_path: Path) -> None:
+    source = tmp_path / "growing.bin"
+    source.write_bytes(b"a" * 1_000_000)
+    known = (hashlib.sha256(b"b" * 1_000_000).hexdigest(), 1_000_000)  # what it was when hashed
+    with pytest.raises(ProtocolError, match="changed while it was uploaded"):
+        await objects.put_file(source, known=known)
+    assert await objects.size(known[0]) is None
+
+
+async def test_a_range_of_a_blob(objects: ObjectStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40_000
+    digest = await objects.put_bytes(data)
+    await objects.fetch_range(digest, tmp_path / "part", 5_000_000, 1_000)
+    assert (tmp_path / "part").read_bytes()[5_000_000:] == data[5_000_000:5_001_000]
+    with pytest.raises(ProtocolError, match="shorter"):
+        await objects.fetch_range(digest, tmp_path / "part", len(data) - 10, 20)
+
+
 async def test_corrupt_blob_is_refused_and_removed(objects: ObjectStore) -> None:
     digest = hashlib.sha256(b"right").hexdigest()
     wrong = objects.presign_put(digest)

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.apart_construction import ApartConstruction
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
+from stellwerk_environment_build.compiled_reuse import MOST_DONORS
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
 from stellwerk_environment_build.construction import Construction, Limits
@@ -163,7 +165,8 @@ class Builder:
                 spec, identity, lines, started, anew=rebuild
             )
             if _lacks_sbom(ready):
-                ready = await self._with_sbom(ready)
+                ready = await self._with_sbom(ready, self.cache.path(identity))
+                self.cache.note(ready)
             if self._images is not None and ready.image_python is None:
                 ready = await self._with_image(self._images, ready, lines, started)
         return BuildResult(ready, cached=False, seconds=ready.seconds)
@@ -177,13 +180,13 @@ class Builder:
         made = ready.image is not None and ready.image_base == self._images.base
         return ready if made else None
 
-    async def _with_sbom(self, ready: Ready) -> Ready:
+    async def _with_sbom(self, ready: Ready, folder: Path) -> Ready:
+        """Say what lies in ``folder``, the environment's files."""
         from stellwerk_environment_build.sbom import (  # noqa: PLC0415 - its library is slow to load
             About,
             make_sbom,
         )
 
-        folder = self.cache.path(ready.env_id)
         kept = self.cache.kept_text(ready.lock_digest) if ready.lock_digest else None
         lock = Lock((folder / LOCK).read_text(encoding="utf-8") if kept is None else kept)
         python = ready.python or ""
@@ -191,9 +194,7 @@ class Builder:
         text = await asyncio.to_thread(make_sbom, folder, lock, about)
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.cache.keep_text(digest, text)
-        ready = ready.model_copy(update={"sbom_digest": digest})
-        self.cache.note(ready)
-        return ready
+        return ready.model_copy(update={"sbom_digest": digest})
 
     async def _with_image(
         self, images: "ImageMaker", ready: Ready, lines: BuildLog, started: float
@@ -300,7 +301,17 @@ class Builder:
             "clock": self._clock,
             "log": lines,
             "locked": self._locked(spec),
+            "donors": self._donors(spec),
         }
+
+    def _donors(self, spec: NormalisedSpec) -> tuple[Path, ...]:
+        """Environments of the same Python, the last used first."""
+        if spec.python is None:
+            return ()
+        found = (each.env_id for each in reversed(self.cache.usage()))
+        known = (self.cache.known(env_id) for env_id in found)
+        same = (each for each in known if each is not None and each.python == spec.python)
+        return tuple(self.cache.path(each.env_id) for each in islice(same, MOST_DONORS))
 
     async def _in_container(
         self,
@@ -329,6 +340,8 @@ class Builder:
             log=lines,
         )
         ready = await build.run(spec, self._ready(spec, identity), anew=anew)
+        if _lacks_sbom(ready):
+            ready = await self._with_sbom(ready, work / "env")
         seconds = round(self._clock.monotonic() - started, 3)
         ready = ready.model_copy(update={"seconds": seconds})
         known = work / "known"

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from stellwerk.environment_spec import NormalisedSpec
-from stellwerk_environment_build import inspection, uv_command
+from stellwerk_environment_build import compiled_reuse, inspection, uv_command
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import LOCK, PID_FILE
 from stellwerk_environment_build.failures import (
@@ -42,7 +42,8 @@ class Limits:
 class Construction:
     """Everything the phases share. ``work`` is empty at first; the result is ``work/env``.
 
-    ``locked``: the text of a lock to install as it is.
+    ``locked``: the text of a lock to install as it is. ``donors``: environments of the same Python,
+    whose compiled modules are used again.
     """
 
     work: Path
@@ -54,6 +55,7 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
+    donors: tuple[Path, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -122,7 +124,7 @@ class Construction:
 
     async def compile(self) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""
-        modules = await asyncio.to_thread(inspection.modules, self.target)
+        modules = await asyncio.to_thread(self._modules)
         if not modules:
             return
         total, done = len(modules), 0
@@ -146,6 +148,12 @@ class Construction:
         )
         require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
+
+    def _modules(self) -> list[str]:
+        """Those that no other environment has compiled already."""
+        if not self.donors or self.spec.python is None:
+            return inspection.modules(self.target)
+        return compiled_reuse.reuse(self.target, self.donors, self.spec.python)
 
     async def measure(self) -> int:
         """Size in bytes, files shared by hard links included."""

@@ -27,7 +27,8 @@ class _Record(BaseModel):
     def read(cls, path: str) -> Self | None:
         """Return the record in `path`; None if there is none, or not a whole one."""
         try:
-            return cls.model_validate_json(_bytes(path))
+            data = _bytes(path)
+            return cls.model_validate_json(data) if data.startswith(b"{") else None
         except (OSError, ValidationError):
             return None
 
@@ -79,10 +80,26 @@ class AttemptDir:
         self._launch: dict[str, Any] | None = None
         self._shim: ShimRecord | None = None
         self._exit: ExitRecord | None = None
-        self.log = self.path / "std.log"
-        self.records = self.path / "records.jsonl"
-        self.uploads = self.path / "uploads"
-        self.socket = self.path / "run.sock"
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.path / "std.log"
+
+    @property
+    def records(self) -> Path:
+        """What the run reported."""
+        return self.path / "records.jsonl"
+
+    @property
+    def uploads(self) -> Path:
+        """Where the in-run library puts files."""
+        return self.path / "uploads"
+
+    @property
+    def socket(self) -> Path:
+        """The run's own socket."""
+        return self.path / "run.sock"
 
     def create(self) -> None:
         """Make the folder, for its owner only."""

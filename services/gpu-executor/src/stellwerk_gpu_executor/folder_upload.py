@@ -92,7 +92,8 @@ class FolderUpload:
                     return
                 if only_before is not None and status.st_mtime > only_before:
                     return
-                digest, size = await self._objects.put_file(path)
+                still = only_before is None  # asked for at the end: nobody is left to write
+                digest, size = await self._objects.put_file(path, still=still)
             except (OSError, ProtocolError) as error:
                 if attempt == TRIES - 1 or isinstance(error, FileNotFoundError):
                     self.skipped[name] = (

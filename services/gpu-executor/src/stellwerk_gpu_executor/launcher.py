@@ -363,10 +363,11 @@ async def _await_start(
         loop.add_reader(pidfd, activity.set)
     try:
         async with asyncio.timeout(timeout_s):
-            while not started(attempt) and (pidfd is None or not processes.has_ended(pidfd)):
+            while True:
                 activity.clear()
-                if not started(attempt):
-                    await activity.wait()
+                if started(attempt) or (pidfd is not None and processes.has_ended(pidfd)):
+                    break
+                await activity.wait()
     finally:
         if pidfd is not None:
             loop.remove_reader(pidfd)

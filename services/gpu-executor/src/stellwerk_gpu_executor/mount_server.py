@@ -61,6 +61,7 @@ class MountServer:
     def show(self, token: str, manifest: Manifest) -> None:
         """Serve ``manifest`` to who has ``token``."""
         self._trees[token] = Tree.of(manifest)
+        self._parts.ahead(manifest)
 
     def hide(self, token: str) -> None:
         """Serve it no longer."""

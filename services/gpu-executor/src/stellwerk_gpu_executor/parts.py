@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from stellwerk.errors import ProtocolError
+from stellwerk.manifest import Manifest
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_kit.objects import ObjectStore, hash_file
 from stellwerk_kit.tasks import TaskOwner
@@ -67,6 +68,12 @@ class Parts:
                 if partial.finishing.done():
                     partial.finishing.result()
         return partial.path, min(stop, (first + 1) * PIECE)
+
+    def ahead(self, manifest: Manifest) -> None:
+        """Begin to fetch all of a dataset that is small, while the run's interpreter starts."""
+        if manifest.size <= WHOLE:
+            for entry in manifest.entries:
+                self._tasks.spawn_quiet(self._cache.get(entry.sha256, entry.size), "ahead")
 
     def trim(self, limit: int) -> None:
         """Forget what was begun and is not complete, if it takes more than ``limit`` bytes."""

@@ -36,6 +36,7 @@ class Shipper:
     ) -> None:
         self._bus, self._run, self._attempt = bus, run_id, attempt
         self._folder, self._resolve = folder, resolve
+        self._log, self._records_file = folder.log, folder.records
         self._state_file = folder.path / "shipped.json"
         self._offsets: dict[str, int] = {}
         self._records_offset = 0
@@ -49,19 +50,19 @@ class Shipper:
 
     async def ship(self, work: Path) -> None:
         """Send everything that is there now."""
-        await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)
+        await self._ship_log("std", "user_logs/std_log.txt", self._log)
         for name, path in self._files(work):
             await self._ship_log(subjects.file_stream(name), name, path)
         await self._ship_records()
 
     async def ship_log(self) -> None:
         """Send new output and records alone: the frequent case while a run prints."""
-        await self._ship_log("std", "user_logs/std_log.txt", self._folder.log)
+        await self._ship_log("std", "user_logs/std_log.txt", self._log)
         await self._ship_records()
 
     def closures(self, work: Path) -> tuple[LogClosure, ...]:
         """Length and SHA-256 of each log, as shipped."""
-        logs = [("std", "user_logs/std_log.txt", self._folder.log)]
+        logs = [("std", "user_logs/std_log.txt", self._log)]
         logs += [(subjects.file_stream(name), name, path) for name, path in self._files(work)]
         return tuple(
             LogClosure(
@@ -107,7 +108,7 @@ class Shipper:
                 self._save()
 
     async def _ship_records(self) -> None:
-        while lines := _lines(self._folder.records, self._records_offset):
+        while lines := _lines(self._records_file, self._records_offset):
             first, last = self.records, self.records + len(lines)
             records = b",".join(lines) if _plain(lines) else await self._resolved(lines)
             body = b'{"first":%d,"records":[%b]}' % (first, records)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, BinaryIO, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import structlog
@@ -35,6 +35,10 @@ PRESIGN_FOR = timedelta(minutes=15)
 PARALLEL = 8
 SMALL = 64 * 1024
 """Up to this size a file is sent again rather than asked for: one request instead of two."""
+ONE_REQUEST = 4 * 1024**3
+"""S3 takes 5 GiB in one request."""
+SEND_TRIES = 3
+SEND_AGAIN_S = 0.3
 STORED_FOR_S = 10.0
 STORED_KEPT = 1024
 
@@ -62,6 +66,7 @@ class ObjectStore:
     def __init__(self, settings: ServiceSettings) -> None:
         keys = settings.read_credentials(settings.s3_credentials)
         self._bucket = settings.s3_bucket
+        self._pool = _pool()
         self._client = _client(settings.s3_endpoint, keys, settings)
         public = settings.s3_public_endpoint or settings.s3_endpoint
         self._signers = {False: _client(public, keys, settings), True: self._client}
@@ -92,13 +97,14 @@ class ObjectStore:
         return digest
 
     async def put_file(
-        self, path: Path, *, known: tuple[str, int] | None = None
+        self, path: Path, *, known: tuple[str, int] | None = None, still: bool = False
     ) -> tuple[str, int]:
         """Store a file; returns digest and size. ``known`` skips hashing it again.
 
-        A file that changes while it is read raises ProtocolError ``output.changed``.
+        A file that changes while it is read raises ProtocolError ``output.changed``. ``still``: who
+        could write to it has ended, so that a look at its times is enough to know.
         """
-        return await self._run(lambda: self._put_file(path, known))
+        return await self._run(lambda: self._put_file(path, known, still=still))
 
     async def get_bytes(self, digest: str, limit: int = MAX_MANIFEST_BYTES) -> bytes:
         """A whole blob of at most ``limit`` bytes. Raises NotFoundError, ProtocolError."""
@@ -186,19 +192,55 @@ class ObjectStore:
     def _put(self, digest: str, stream: BinaryIO, size: int) -> None:
         self._client.put_object(self._bucket, blob_key(digest), stream, size)
 
-    def _put_file(self, path: Path, known: tuple[str, int] | None) -> tuple[str, int]:
+    def _put_file(
+        self, path: Path, known: tuple[str, int] | None, *, still: bool
+    ) -> tuple[str, int]:
+        before = path.stat()
         digest, size = known or hash_file(path)
         if size > SMALL and self._size(digest) == size:
             return digest, size
+        for left in reversed(range(SEND_TRIES)):
+            try:
+                return self._send_file(path, digest, size, before, still=still)
+            except (ServiceUnavailableError, urllib3.exceptions.HTTPError):
+                if not left:
+                    raise
+                time.sleep(SEND_AGAIN_S)  # in a worker thread; the client waits the same way
+        raise AssertionError("unreachable")
+
+    def _send_file(
+        self, path: Path, digest: str, size: int, before: os.stat_result, *, still: bool
+    ) -> tuple[str, int]:
         with path.open("rb") as raw:
-            reader = _HashingReader(raw)
-            self._put(digest, reader, size)  # type: ignore[arg-type]  # minio needs read() only
-            if reader.digest() != digest:
-                self._client.remove_object(self._bucket, blob_key(digest))
-                raise ProtocolError(
-                    f"{path.name} changed while it was uploaded", code="output.changed"
-                )
+            hashing = None if still else _HashingReader(raw)
+            self._send(digest, hashing or raw, size)
+            after = os.fstat(raw.fileno())
+        moved = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+        if moved or (hashing is not None and hashing.digest() != digest):
+            self._client.remove_object(self._bucket, blob_key(digest))
+            raise ProtocolError(f"{path.name} changed while it was uploaded", code="output.changed")
         return digest, size
+
+    def _send(self, digest: str, stream: "_Readable", size: int) -> None:
+        """Store a stream: by one presigned request, whose body is neither held nor hashed again.
+
+        What is small or too large for one request, or was refused, goes by the client's own way.
+        """
+        if not SMALL < size <= ONE_REQUEST:
+            self._put(digest, stream, size)  # type: ignore[arg-type]  # it needs read() only
+            return
+        url = self._client.presigned_put_object(self._bucket, blob_key(digest), expires=PRESIGN_FOR)
+        answer = self._pool.request(
+            "PUT",
+            url,
+            body=cast("IO[bytes]", stream),
+            headers={"Content-Length": str(size)},
+            retries=False,
+        )
+        if answer.status >= 300:
+            raise ServiceUnavailableError(
+                f"the object store answered {answer.status} to an upload", code="storage.refused"
+            )
 
     def _size(self, digest: str) -> int | None:
         try:
@@ -279,6 +321,10 @@ class ObjectStore:
             )
 
 
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class _HashingReader:
     """Hashes what is read through it."""
 
@@ -294,18 +340,22 @@ class _HashingReader:
         return self._hash.hexdigest()
 
 
-def _client(endpoint: str, keys: dict[str, str], settings: ServiceSettings) -> Minio:
-    pool = urllib3.PoolManager(
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=5, read=60),
         maxsize=PARALLEL,
         retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         cert_reqs="CERT_REQUIRED",
+        blocksize=CHUNK,
     )
+
+
+def _client(endpoint: str, keys: dict[str, str], settings: ServiceSettings) -> Minio:
     return Minio(
         endpoint,
         access_key=keys.get("access_key"),
         secret_key=keys.get("secret_key"),
         secure=settings.s3_secure,
         region=settings.s3_region,
-        http_client=pool,
+        http_client=_pool(),
     )

@@ -83,13 +83,13 @@ class Outcome:
         if self._oom and self._signal == signals.KILL:
             self._reason = "oom"
             self._message = (
-                f"the run reached its memory limit of {limit} bytes and the kernel ended it;"
-                " ask for more memory or use less"
+                f"the run needed more memory than its limit of {limit} bytes and the kernel ended"
+                " it; ask for more memory or use less"
             )
             return
         if self._oom:
             self.note(
-                f"the run reached its memory limit of {limit} bytes and the kernel ended"
+                f"the run needed more memory than its limit of {limit} bytes and the kernel ended"
                 f" {own_oom_kills} of its processes; ask for more memory or use less"
             )
         if self._signal is None:
