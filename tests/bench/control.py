@@ -101,7 +101,7 @@ def control(_: Stack, report: Report) -> None:
     for number in range(ROUNDS):
         wall, _ = spawn()
         with tempfile.TemporaryDirectory() as folder:
-            rates.append(asyncio.run(_rate(Path(folder), number)))
+            rates.append(asyncio.run(control_rate(Path(folder), number)))
         ratios.append(rates[-1] * wall / NOOPS)
     value = statistics.median(ratios)
     goal = 10 * MLFLOW_OF_SPAWN
@@ -116,7 +116,7 @@ def control(_: Stack, report: Report) -> None:
     )
 
 
-async def _rate(folder: Path, number: int) -> float:
+async def control_rate(folder: Path, number: int) -> float:
     async with _platform(folder) as (others, pids):
         others.say(joined(max_nodes=SLOTS))
         await asyncio.sleep(0.2)

@@ -93,8 +93,9 @@ def _throughput(stack: Stack, report: Report, figure: str) -> None:
 def _cpu_by_part(stack: Stack) -> dict[str, float]:
     """CPU seconds so far: of each process, and of all supervisors and runs."""
     pids = stack.processes()
-    servers = psutil.Process(pids["gpu-executor"]).children()
-    node = sum(sum(server.cpu_times()[:4]) for server in servers)
+    executor = psutil.Process(pids["gpu-executor"])
+    ended = executor.cpu_times()[2:4]  # fork servers that were begun anew meanwhile
+    node = sum(ended) + sum(sum(server.cpu_times()[:4]) for server in executor.children())
     return {name: cpu_of([pid]) for name, pid in pids.items()} | {"supervisor and run": node}
 
 

@@ -289,6 +289,25 @@ async def test_auto_takes_channels_that_answer_and_the_index_where_none_does(
     )  # fmt: skip
 
 
+async def test_fifty_definitions_at_once_ask_a_channel_once(
+    make_builder: MakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    builder = make_builder(channels=ChannelSettings("auto", {"ours": "http://127.0.0.1:9/c"}))
+    probe = builder._channels._probe
+
+    async def counted(names: tuple[str, ...]) -> tuple[str, ...]:
+        asked.append(names)
+        return await probe(names)
+
+    monkeypatch.setattr(builder._channels, "_probe", counted)
+    definition = from_conda_yaml(wants("numpy"))
+    found = await asyncio.gather(*(builder.recognise(definition) for _ in range(50)))
+    assert asked == [("ours",)]
+    assert len({identity for _, identity in found}) == 1
+    assert found[0][0].conda is None
+
+
 async def test_silent_channel_ends_at_the_limit_and_leaves_no_process(
     make_builder: MakeBuilder, hanging_index: str
 ) -> None:

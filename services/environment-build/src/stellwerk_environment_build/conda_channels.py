@@ -5,6 +5,7 @@ counts as there until the service ends, one that did not is asked again after fi
 an environment is must not depend on the minute, and nobody's server is asked without a reason.
 """
 
+import asyncio
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ class CondaChannels:
         self._known = KnownChannels(settings.addresses)
         self._answered: dict[str, bool] = {}
         self._asked: dict[str, float] = {}
+        self._looking = asyncio.Lock()
 
     def known(self, definition: EnvironmentDefinition) -> KnownChannels | None:
         """The channels; None where the package index has to stand in for them."""
@@ -63,6 +65,10 @@ class CondaChannels:
         if self.settings.mode != "auto" or not wants_conda(definition):
             return
         names = self._names(definition)
+        async with self._looking:  # who comes meanwhile hears the same answer
+            await self._ask(names)
+
+    async def _ask(self, names: tuple[str, ...]) -> None:
         if any(self._answered.get(name) for name in names):
             return
         now = self._clock.monotonic()

@@ -27,7 +27,6 @@ HARDWARE = ("/sys/devices", "/sys/class")
 HARDWARE_GPU = ("/sys/bus", "/sys/module")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 GPUS = ("nvidia*", "nvidia-caps", "dri", "kfd")
-SCRATCH = ("/tmp", "/var/tmp")  # noqa: S108 - inside, the attempt's own folder is there
 OWN = ("work", "home", "tmp", "uploads", "produced", "user_logs")
 """Of its attempt folder a run writes to these; its log, records, lease and end are not its own."""
 
@@ -56,8 +55,7 @@ class View:
         ):
             shown += prefixes(python) if python.is_absolute() else []
         line = [self.bwrap, *_walls(network=self.network), *_system(self.etc, request.gpus)]
-        for scratch in SCRATCH:
-            line += ["--bind", str(folder / "tmp"), scratch]
+        line += ["--bind", str(folder / "tmp"), "/tmp", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside
         line += _binds("--ro-bind-try", outermost(shown))
         visible = [*map(Path, SYSTEM), *shown]
         for path in self.hidden:

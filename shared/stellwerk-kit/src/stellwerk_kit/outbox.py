@@ -18,7 +18,7 @@ from stellwerk_kit.db import Database, OutboxRow
 from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.tasks import TaskOwner
 
-LANES = 8
+LANES = 64
 FORGET_BATCH = 256
 FORGET_AFTER_S = 0.5
 AGAIN_S, AGAIN_MAX_S = 0.05, 2.0
