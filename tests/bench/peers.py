@@ -32,7 +32,12 @@ from trials import GRID, SWEEPS, TRIAL, environment, opened
 
 INSTALLED = Path(os.environ.get("STELLWERK_BENCH_PEERS", ROOT / ".bench-peers"))
 NOOPS = 10
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # loopback only
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
 
 
 def python_of(peer: str) -> Path:
