@@ -62,7 +62,8 @@ async def server_of(pool: WarmPool, recipe: Recipe = RECIPE) -> ForkServer:
 async def start(
     service: ProcessLauncher, folder: Path, script: str, server: ForkServer, **options: object
 ) -> ProcessHandle:
-    asked = request(folder, script, warm=server, **options)
+    # A run that a failed test leaves behind ends by itself.
+    asked = request(folder, script, warm=server, max_duration_s=60.0, **options)
     asked.env.clear()
     asked.env.update(ENV)
     return await service.start(asked)
