@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -29,6 +29,7 @@ from stellwerk_kit.tasks import TaskOwner
 
 START_TIMEOUT_S = 60.0
 WARM_TIMEOUT_S = 10.0
+LOCK_S = 0.02
 
 log = structlog.get_logger()
 
@@ -188,6 +189,7 @@ class ProcessLauncher:
             return await self._start(request, attempt, server, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
+        await _settled(attempt)
         with holding(attempt.path) as ours:  # a fork that comes late finds it held, and ends
             if ours and not started(attempt):
                 await self._kill(attempt)
@@ -373,6 +375,14 @@ async def _await_start(
     finally:
         if pidfd is not None:
             loop.remove_reader(pidfd)
+
+
+async def _settled(attempt: AttemptDir) -> None:
+    """Wait until a supervisor that has the attempt has started it or is gone, at most so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WARM_TIMEOUT_S):
+            while locked(attempt.path) and not started(attempt):
+                await asyncio.sleep(LOCK_S)
 
 
 async def _killed(pidfd: int) -> None:
