@@ -381,7 +381,7 @@ async def _settled(attempt: AttemptDir) -> None:
     """Wait until a supervisor that has the attempt has started it or is gone, at most so long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(WARM_TIMEOUT_S):
-            while locked(attempt.path) and not started(attempt):
+            while locked(attempt.path) and not started(attempt):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(LOCK_S)
 
 
