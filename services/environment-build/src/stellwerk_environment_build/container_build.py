@@ -74,7 +74,12 @@ class ContainerBuild:
             raise BuildFailedError(no_python(f"has no {spec.interpreter} on its PATH"))
         image = await self.maker.as_it_is(blank.env_id, standing, self.log)
         return blank.model_copy(
-            update={"image": image, "image_python": inside, "python": standing.facts.python}
+            update={
+                "image": image,
+                "image_python": inside,
+                "python": standing.facts.python,
+                "bytes": standing.bytes,
+            }
         )
 
     async def _with_packages(self, spec: NormalisedSpec, blank: Ready, standing: Standing) -> Ready:

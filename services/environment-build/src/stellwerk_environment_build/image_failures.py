@@ -33,12 +33,12 @@ _OPERATOR = {
     "make": ("env.image", "The Docker engine could not make the image"),
     "login": ("env.registry_denied", "The registry refuses STELLWERK_REGISTRY_CREDENTIALS"),
 }
-_SHOWN_WORDS = 1500
+_SHOWN_WORDS = 1000
 
 
 def of_image(step: Step, words: str = "") -> Failure:
     """What it means that ``step`` failed with the engine's ``words``."""
-    if NO_SPACE.search(words):
+    if _full(words):
         return _disk_full()
     if step == "killed":
         return Failure(
@@ -60,7 +60,7 @@ def of_image(step: Step, words: str = "") -> Failure:
 
 def of_pull(image: str, words: str) -> Failure:
     """What it means that an image of a definition cannot be had."""
-    if NO_SPACE.search(words):
+    if _full(words):
         return _disk_full()
     said = redact(words)[:300]
     if _LOGIN.search(words):
@@ -90,8 +90,8 @@ def of_dockerfile(words: str, *, network: bool) -> Failure:
 
     ``network``: its steps had one.
     """
-    said = redact(words)[-_SHOWN_WORDS:]
-    if "no space left on device" in words.lower():
+    said = _end_of(redact(words))
+    if _full(words):
         return Failure(
             "disk-full",
             "env.disk_full",
@@ -153,6 +153,23 @@ def took_too_long(limit_s: float) -> Failure:
         "Try again; if it happens again, the operator can raise the limit.",
         retryable=True,
     )
+
+
+def _full(words: str) -> bool:
+    """The engine writes it in small letters."""
+    return NO_SPACE.search(words) is not None or "no space left on device" in words.lower()
+
+
+def _end_of(words: str) -> str:
+    """Whole lines from the end, as many as can be shown."""
+    lines: list[str] = []
+    room = _SHOWN_WORDS
+    for line in reversed(words.splitlines()):
+        room -= len(line) + 1
+        if room < 0 and lines:
+            break
+        lines.append(line[:_SHOWN_WORDS])
+    return "\n".join(reversed(lines))
 
 
 def _disk_full() -> Failure:

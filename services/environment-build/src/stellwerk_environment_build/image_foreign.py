@@ -55,6 +55,7 @@ class Standing:
     image_id: str
     reference: str | None
     facts: Facts
+    bytes: int
 
 
 class ForeignMaker:
@@ -97,7 +98,8 @@ class ForeignMaker:
                     say(f"      image {_short(image)}, {size}, Python {facts.python}")
                     for variable in facts.not_taken:
                         say(f"      Warning: {not_taken(variable)}")
-                    return Standing(str(image.id), _given(asked), facts)
+                    size_bytes = int(image.attrs["Size"])
+                    return Standing(str(image.id), _given(asked), facts, size_bytes)
             except TROUBLE as error:
                 raise failed(step, error) from error
 
