@@ -32,7 +32,12 @@ from trials import GRID, SWEEPS, TRIAL, environment, opened
 
 INSTALLED = Path(os.environ.get("STELLWERK_BENCH_PEERS", ROOT / ".bench-peers"))
 NOOPS = 10
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # loopback only
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
 
 
 def python_of(peer: str) -> Path:
@@ -52,7 +57,8 @@ class Driver:
 
     def __init__(self, command: list[str], folder: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        with (folder / "driver.log").open("a") as log:
+        self._log = folder / "driver.log"
+        with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -89,7 +95,7 @@ class Driver:
         for line in self._process.stdout:
             if good(line):
                 return line
-        raise SkippedError("a peer's client ended; see driver.log in its folder")
+        raise SkippedError(f"a peer's client ended: {self._log.read_text()[-1500:]}")
 
 
 @contextmanager

@@ -140,6 +140,25 @@ async def test_a_platform_inside_the_system_is_hidden(node: Path) -> None:
     assert text == "[]\n" * 3
 
 
+async def test_packages_of_the_users_own_python_are_seen_and_nothing_beside_them(
+    node: Path,
+) -> None:
+    (node / "project").mkdir()
+    (node / "project/mine.py").write_text("print('imported')\n")
+    script = f"""
+import os, sys
+sys.path.append({str(node / "project")!r})
+import mine
+print(sorted(os.listdir({str(node)!r})), os.listdir({str(node / "secrets")!r}))
+"""
+    record, text = await run(node, script, sources=(node / "project",))
+    assert "imported" in text, text
+    assert record.exit_code == 1  # no secrets
+    assert "No such file or directory" in text
+    _, text = await run(node, script, name="run-b-1", sources=(node,))
+    assert text.endswith(" []\n"), text  # in sight by their folder, and covered
+
+
 async def test_no_network_where_the_operator_says_so(node: Path) -> None:
     script = "import socket\nprint([n for _, n in socket.if_nameindex()])\n"
     script += "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname()); print('own loopback')"

@@ -9,6 +9,7 @@ import sys
 import time
 
 POLL_S = 0.02
+START_S = 60.0
 
 
 def main(address: str, script: str) -> None:
@@ -17,6 +18,15 @@ def main(address: str, script: str) -> None:
     from ray.job_submission import JobSubmissionClient
 
     client = JobSubmissionClient(address)
+    until = time.monotonic() + START_S
+    while True:  # a new head node has no agent for jobs yet
+        try:
+            client.submit_job(entrypoint="true")
+            break
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
     print(json.dumps({"ready": ray.__version__}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()

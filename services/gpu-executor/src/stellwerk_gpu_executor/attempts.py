@@ -37,6 +37,7 @@ from stellwerk_gpu_executor.outputs import Outputs
 from stellwerk_gpu_executor.prepare import PrepareError, Preparer, produced_folders
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.shipper import Shipper
+from stellwerk_gpu_executor.site_folders import site_folders
 from stellwerk_gpu_executor.store import Store
 from stellwerk_gpu_executor.warm import ColdError, WarmPool
 from stellwerk_gpu_executor.warm_rules import Recipe
@@ -228,6 +229,7 @@ class Attempts:
             image=assigned.image.image,
             readable=self.preparer.readable(assigned, places, folder.path),
             writable=(places.matplotlib,),
+            sources=site_folders(Path(python)) if assigned.image.interpreter is not None else (),
         )
         try:
             choice = await self.warm.choose(assigned, python, env, places)

@@ -66,6 +66,8 @@ class LaunchRequest:
     image: str | None = None
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    sources: tuple[Path, ...] = ()
+    """Where a Python of this machine loads modules from; the platform's folders stay hidden."""
     warm: ForkServer | None = None
     """A fork server of the run's environment: the script begins in a fork of it."""
     cold_reason: str | None = None
@@ -83,7 +85,7 @@ class LaunchRequest:
             "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
         }
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("folder", "cpus", "gpus", "image", "readable", "writable"):
+        for name in ("folder", "cpus", "gpus", "image", "readable", "writable", "sources"):
             del fields[name]
         return {
             **fields,

@@ -48,7 +48,7 @@ class View:
     def command(self, request: LaunchRequest) -> list[str]:
         """Bubblewrap's command line for one run, without a program."""
         folder = request.folder.absolute()
-        shown = [*self.readable, *libraries(request.env)]
+        shown = [*self.readable, *libraries(request.env), *request.sources]
         for python in (
             Path(request.argv[0]),
             Path(request.env.get("VIRTUAL_ENV", "")) / "bin/python",
