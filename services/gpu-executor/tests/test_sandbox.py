@@ -59,12 +59,14 @@ def walls(node: Path, **changes: Any) -> Isolation:
 async def walled(node: Path, **changes: Any) -> AsyncIterator[ProcessLauncher]:
     notify = NotifyServer(node / "notify.sock")
     await notify.start()
-    service = ProcessLauncher(notify, walls=walls(node, **changes))
+    found = walls(node, **changes)
+    service = ProcessLauncher(notify, walls=found)
     try:
         yield service
     finally:
         await service.close()
         await notify.close()
+        await found.close()
 
 
 def attempt(node: Path, script: str, name: str = "run-a-1", **options: Any) -> LaunchRequest:
@@ -335,6 +337,8 @@ async def test_nothing_is_left_of_its_groups(node: Path) -> None:
     made = found.groups.make("gone-1", Wanted(memory_bytes=MIB, cpus=1))
     await found.sweep(node / "executor/attempts")
     assert not any(path.exists() for path in made)
+    await found.close()
+    assert not any(folder.exists() for folder in found.groups.folders.values())
 
 
 def test_what_is_asked_for_is_said(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:

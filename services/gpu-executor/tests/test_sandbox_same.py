@@ -32,6 +32,7 @@ async def launcher(folder: Path) -> AsyncIterator[ProcessLauncher]:
     finally:
         await service.close()
         await notify.close()
+        await walls.close()
 
 
 def launch_request(folder: Path, script: str, attempt: int = 1, **options: Any) -> LaunchRequest:

@@ -39,6 +39,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     db = await runtime.database(metadata)
     objects = await runtime.objects()
     isolation = await asyncio.to_thread(isolate, settings)
+    runtime.on_stop(isolation.close)
     launcher = await _launcher(runtime, isolation)
     cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
     parts = Parts(objects, cache, settings.executor_dir / "parts", runtime.tasks)

@@ -61,7 +61,7 @@ class Cgroups:
             if not files:
                 continue
             group = folder / name
-            group.mkdir(exist_ok=True)
+            group.mkdir(parents=True, exist_ok=True)
             made[group] = None
             for file, text in files.items():
                 if file not in OPTIONAL or (group / file).exists():
@@ -73,6 +73,12 @@ class Cgroups:
         for folder in set(self.folders.values()):
             with suppress(OSError):
                 (folder / name).rmdir()
+
+    def close(self) -> None:
+        """Remove the executor's own folders; where a run goes on its folder stays."""
+        for folder in set(self.folders.values()):
+            with suppress(OSError):
+                folder.rmdir()
 
     def sweep(self, known: Iterable[str]) -> None:
         """Remove the groups of runs that are not ``known``."""

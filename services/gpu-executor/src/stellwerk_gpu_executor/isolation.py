@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,6 +51,10 @@ class Isolation:
     def clear(self, name: str) -> None:
         """Remove the control groups of an attempt that is gone."""
         self.groups.remove(name)
+
+    async def close(self) -> None:
+        """Leave nothing of ours where no run goes on."""
+        self.groups.close()
 
     async def sweep(self, attempts: Path) -> None:
         """Remove control groups whose attempt folder is gone."""
@@ -118,9 +121,7 @@ def report() -> dict[str, object]:
     with tempfile.TemporaryDirectory() as scratch:
         view, missing = look(Settings(executor_dir=Path(scratch)))
     groups = cgroups.find("stellwerk-doctor")
-    for folder in set(groups.folders.values()):
-        with suppress(OSError):
-            folder.rmdir()
+    groups.close()
     return {
         "sandbox": view is not None,
         "missing": missing,
