@@ -181,6 +181,15 @@ async def test_one_that_is_dropped_while_it_loads_is_in_nobodys_way(
     assert pool.take(one)
 
 
+async def test_the_end_of_the_service_fails_no_run_that_waits(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)")
+    pool = nodes.pool(("slow",))
+    waiting = nodes.tasks.spawn_quiet(pool.ready(recipe(PYTHONPATH=str(tmp_path))), "waits")
+    await wait_until(pool.servers)
+    pool.close()
+    assert await asyncio.wait({waiting}, timeout=0.2) == (set(), {waiting})
+
+
 async def test_one_that_is_loading_leaves_last(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(count=2)
     one, two, three = (recipe(KERAS_BACKEND=name) for name in "abc")

@@ -207,10 +207,14 @@ class WarmPool:
         return [warm.server for warm in self._warm.values()]
 
     def close(self) -> None:
-        """End all, and begin none any more; their runs go on."""
+        """End all, and begin none any more; their runs go on.
+
+        Who waits for one is not told: its run is for the next executor, it has not failed.
+        """
         self.limits = replace(self.limits, count=0)
-        for recipe in list(self._warm):
-            self._drop(recipe)
+        for warm in self._warm.values():
+            _end(warm)
+        self._warm.clear()
 
     def _current(self, recipe: Recipe) -> _Warm | None:
         warm = self._warm.get(recipe)
@@ -294,13 +298,10 @@ class WarmPool:
         warm = self._warm.pop(recipe, None)
         if warm is None:
             return
-        if warm.loading is not None and not warm.ready.done():
-            # Its number may be another's as soon as it is closed: nobody listens to it then.
-            warm.ready.get_loop().remove_reader(warm.server.link.fileno())
-            warm.loading.cancel()
+        _end(warm)
+        if not warm.ready.done():
             warm.ready.set_exception(ColdError("its warm process was dropped while it was loading"))
             warm.ready.exception()
-        warm.server.close()
 
     def _refuse(self, recipe: Recipe, reason: str) -> None:
         log.warning("no warm process", action="warm_refused", python=recipe.python, reason=reason)
@@ -310,6 +311,14 @@ class WarmPool:
         """Why there will be none, as long as the environment is the same."""
         marks, reason = self._refused.get(recipe, (None, None))
         return reason if marks is not None and marks.still() else None
+
+
+def _end(warm: _Warm) -> None:
+    if warm.loading is not None and not warm.ready.done():
+        # Its number may be another's as soon as it is closed: nobody listens to it then.
+        warm.ready.get_loop().remove_reader(warm.server.link.fileno())
+        warm.loading.cancel()
+    warm.server.close()
 
 
 async def _hear(server: ForkServer) -> dict[str, Any]:
