@@ -134,6 +134,16 @@ def too_large(limit_bytes: int) -> Failure:
     )
 
 
+def unwatched(image: str, why: str) -> Failure:
+    """A base that no build under watch can begin with."""
+    return _your_spec(
+        "env.dockerfile",
+        f"dockerfile: image {image} {why}, which builds here cannot bound. Take a base without, "
+        "and write such steps into the Dockerfile.",
+        "",
+    )
+
+
 def no_python(why: str) -> Failure:
     """An image that no run can begin in."""
     return _your_spec(
