@@ -1,13 +1,14 @@
 """What no build of a Dockerfile begins with, and which containers are its steps. No engine."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from stellwerk_environment_build.dockerfile_build import refuse_unwatched
+from stellwerk_environment_build.dockerfile_build import DockerfileBuild, refuse_unwatched
 from stellwerk_environment_build.failures import BuildFailedError
-from stellwerk_environment_build.image_engine import is_step
+from stellwerk_environment_build.image_engine import ImageSettings, is_step
 
 
 def image(**config: Any) -> Any:
@@ -50,3 +51,15 @@ def test_other_bases_are_fine() -> None:
 def test_only_what_an_executor_started_is_a_run(labels: dict[str, str], step: bool) -> None:
     container = SimpleNamespace(labels={"stellwerk.build": "e", **labels}, image=image())
     assert is_step(container) == step
+
+
+def test_nothing_is_fetched_for_steps_without_a_network() -> None:
+    text = "FROM a\nRUN true\nADD https://me:secret@example.org/x /x\n"
+    build = DockerfileBuild("e", text, Path("/nowhere"), ImageSettings("base"))
+    with pytest.raises(BuildFailedError) as caught:
+        build.run(None, print)  # type: ignore[arg-type] - refused before an engine is asked
+    failure = caught.value.failure
+    assert (failure.reason, failure.code) == ("your-spec", "env.dockerfile_network")
+    assert "line 3" in failure.message
+    assert "STELLWERK_BUILD_NETWORK" in failure.message
+    assert "secret" not in failure.message

@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from docker.errors import APIError, BuildError, DockerException
 
-from stellwerk.dockerfile import OURS, bases, labelled
+from stellwerk.dockerfile import OURS, bases, fetching, labelled
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
     LABEL,
@@ -30,7 +30,7 @@ from stellwerk_environment_build.image_engine import (
     left,
     need,
 )
-from stellwerk_environment_build.image_failures import of_dockerfile, too_large, unwatched
+from stellwerk_environment_build.image_failures import fetches, of_dockerfile, too_large, unwatched
 
 WATCH_S = 2.0
 KEPT_LINES = 25
@@ -55,6 +55,8 @@ class DockerfileBuild:
 
     def run(self, client: Client, say: Say) -> Any:
         """The image, without a name. Raises BuildFailedError; nothing is left then."""
+        if self.settings.network == "none" and (line := fetching(self.text)) is not None:
+            raise BuildFailedError(fetches(line.line, line.raw))
         for image in bases(self.text):
             refuse_unwatched(image, need(client, image, self.settings, anew=self.anew))
         try:
