@@ -425,7 +425,7 @@ def test_channels_and_their_order_are_part_of_the_id() -> None:
     [
         ("channels: [conda-forge, evil]\ndependencies: [numpy]\n", "channels[1]"),
         ("channels: [conda-forge/label/dev]\ndependencies: [numpy]\n", "channels[0]"),
-        ("dependencies: [scipy, 'evil::numpy']\n", "dependencies[1]"),
+        ("dependencies: [scipy, 'evil::numpy']\n", "conda_packages[1]"),
     ],
 )
 def test_channel_that_the_operator_did_not_list_is_refused(text: str, field: str) -> None:
