@@ -145,7 +145,7 @@ class ImageMaker:
         base = client.images.get(below.image)
         container = client.containers.create(
             below.image, **started_with(base, check), name=name, user="0",
-            network_mode="none", cap_drop=["ALL"], environment={"LD_PRELOAD": ""},
+            network_mode="none", use_config_proxy=False, cap_drop=["ALL"], environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
             inside = ((below.folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in below.paths)
