@@ -1,5 +1,6 @@
 """Which images leave the registry with their environment. A registry's deletions; no engine."""
 
+import gc
 import os
 import threading
 import time
@@ -26,7 +27,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]
     deleted: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_DELETE(self) -> None:  # noqa: N802 - the name the server calls
+        def do_DELETE(self) -> None:
             deleted.append(self.path)
             self.send_response(202)
             self.end_headers()
@@ -72,3 +73,4 @@ async def test_an_image_stays_while_another_environment_has_it(
         done = await pruner.prune(Wanted(older_than_s=days * DAY, from_registry=True))
         assert [each.env_id for each in done.removed] == [gone * 40]
         assert deleted == paths
+    gc.collect()

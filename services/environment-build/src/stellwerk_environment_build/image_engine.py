@@ -53,7 +53,8 @@ class ImageSettings:
 
     ``registry``: ``host:port`` to push to, None keeps images in this engine. ``logins``
     are of registries. ``network`` is what the steps of Dockerfiles have,
-    ``proxies`` are build arguments for them if that is one. ``max_bytes``: the most that one step may write.
+    ``proxies`` are build arguments for them if that is one. ``max_bytes``: the most that one step
+    may write.
     """
 
     base: str

@@ -96,5 +96,5 @@ class Pruner:
         return True
 
     def _shared(self, gone: Ready) -> bool:
-        """Whether another environment is the same image, as one on another's is, or stands on it."""
+        """Whether another environment is the same image, or stands on it."""
         return any(gone.image in {each.image, each.image_base} for each in self.cache.all_ready())
