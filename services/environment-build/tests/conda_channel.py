@@ -29,8 +29,13 @@ class CondaChannel:
     def address(self) -> str:
         return f"file://{self.folder}"
 
-    def add_python(self) -> None:
-        """This machine's interpreter as a package: its binary, its library by links."""
+    def add_python(
+        self, started: bytes | None = None, more: Mapping[str, str] | None = None
+    ) -> None:
+        """This machine's interpreter as a package: its binary, its library by links.
+
+        ``started``: what lies at bin/python instead of a link; ``more``: further links.
+        """
         base = Path(sys.base_prefix)
         library = base / "lib" / f"python{MINOR}"
         links = {
@@ -38,11 +43,14 @@ class CondaChannel:
             for entry in library.iterdir()
             if entry.name not in {"site-packages", "dist-packages", "__pycache__"}
         }
-        links |= {"bin/python": f"python{MINOR}", "bin/python3": f"python{MINOR}"}
+        links |= {"bin/python": f"python{MINOR}", "bin/python3": f"python{MINOR}", **(more or {})}
         files = {
             f"bin/python{MINOR}": (base / "bin" / f"python{MINOR}").read_bytes(),
             f"lib/python{MINOR}/site-packages/README.txt": b"packages lie here\n",
         }
+        if started is not None:
+            del links["bin/python"]
+            files["bin/python"] = started
         self.add("python", VERSION, files, subdir=PLATFORM, links=links)
 
     def add_module(self, name: str, version: str = "1.0", depends: Sequence[str] = ()) -> Path:

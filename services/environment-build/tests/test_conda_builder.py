@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
 
-from stellwerk.environment_spec import InvalidEnvironment, from_conda_yaml
+from stellwerk.environment_spec import InvalidEnvironment, NormalisedSpec, from_conda_yaml
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.conda_channels import ChannelSettings
 from stellwerk_environment_build.conda_prefix import moved
@@ -343,3 +343,47 @@ async def test_only_python_and_pip_stay_with_the_machines_interpreter(
     result = await build(builder, wants("pip", pip=("alpha",)))
     assert result.ready.packages == ("alpha==1.0",)
     assert (builder.cache.path(result.ready.env_id) / "pyvenv.cfg").exists()
+
+
+async def test_interpreter_of_a_channel_sees_no_login_and_links_are_not_followed(
+    make_builder: MakeBuilder, channel: CondaChannel, make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    seen, outside = tmp_path / "seen", tmp_path / "outside"
+    outside.write_text("mine")
+    spy = f'#!/bin/sh\nenv >> {seen}\nexec "$(dirname "$0")/python{MINOR}" "$@"\n'
+    links = {"ready.json": str(outside), "requirements.lock": str(outside)}
+    (channel.folder / PLATFORM / f"python-{VERSION}-0.tar.bz2").unlink()
+    channel.add_python(spy.encode(), links)
+    make_wheel("alpha", "1.0")
+    channel.add_module("tool", "1.0")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "UV_INDEX_URL": "https://name:geheim@index.invalid/simple",
+        "HTTPS_PROXY": "http://name:geheim@127.0.0.1:9",
+        "RATTLER_AUTH_FILE": "/geheim",
+    }
+    builder = make_builder(
+        channels=ChannelSettings("channels", {"ours": channel.address}), environ=environ
+    )
+    result = await build(builder, wants("tool", pip=("alpha",)))
+    assert seen.exists()
+    assert "geheim" not in seen.read_text()
+    assert str(tmp_path / "cache" / ".uv") not in seen.read_text()
+    assert outside.read_text() == "mine"
+    assert builder.cache.known(result.ready.env_id) == result.ready
+    assert builder._donors(NormalisedSpec(python=result.ready.python)) == ()
+
+
+async def test_package_from_a_channel_of_its_own(
+    builder: Builder, channel: CondaChannel, make_builder: MakeBuilder, tmp_path: Path
+) -> None:
+    other = CondaChannel(tmp_path / "other")
+    other.add_module("tool", "3.0")
+    addresses = {"ours": channel.address, "theirs": other.address}
+    both = make_builder(channels=ChannelSettings("channels", addresses))
+    result = await build(both, wants("theirs::tool"))
+    assert "tool=3.0=0" in result.ready.packages
+    with pytest.raises(InvalidEnvironment) as caught:
+        await build(builder, wants("theirs::tool"))
+    assert caught.value.code == "env.channel"

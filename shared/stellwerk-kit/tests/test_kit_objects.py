@@ -1,7 +1,10 @@
 """Blobs on the real S3 server: verified, idempotent, presigned."""
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -32,6 +35,55 @@ async def test_a_file_that_changes_is_not_stored(objects: ObjectStore, tmp_path:
     with pytest.raises(ProtocolError, match="changed while it was uploaded"):
         await objects.put_file(source, known=known)
     assert await objects.size(known[0]) is None
+
+
+async def test_a_blob_that_others_use_outlives_a_wrong_upload(
+    objects: ObjectStore, tmp_path: Path
+) -> None:
+    source = tmp_path / "status.txt"
+    source.write_bytes(b"new")
+    digest = await objects.put_bytes(b"old")
+    with pytest.raises(ProtocolError, match="changed while it was uploaded"):
+        await objects.put_file(source, known=(digest, 3))
+    assert await objects.get_bytes(digest) == b"old"
+
+
+def before(do: Callable[[], object], then: Callable[..., Any]) -> Callable[..., Any]:
+    """``then``, with something done first each time."""
+    return lambda *args, **more: (do(), then(*args, **more))[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "still"), [(10, False), (10, True), (200_000, False), (200_000, True)]
+)
+async def test_a_file_that_is_only_touched_is_stored(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, still: bool
+) -> None:
+    source = tmp_path / "touched"
+    source.write_bytes(os.urandom(size))
+
+    def touch() -> None:
+        os.utime(source, ns=(1, 1))
+
+    monkeypatch.setattr(objects._pool, "request", before(touch, objects._pool.request))
+    monkeypatch.setattr(objects._client, "put_object", before(touch, objects._client.put_object))
+    digest, _ = await objects.put_file(source, still=still)
+    assert source.stat().st_mtime_ns == 1
+    assert await objects.get_bytes(digest) == source.read_bytes()
+
+
+@pytest.mark.parametrize("still", [False, True])
+async def test_a_large_file_that_is_written_to_is_not_stored(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: bool
+) -> None:
+    source = tmp_path / "written"
+    source.write_bytes(os.urandom(200_000))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    write = before(lambda: source.write_bytes(bytes(200_000)), objects._pool.request)
+    monkeypatch.setattr(objects._pool, "request", write)
+    with pytest.raises(ProtocolError, match="changed while it was uploaded"):
+        await objects.put_file(source, still=still)
+    assert await objects.size(digest) is None
 
 
 async def test_a_range_of_a_blob(objects: ObjectStore, tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_any_new_requirement_changes_the_id(lines: list[str], added: str) -> Non
 conda_names = st.sampled_from(["numpy", "libxgboost", "r-base", "ruamel.yaml", "openssl"])
 conda_versions = st.sampled_from(["", "=1.2", "==1.2.3", ">=1.0,<3", "=1.1.1w", "=1.2.3=h5e_0"])
 conda_package = st.tuples(conda_names, conda_versions).map("".join)
-OF_CHANNELS = KnownChannels()
+OF_CHANNELS = KnownChannels({"ours": "https://conda.example.org/ours"})
 
 
 def conda_identity(text: str, **changes: str) -> str:
@@ -418,6 +418,31 @@ def test_channels_and_their_order_are_part_of_the_id() -> None:
     assert conda_identity("dependencies: [numpy]\n") == ids[0]
     by_index = normalise(from_conda_yaml(text.format("ours")), available_pythons=PYTHONS)
     assert by_index.conda is None
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("channels: [conda-forge, evil]\ndependencies: [numpy]\n", "channels[1]"),
+        ("channels: [conda-forge/label/dev]\ndependencies: [numpy]\n", "channels[0]"),
+        ("dependencies: [scipy, 'evil::numpy']\n", "conda_packages[1]"),
+    ],
+)
+def test_channel_that_the_operator_did_not_list_is_refused(text: str, field: str) -> None:
+    with pytest.raises(InvalidEnvironment) as caught:
+        conda_identity(text)
+    assert (caught.value.code, caught.value.field) == ("env.channel", field)
+    assert "conda-forge, ours" in str(caught.value)
+    assert "STELLWERK_BUILD_CHANNELS" in str(caught.value)
+
+
+def test_channel_of_a_package_is_asked_after_the_others() -> None:
+    text = "channels: [conda-forge]\ndependencies: ['ours::numpy', 'defaults::scipy']\n"
+    spec = normalise(from_conda_yaml(text), available_pythons=PYTHONS, conda=OF_CHANNELS)
+    assert spec.conda is not None
+    assert spec.conda.channels == ("conda-forge", "ours")
+    assert {"ours::numpy", "conda-forge::scipy"} < set(spec.conda.packages)
+    assert any("channel defaults" in warning for warning in spec.warnings)
 
 
 @pytest.mark.parametrize(

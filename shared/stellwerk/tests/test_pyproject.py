@@ -1,8 +1,11 @@
 """pyproject.toml and uv.lock as environments: what is read, and what is refused with which words."""
 
+import time
+
 import pytest
 
 from stellwerk.environment_spec import InvalidEnvironment, from_pyproject, normalise
+from stellwerk.uv_lock_file import read_uv_lock
 
 PROJECT = """
 [project]
@@ -200,3 +203,52 @@ def test_bad_locks_are_refused(old: str, new: str, code: str, words: str) -> Non
         from_pyproject(PROJECT, lock=LOCK.replace(old, new, 1))
     assert caught.value.code == code
     assert words in str(caught.value)
+
+
+def test_what_is_included_twice_is_expanded_once() -> None:
+    groups = [
+        f"g{i} = [{{include-group = 'g{i + 1}'}}, {{include-group = 'g{i + 1}'}}]"
+        for i in range(60)
+    ]
+    extras = [f"e{i} = ['p[e{i + 1}]', 'p[e{i + 1}]']" for i in range(60)]
+    text = "\n".join(
+        [
+            *(
+                "[project]",
+                "name = 'p'",
+                "[project.optional-dependencies]",
+                *extras,
+                "e60 = ['six']",
+            ),
+            *("[dependency-groups]", *groups, "g60 = ['idna']"),
+        ]
+    )
+    assert from_pyproject(text, extras=["e0"], groups=["g0"]).pip_packages == ("six", "idna")
+
+
+def test_groups_are_not_endlessly_deep() -> None:
+    groups = [f"g{i} = [{{include-group = 'g{i + 1}'}}]" for i in range(1000)]
+    text = "\n".join(["[project]", "[dependency-groups]", *groups, "g1000 = []"])
+    with pytest.raises(InvalidEnvironment, match="at most 100 deep"):
+        from_pyproject(text, groups=["g0"])
+    extras = [f"e{i} = ['p[e{i + 1}]']" for i in range(1000)]
+    head = ["[project]", "name = 'p'", "[project.optional-dependencies]"]
+    with pytest.raises(InvalidEnvironment, match="at most 100 deep"):
+        from_pyproject("\n".join([*head, *extras, "e1000 = []"]), extras=["e0"])
+
+
+def test_lock_of_many_packages_is_read_at_once() -> None:
+    entry = """[[package]]
+name = "n{0}"
+version = "1"
+source = {{ registry = "x" }}
+dependencies = [{{ name = "n{1}" }}, {{ name = "n{2}" }}]
+wheels = [{{ url = "h/n-1-py3-none-any.whl", hash = "sha256:{3}" }}]
+"""
+    packages = [entry.format(i, (i + 1) % 5000, (i * 7) % 5000, A) for i in range(5000)]
+    root = "version = 1\n[[package]]\nname='p'\nsource={virtual='.'}\ndependencies=[{name='n0'}]\n"
+    meta = "[package.metadata]\nrequires-dist=[{name='n0'}]\n"
+    began = time.process_time()
+    found = read_uv_lock(root + meta + "".join(packages), "p", ["n0"], (), ())
+    assert len(found.constraints) == 5000
+    assert time.process_time() - began < 20  # 50 million comparisons of names would be minutes

@@ -311,7 +311,10 @@ class Builder:
         found = (each.env_id for each in reversed(self.cache.usage()))
         known = (self.cache.known(env_id) for env_id in found)
         same = (each for each in known if each is not None and each.python == spec.python)
-        return tuple(self.cache.path(each.env_id) for each in islice(same, MOST_DONORS))
+        paths = (self.cache.path(each.env_id) for each in same)
+        # What a channel's interpreter compiled stays where it is.
+        own = (path for path in paths if not (path / "conda-meta").exists())
+        return tuple(islice(own, MOST_DONORS))
 
     async def _in_container(
         self,

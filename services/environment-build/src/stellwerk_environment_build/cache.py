@@ -103,14 +103,15 @@ class EnvironmentCache:
             os.utime(self.path(env_id) / READY)
         except (OSError, ValidationError):
             return None
-        return ready
+        return ready if ready.env_id == env_id else None
 
     def known(self, env_id: str) -> Ready | None:
         """What is known about it; does not count as use."""
         try:
-            return Ready.model_validate_json((self.path(env_id) / READY).read_bytes())
+            ready = Ready.model_validate_json((self.path(env_id) / READY).read_bytes())
         except (OSError, ValidationError):
             return None
+        return ready if ready.env_id == env_id else None
 
     def last_used(self, env_id: str) -> float | None:
         """When it was looked up last, None if it is gone."""
@@ -128,7 +129,7 @@ class EnvironmentCache:
         path = self._lockfiles / _checked_digest(digest)
         if not path.exists():
             part = path.with_name(f"{digest}.{os.getpid()}")
-            _write_durably(part, text)
+            write_fresh(part, text)
             part.replace(path)
 
     def kept_text(self, digest: str) -> str | None:
@@ -163,7 +164,7 @@ class EnvironmentCache:
 
     def publish(self, finished: Path, ready: Ready) -> Path:
         """Make ``finished`` the environment; call with the lock held. Replaces an older one."""
-        _write_durably(finished / READY, ready.model_dump_json(indent=1))
+        write_fresh(finished / READY, ready.model_dump_json(indent=1))
         target = self.path(ready.env_id)
         self.discard(ready.env_id)
         finished.rename(target)
@@ -174,7 +175,7 @@ class EnvironmentCache:
         """Replace what is known about an environment; call with the lock held."""
         path = self.path(ready.env_id) / READY
         part = path.with_name(f"{READY}.new")
-        _write_durably(part, ready.model_dump_json(indent=1))
+        write_fresh(part, ready.model_dump_json(indent=1))
         part.replace(path)
 
     def discard(self, env_id: str) -> None:
@@ -252,8 +253,10 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
+def write_fresh(path: Path, text: str) -> None:
+    """A new durable file at ``path``; a link that a package put there is replaced, not followed."""
+    path.unlink(missing_ok=True)
+    with path.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

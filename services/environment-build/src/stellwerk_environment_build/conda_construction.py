@@ -7,7 +7,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from stellwerk_environment_build import conda_prefix, inspection, uv_command
-from stellwerk_environment_build.cache import LOCK
+from stellwerk_environment_build.cache import LOCK, write_fresh
 from stellwerk_environment_build.conda_channels import ChannelSettings, worker_command
 from stellwerk_environment_build.conda_failures import of_conda
 from stellwerk_environment_build.conda_request import Answer, Request
@@ -53,7 +53,14 @@ class CondaConstruction(Construction):
         conda_prefix.repoint_scripts(self.target, self.prefix)
 
     def _install_command(self) -> list[str]:
-        return uv_command.add_command(self.target / LOCK, self.python, self.index)
+        return uv_command.add_command(self.target / LOCK, self._shim(), self.index)
+
+    def _shim(self) -> Path:
+        """What uv asks about the prefix: its interpreter, which sees none of uv's logins."""
+        shim = self.work / "python"
+        write_fresh(shim, uv_command.bare_interpreter(self.python))
+        shim.chmod(0o700)
+        return shim
 
     @property
     def _conda_lock(self) -> Path:
@@ -77,7 +84,7 @@ class CondaConstruction(Construction):
         wanted, chosen, lock = (self.work / name for name in ("wanted.txt", "chosen.txt", LOCK))
         wanted.write_text("".join(f"{line}\n" for line in self.spec.requirements))
         await self.log.line(f"      Resolving {len(self.spec.requirements)} requirements on top")
-        command = uv_command.plan_command(wanted, self.python, self.index, self._pins())
+        command = uv_command.plan_command(wanted, self._shim(), self.index, self._pins())
         ended = await self._uv(
             "resolve", command, self.limits.resolve_s, lambda: "resolving", show=False
         )
@@ -93,7 +100,7 @@ class CondaConstruction(Construction):
         kept = [each.name for each in inspection.distributions(self.target)]
         excluded = self.work / "excluded.txt"
         excluded.write_text("".join(f"{name}\n" for name in sorted(set(kept) - fresh)))
-        command = uv_command.lock_command(chosen, excluded, lock, self.python, self.index)
+        command = uv_command.lock_command(chosen, excluded, lock, self._shim(), self.index)
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "locking", show=False)
         return self.checked(lock.read_text())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from stellwerk.environment_spec import NormalisedSpec
 from stellwerk_environment_build import compiled_reuse, inspection, uv_command
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
-from stellwerk_environment_build.cache import LOCK, PID_FILE
+from stellwerk_environment_build.cache import LOCK, PID_FILE, write_fresh
 from stellwerk_environment_build.failures import (
     BuildFailedError,
     Failure,
@@ -101,7 +101,7 @@ class Construction:
     async def install(self, lock: Lock) -> None:
         """Download and install what the lock names, hashes checked. Raises BuildFailedError."""
         total = len(lock.pins)
-        (self.target / LOCK).write_text(lock.text)
+        write_fresh(self.target / LOCK, lock.text)
         if not total:
             await self.log.line("[2/4] Nothing to install")
             return
@@ -119,8 +119,8 @@ class Construction:
         for name in self.spec.mends:
             module = f"stellwerk_mend_{name.replace('-', '_')}"
             source = resources.files("stellwerk_environment_build.mends") / f"{module}.py"
-            (site / f"{module}.py").write_bytes(source.read_bytes())
-            (site / f"{module}.pth").write_text(f"import {module}\n")
+            write_fresh(site / f"{module}.py", source.read_text(encoding="utf-8"))
+            write_fresh(site / f"{module}.pth", f"import {module}\n")
 
     async def compile(self) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""
@@ -144,7 +144,12 @@ class Construction:
         workers = min(self.limits.workers or os.cpu_count() or 1, total)
         command = uv_command.compile_command(self.python, listing, workers)
         ended = await self._run(
-            "compile", command, self.limits.compile_s, on_line, lambda: f"compiled {done}"
+            "compile",
+            command,
+            self.limits.compile_s,
+            on_line,
+            lambda: f"compiled {done}",
+            bare=True,
         )
         require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
@@ -209,6 +214,7 @@ class Construction:
         so_far: Callable[[], str],
         *,
         reads_both: bool = True,
+        bare: bool = False,
     ) -> Ended:
         started = self.clock.monotonic()
 
@@ -217,7 +223,7 @@ class Construction:
 
         step = Step(
             argv=command,
-            environ=self.environ,
+            environ=uv_command.bare_environment(self.environ) if bare else self.environ,
             folder=self.work,
             limit_s=limit_s,
             silence_s=self.limits.heartbeat_s,

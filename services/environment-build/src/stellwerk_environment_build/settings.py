@@ -73,10 +73,13 @@ class Settings(ServiceSettings):
         "stands in for them; auto: channels if one can be reached.",
     )
     build_channels: dict[str, str] = Field(
-        {}, description='Addresses of conda channels by name: {"ours": "https://…/ours"}.'
+        {},
+        description='Addresses of conda channels by name: {"ours": "https://…/ours"}; beside them '
+        "only conda-forge may be used.",
     )
     build_channel_alias: str | None = Field(
-        None, description="Where all other channels lie, a mirror for example."
+        None,
+        description="Where conda-forge lies without an address of its own: a mirror, for example.",
     )
     build_interpreters: tuple[Path, ...] = Field(
         (), description="Python interpreters to prefer over those found on the machine."

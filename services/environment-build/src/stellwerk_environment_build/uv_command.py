@@ -7,6 +7,7 @@ result is not.
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,16 @@ def uv_environment(
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_INDEX_STRATEGY": "first-index",
     }
+
+
+def bare_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of what runs an interpreter that was installed: no login, no address."""
+    return {"PATH": environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+
+
+def bare_interpreter(python: Path) -> str:
+    """A script that starts ``python`` without the environment of who asks it what it is."""
+    return f'#!/bin/sh\nexec env -i LC_ALL=C.UTF-8 {shlex.quote(str(python))} "$@"\n'
 
 
 def operator_config(environ: Mapping[str, str]) -> Path | None:

@@ -52,12 +52,8 @@ def blob_key(digest: str) -> str:
 
 def hash_file(path: Path) -> tuple[str, int]:
     """SHA-256 and size of a file."""
-    digest, size = hashlib.sha256(), 0
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
+        return _hash(stream)
 
 
 class ObjectStore:
@@ -195,31 +191,56 @@ class ObjectStore:
     def _put_file(
         self, path: Path, known: tuple[str, int] | None, *, still: bool
     ) -> tuple[str, int]:
-        before = path.stat()
-        digest, size = known or hash_file(path)
-        if size > SMALL and self._size(digest) == size:
-            return digest, size
-        for left in reversed(range(SEND_TRIES)):
-            try:
-                return self._send_file(path, digest, size, before, still=still)
-            except (ServiceUnavailableError, urllib3.exceptions.HTTPError):
-                if not left:
-                    raise
-                time.sleep(SEND_AGAIN_S)  # in a worker thread; the client waits the same way
-        raise AssertionError("unreachable")
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size <= SMALL:
+                return self._put_small(file, path.name, known)
+            return self._put_large(file, path.name, known, still=still)
 
-    def _send_file(
-        self, path: Path, digest: str, size: int, before: os.stat_result, *, still: bool
+    def _put_small(
+        self, file: BinaryIO, name: str, known: tuple[str, int] | None
     ) -> tuple[str, int]:
-        with path.open("rb") as raw:
-            hashing = None if still else _HashingReader(raw)
-            self._send(digest, hashing or raw, size)
-            after = os.fstat(raw.fileno())
-        moved = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
-        if moved or (hashing is not None and hashing.digest() != digest):
+        """Send the very bytes that were hashed: whatever the file becomes, the blob is right."""
+        before = _version(file)
+        data = file.read(SMALL + 1)
+        found = hashlib.sha256(data).hexdigest(), len(data)
+        if known not in {None, found} or len(data) > SMALL or _version(file) != before:
+            raise _changed(name)
+        _send_again(lambda: self._put(found[0], BytesIO(data), len(data)))
+        return found
+
+    def _put_large(
+        self, file: BinaryIO, name: str, known: tuple[str, int] | None, *, still: bool
+    ) -> tuple[str, int]:
+        before = _version(file)
+        digest, size = known or _hash(file)
+        if self._size(digest) == size:
+            return digest, size
+
+        def send() -> str | None:
+            file.seek(0)
+            hashing = None if still else _HashingReader(file)
+            self._send(digest, hashing or file, size)
+            return hashing.digest() if hashing else None
+
+        sent = _send_again(send)
+        if sent is None:  # its times are enough, unless they say that it was written to
+            sent = digest if _version(file) == before else self._hash_stored(digest)
+        if sent == digest:
+            return digest, size
+        # Another run may have stored the right bytes under this name since.
+        if self._hash_stored(digest) != digest:
             self._client.remove_object(self._bucket, blob_key(digest))
-            raise ProtocolError(f"{path.name} changed while it was uploaded", code="output.changed")
-        return digest, size
+        raise _changed(name)
+
+    def _hash_stored(self, digest: str) -> str | None:
+        """What the bytes that the store has under this name really hash to, None without any."""
+        hashed = hashlib.sha256()
+        try:
+            for chunk in self._stream(digest):
+                hashed.update(chunk)
+        except NotFoundError:
+            return None
+        return hashed.hexdigest()
 
     def _send(self, digest: str, stream: "_Readable", size: int) -> None:
         """Store a stream: by one presigned request, whose body is neither held nor hashed again.
@@ -338,6 +359,35 @@ class _HashingReader:
 
     def digest(self) -> str:
         return self._hash.hexdigest()
+
+
+def _hash(stream: BinaryIO) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _version(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed(name: str) -> ProtocolError:
+    return ProtocolError(f"{name} changed while it was uploaded", code="output.changed")
+
+
+def _send_again(send: Callable[[], T]) -> T:
+    """Send, and again a few times while the store does not take it."""
+    for left in reversed(range(SEND_TRIES)):
+        try:
+            return send()
+        except (ServiceUnavailableError, urllib3.exceptions.HTTPError):
+            if not left:
+                raise
+            time.sleep(SEND_AGAIN_S)  # in a worker thread; the client waits the same way
+    raise AssertionError("unreachable")
 
 
 def _pool() -> urllib3.PoolManager:

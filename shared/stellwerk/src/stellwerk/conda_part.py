@@ -1,6 +1,5 @@
 """What a conda solver is asked for: channels by name, a Python, packages in one spelling. Pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,7 +15,6 @@ from stellwerk.override_apply import Substitution
 DEFAULT_CHANNEL = "conda-forge"
 _VENDORS = frozenset({"anaconda", "defaults", "free", "main", "msys2", "r"})
 _NOT_A_CHANNEL = "nodefaults"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/label/[A-Za-z0-9._-]{1,100})?$")
 _MINORS = tuple(f"3.{minor}" for minor in range(6, 15))
 _PATCHES = 40
 
@@ -36,7 +34,7 @@ class CondaPart(BaseModel):
 
 @dataclass(frozen=True)
 class KnownChannels:
-    """Addresses an operator gave to channels, by name; all others lie under conda's own alias."""
+    """Addresses an operator gave to channels, by name; beside them only conda-forge is used."""
 
     addresses: Mapping[str, str] = field(default_factory=dict)
 
@@ -53,27 +51,40 @@ def choose_channels(
     wanted: Sequence[str], known: KnownChannels
 ) -> tuple[tuple[str, ...], tuple[Substitution, ...]]:
     """The channels by name, and which were exchanged. Raises InvalidEnvironment (env.channel)."""
-    by_address = {address.rstrip("/"): name for name, address in known.addresses.items()}
     chosen, exchanged = [], []
     for index, written in enumerate(wanted):
-        text = written.strip().rstrip("/")
-        name = by_address.get(text, text)
-        if name == _NOT_A_CHANNEL:
+        if written.strip() == _NOT_A_CHANNEL:
             continue
-        if name in _VENDORS and name not in known.addresses:
-            why = "the vendor's own channels need a licence in many companies"
-            exchanged.append(Substitution(f"channel {name}", DEFAULT_CHANNEL, why))
-            name = DEFAULT_CHANNEL
-        elif name not in known.addresses and not _NAME.match(name):
-            raise InvalidEnvironment(
-                "env.channel",
-                field=f"channels[{index}]",
-                got=written,
-                hint="Name a channel, for example conda-forge; addresses are the operator's to "
-                "give (STELLWERK_BUILD_CHANNELS).",
-            )
+        name, renamed = choose_channel(written, known, f"channels[{index}]")
         chosen.append(name)
+        exchanged += [renamed] if renamed else []
     return tuple(dict.fromkeys(chosen)) or (DEFAULT_CHANNEL,), tuple(exchanged)
+
+
+def choose_channel(
+    written: str, known: KnownChannels, where: str
+) -> tuple[str, Substitution | None]:
+    """One channel by name, and whether it was exchanged. Raises InvalidEnvironment (env.channel).
+
+    Packages of a channel bring the interpreter that builds on them, so which channels are trusted
+    is the operator's to say: conda-forge and those with an address.
+    """
+    text = written.strip().rstrip("/")
+    by_address = {address.rstrip("/"): name for name, address in known.addresses.items()}
+    name = by_address.get(text, text)
+    if name in known.addresses or name == DEFAULT_CHANNEL:
+        return name, None
+    if name in _VENDORS:
+        why = "the vendor's own channels need a licence in many companies"
+        return DEFAULT_CHANNEL, Substitution(f"channel {name}", DEFAULT_CHANNEL, why)
+    listed = ", ".join(dict.fromkeys((DEFAULT_CHANNEL, *sorted(known.addresses))))
+    raise InvalidEnvironment(
+        "env.channel",
+        field=where,
+        got=written,
+        hint=f"Channels here are by name: {listed}. For another one ask the operator to add it to "
+        "STELLWERK_BUILD_CHANNELS.",
+    )
 
 
 def choose_conda_python(

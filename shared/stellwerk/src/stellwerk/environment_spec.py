@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
 from packaging.requirements import Requirement
@@ -24,7 +25,13 @@ from stellwerk.conda_package import (
     is_platforms,
     parse_conda_package,
 )
-from stellwerk.conda_part import CondaPart, KnownChannels, choose_channels, choose_conda_python
+from stellwerk.conda_part import (
+    CondaPart,
+    KnownChannels,
+    choose_channel,
+    choose_channels,
+    choose_conda_python,
+)
 from stellwerk.environment_container import BuildContext, Container, container
 from stellwerk.environment_names import CONDA_BUILT_IN, CONDA_SYSTEM, PLATFORM_VARIABLES
 from stellwerk.environment_python import choose_python, python_range, shortest
@@ -294,7 +301,8 @@ def _with_conda(
     images: Sequence[Substitution],
 ) -> NormalisedSpec:
     """The conda packages as they are, and on top of them the pip packages."""
-    packages = [package for _, _, package in _conda_packages(definition)]
+    found = [(where, package) for where, _, package in _conda_packages(definition)]
+    packages = [package for _, package in found]
     ours = [
         Requirement(each.name + (each.versions or "")) for each in packages if is_platforms(each)
     ]
@@ -303,6 +311,13 @@ def _with_conda(
     python = choose_conda_python(definition.python, available_pythons, sdk=sdk)
     outcome = substitute(wanted, python=f"{python.minor}.0", table=table, accelerator=accelerator)
     channels, renamed = choose_channels(definition.channels, known)
+    of_packages = {
+        package.channel: choose_channel(package.channel, known, where)
+        for where, package in found
+        if package.channel and not is_platforms(package)
+    }
+    channels = tuple(dict.fromkeys((*channels, *(name for name, _ in of_packages.values()))))
+    renamed = (*renamed, *(each for _, each in of_packages.values() if each))
     exchanged = (
         *(
             [Substitution(f"python {definition.python}", python.minor, python.reason)]
@@ -313,9 +328,11 @@ def _with_conda(
         *images,
     )
     _refuse_if_strict(definition, exchanged)
-    specs = {each.spec for each in packages if not is_platforms(each)} | {
-        f"python {python.versions}"
-    }
+    specs = {
+        replace(each, channel=of_packages[each.channel][0] if each.channel else None).spec
+        for each in packages
+        if not is_platforms(each)
+    } | {f"python {python.versions}"}
     return NormalisedSpec(
         conda=CondaPart(
             channels=channels, packages=tuple(sorted(specs)), cuda=accelerator == "cuda"

@@ -21,6 +21,7 @@ from stellwerk.environment_requirement import (
 from stellwerk.uv_lock_file import Locked, read_uv_lock
 
 FILE = "pyproject.toml"
+_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -111,36 +112,52 @@ class _Reader:
         return [text for _, text in listed]
 
     def extras(
-        self, names: Iterable[str], above: tuple[str, ...] = ()
+        self, names: Iterable[str], depth: int = 0, seen: set[str] | None = None
     ) -> Iterator[tuple[str, str]]:
-        """What the extras need; an extra may name others as ``project[other]``."""
+        """What the extras need, each once; an extra may name others as ``project[other]``."""
+        seen = set() if seen is None else seen
         for name in names:
             key = canonicalize_name(name)
             if key not in self._extras:
                 raise _unknown("env.extra_unknown", "extra", name, self._extras)
+            if depth >= _DEEPEST:
+                raise _too_deep(f"project.optional-dependencies.{key}", key)
+            if key in seen:
+                continue
+            seen.add(key)
             for where, text in self._extras[key]:
                 requirement = parse_requirement(text, where)
-                if canonicalize_name(requirement.name) != self.name:
+                if canonicalize_name(requirement.name) == self.name:
+                    yield from self.extras(sorted(requirement.extras), depth + 1, seen)
+                else:
                     yield where, text
-                elif key not in above:
-                    yield from self.extras(sorted(requirement.extras), (*above, key))
 
     def groups(
-        self, names: Iterable[str], above: tuple[str, ...] = ()
+        self,
+        names: Iterable[str],
+        above: tuple[str, ...] = (),
+        seen: set[str] | None = None,
     ) -> Iterator[tuple[str, str]]:
-        """What the groups need; a group may include others."""
+        """What the groups need, each once; a group may include others."""
+        seen = set() if seen is None else seen
         for name in names:
             key = canonicalize_name(name)
             where = f"dependency-groups.{key}"
             if key not in self._groups:
                 raise _unknown("env.group_unknown", "group", name, self._groups)
+            if key in above:
+                hint = "The group includes itself."
+                raise InvalidEnvironment("env.syntax", field=where, got=key, hint=hint)
+            if len(above) >= _DEEPEST:
+                raise _too_deep(where, key)
+            if key in seen:
+                continue
+            seen.add(key)
             entries = self._groups[key]
             for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
                 if isinstance(entry, dict) and set(entry) == {"include-group"}:
-                    if key in above:
-                        hint = "The group includes itself."
-                        raise InvalidEnvironment("env.syntax", field=where, got=key, hint=hint)
-                    yield from self.groups([str(entry["include-group"])], (*above, key))
+                    included = [str(entry["include-group"])]
+                    yield from self.groups(included, (*above, key), seen)
                 else:
                     yield from _texts([entry], f"{where}[{index}]")
 
@@ -204,6 +221,11 @@ def _texts(value: object, where: str) -> list[tuple[str, str]]:
         parse_requirement(text, place)
         found.append((place, text))
     return found
+
+
+def _too_deep(where: str, name: str) -> InvalidEnvironment:
+    hint = f"Includes are at most {_DEEPEST} deep."
+    return InvalidEnvironment("env.syntax", field=where, got=name, hint=hint)
 
 
 def _unknown(code: str, kind: str, name: str, known: Iterable[str]) -> InvalidEnvironment:

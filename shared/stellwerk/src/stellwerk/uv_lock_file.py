@@ -101,11 +101,14 @@ def _reached(
         known = {canonicalize_name(key): entries for key, entries in table.items()}
         for name in names:
             first += known.get(canonicalize_name(name), ())
+    by_name: dict[str, list[Package]] = {}
+    for each in packages:
+        by_name.setdefault(_name(each), []).append(each)
     found: dict[tuple[str, str], Package] = {}
     pending, seen = list(first), set[tuple[str, str, tuple[str, ...]]]()
     while pending:
         wanted = pending.pop()
-        for package in _fitting(wanted, packages):
+        for package in _fitting(wanted, by_name):
             name, version = _name(package), str(package.get("version"))
             asked = tuple(sorted(wanted.get("extra") or ()))
             if package is root or (name, version, asked) in seen:
@@ -119,10 +122,11 @@ def _reached(
     return list(found.values())
 
 
-def _fitting(wanted: Mapping[str, Any], packages: Sequence[Package]) -> Iterator[Package]:
-    for package in packages:
-        same = _name(package) == _name(wanted)
-        if same and wanted.get("version") in (None, package.get("version")):
+def _fitting(
+    wanted: Mapping[str, Any], by_name: Mapping[str, Sequence[Package]]
+) -> Iterator[Package]:
+    for package in by_name.get(_name(wanted), ()):
+        if wanted.get("version") in (None, package.get("version")):
             yield package
 
 
