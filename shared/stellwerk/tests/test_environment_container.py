@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stellwerk.environment_container import bases, by_digest, labelled
+from stellwerk.environment_container import by_digest
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
@@ -91,32 +91,3 @@ def test_requirements_are_settled_for_the_images_python() -> None:
     with pytest.raises(InvalidEnvironment) as caught:
         settled(spec(image=f"a@{DIGEST}", python="3.8", strict=True), "3.11.2")
     assert caught.value.code == "env.strict"
-
-
-DOCKERFILE = """\
-# syntax=docker/dockerfile:1
-ARG BASE=x
-FROM python:3.11 AS build
-RUN echo \\
-# a comment in between
-FROM not-an-instruction && \\
-  true
-from ${BASE}
-FROM --platform=linux/amd64 \\
-  debian:12
-COPY --from=build /a /a
-FROM build
-FROM scratch
-"""
-
-
-def test_images_that_a_dockerfile_begins_with() -> None:
-    assert bases(DOCKERFILE) == ["python:3.11", "debian:12"]
-
-
-def test_every_stage_is_labelled_and_nothing_else_changes() -> None:
-    text = labelled(DOCKERFILE, ("k", "v"))
-    assert text.count('LABEL k="v"') == 5
-    assert "FROM python:3.11 AS build\nLABEL" in text
-    assert '  debian:12\nLABEL k="v"\nCOPY' in text
-    assert "\n".join(line for line in text.splitlines() if "LABEL" not in line) + "\n" == DOCKERFILE

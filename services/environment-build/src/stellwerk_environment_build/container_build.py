@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stellwerk.environment_container import Container, check_dockerfile
+from stellwerk.dockerfile import check_dockerfile
+from stellwerk.environment_container import Container
 from stellwerk.environment_spec import InvalidEnvironment, NormalisedSpec
 from stellwerk.errors import NotFoundError, ProtocolError
 from stellwerk.events.image import IMAGE_ENVIRONMENT

@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from docker.errors import APIError, BuildError, DockerException
 
-from stellwerk.environment_container import bases, labelled
+from stellwerk.dockerfile import OURS, bases, fetching, labelled
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
     LABEL,
@@ -30,7 +30,7 @@ from stellwerk_environment_build.image_engine import (
     left,
     need,
 )
-from stellwerk_environment_build.image_failures import of_dockerfile, too_large
+from stellwerk_environment_build.image_failures import fetches, of_dockerfile, too_large, unwatched
 
 WATCH_S = 2.0
 KEPT_LINES = 25
@@ -55,8 +55,10 @@ class DockerfileBuild:
 
     def run(self, client: Client, say: Say) -> Any:
         """The image, without a name. Raises BuildFailedError; nothing is left then."""
+        if self.settings.network == "none" and (line := fetching(self.text)) is not None:
+            raise BuildFailedError(fetches(line.line, line.raw))
         for image in bases(self.text):
-            need(client, image, self.settings, anew=self.anew)
+            refuse_unwatched(image, need(client, image, self.settings, anew=self.anew))
         try:
             with self._watched():
                 image = client.images.get(self._build(client, say))
@@ -146,6 +148,15 @@ class DockerfileBuild:
         finally:
             over.set()
             thread.join()
+
+
+def refuse_unwatched(name: str, image: Any) -> None:
+    """Raises BuildFailedError for a base whose own steps or labels come before the build's."""
+    config = image.attrs.get("Config") or {}
+    if config.get("OnBuild"):
+        raise BuildFailedError(unwatched(name, "has ONBUILD steps"))
+    if any(key.startswith(OURS) and key != LABEL for key in config.get("Labels") or ()):
+        raise BuildFailedError(unwatched(name, f"has labels that begin with {OURS!r}"))
 
 
 def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:

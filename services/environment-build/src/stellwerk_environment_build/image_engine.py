@@ -32,6 +32,8 @@ LABEL = "stellwerk.build"
 """What containers and images of a Dockerfile's build bear, with the environment's id."""
 RUN_LABEL = "stellwerk.run"
 """What containers of runs bear, with that of their image."""
+EXECUTOR_LABEL = "stellwerk.executor"
+"""What containers of runs bear too: the id of the executor that started them."""
 CALL_S = 600
 CHUNK = 1 << 20
 PUSH_NEWS_BYTES = 100_000_000
@@ -136,11 +138,12 @@ def left(client: Client, env_id: str | None = None) -> list[Any]:
     """Containers of a Dockerfile's build, or of all builds; never those of runs on its image."""
     label = LABEL if env_id is None else f"{LABEL}={env_id}"
     found = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
-    return [each for each in found if _is_step(each)]
+    return [each for each in found if is_step(each)]
 
 
-def _is_step(container: Any) -> bool:
-    if RUN_LABEL in container.labels:
+def is_step(container: Any) -> bool:
+    """Whether a container with the label of builds is a step of one, not a run on its image."""
+    if RUN_LABEL in container.labels and container.labels.get(EXECUTOR_LABEL):
         return False
     with suppress(NotFound, ImageNotFound):
         return not container.image.tags and not container.image.attrs["RepoDigests"]

@@ -34,6 +34,10 @@ _OPERATOR = {
     "login": ("env.registry_denied", "The registry refuses STELLWERK_REGISTRY_CREDENTIALS"),
 }
 _SHOWN_WORDS = 1000
+_INSTEAD = (
+    "List packages in the environment (the platform installs them), bring files along in a build "
+    "context, or ask the operator for STELLWERK_BUILD_NETWORK."
+)
 
 
 def of_image(step: Step, words: str = "") -> Failure:
@@ -109,9 +113,7 @@ def of_dockerfile(words: str, *, network: bool) -> Failure:
             )
         return _your_spec(
             "env.dockerfile_network",
-            "A step of the Dockerfile wants the network, and builds have none here. List packages "
-            "in the environment (the platform installs them), bring files along in a build "
-            "context, or ask the operator for STELLWERK_BUILD_NETWORK.",
+            f"A step of the Dockerfile wants the network, and builds have none here. {_INSTEAD}",
             said,
         )
     if re.search(r"returned a non-zero code: 137\b", words):
@@ -124,12 +126,32 @@ def of_dockerfile(words: str, *, network: bool) -> Failure:
     return _your_spec("env.dockerfile_failed", "The Dockerfile does not build.", said)
 
 
+def fetches(line: int, text: str) -> Failure:
+    """An ADD that the engine would fetch for a build without a network."""
+    return _your_spec(
+        "env.dockerfile_network",
+        f"dockerfile: line {line} has ADD fetch its source, or name it by a variable, and builds "
+        f"have no network here. {_INSTEAD}",
+        redact(text)[:_SHOWN_WORDS],
+    )
+
+
 def too_large(limit_bytes: int) -> Failure:
     """A step wrote more than it may."""
     return _your_spec(
         "env.image_too_large",
         f"A step of the Dockerfile wrote more than {limit_bytes / 1e9:g} GB and was ended. Let it "
         "write less, or ask the operator to raise STELLWERK_BUILD_IMAGE_BYTES.",
+        "",
+    )
+
+
+def unwatched(image: str, why: str) -> Failure:
+    """A base that no build under watch can begin with."""
+    return _your_spec(
+        "env.dockerfile",
+        f"dockerfile: image {image} {why}, which builds here cannot bound. Take a base without, "
+        "and write such steps into the Dockerfile.",
         "",
     )
 

@@ -1,26 +1,18 @@
 """The container part of an environment: an image, a Dockerfile, or a folder with one. Pure."""
 
 import re
-from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from stellwerk.dockerfile import check_dockerfile
 from stellwerk.environment_requirement import InvalidEnvironment
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{1,5})?/)?"
 _NAME = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 _IMAGE = re.compile(rf"{_HOST}{_NAME}(?::[\w][\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?")
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
-_FROM = re.compile(r"\s*FROM\s", re.IGNORECASE)
-_WORDS = re.compile(
-    r"\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE
-)
-
-_CONTINUED = re.compile(r"\\[ \t]*\n")
-
 DOCKERFILE = "Dockerfile"
-Label = tuple[str, str]
 
 
 class BuildContext(BaseModel):
@@ -76,59 +68,6 @@ def container(
 def by_digest(image: str) -> bool:
     """Whether the reference can only ever mean one image."""
     return "@sha256:" in image or _ID.fullmatch(image) is not None
-
-
-def check_dockerfile(text: str, field: str) -> None:
-    """Raises InvalidEnvironment (env.dockerfile) for a text that builds nothing."""
-    if not any(_FROM.match(line) for line in _instructions(text)):
-        raise InvalidEnvironment(
-            "env.dockerfile",
-            field=field,
-            got=text.strip()[:60],
-            hint="A Dockerfile needs a line FROM <image>.",
-        )
-
-
-def bases(dockerfile: str) -> list[str]:
-    """The images that a Dockerfile begins with, except those that only a build can know."""
-    stages: set[str] = {"scratch"}
-    found: list[str] = []
-    for line in _instructions(dockerfile):
-        if match := _WORDS.match(_CONTINUED.sub(" ", line)):
-            image = match["image"]
-            if image not in stages and "$" not in image and image not in found:
-                found.append(image)
-            stages.add(match["stage"] or "scratch")
-    return found
-
-
-def labelled(dockerfile: str, label: Label) -> str:
-    """The Dockerfile with a label from the first step of every stage on.
-
-    What a build leaves when it is cut off, containers and images without a name, bears it too.
-    """
-    lines = []
-    for instruction in _instructions(dockerfile):
-        lines.append(instruction)
-        if _FROM.match(instruction):
-            lines.append(f'LABEL {label[0]}="{label[1]}"')
-    return "\n".join(lines) + "\n"
-
-
-def _instructions(text: str) -> Iterator[str]:
-    """Lines with those that they go on in; comments in between belong to them."""
-    pending: list[str] = []
-    for line in text.splitlines():
-        pending.append(line)
-        comment = line.lstrip().startswith("#")
-        if comment and len(pending) > 1:
-            continue
-        if not comment and line.rstrip().endswith("\\"):
-            continue
-        yield "\n".join(pending)
-        pending = []
-    if pending:
-        yield "\n".join(pending)
 
 
 def _check_image(image: str, *, strict: bool) -> None:

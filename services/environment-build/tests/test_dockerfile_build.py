@@ -1,0 +1,65 @@
+"""What no build of a Dockerfile begins with, and which containers are its steps. No engine."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stellwerk_environment_build.dockerfile_build import DockerfileBuild, refuse_unwatched
+from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.image_engine import ImageSettings, is_step
+
+
+def image(**config: Any) -> Any:
+    """As the engine describes one."""
+    return SimpleNamespace(attrs={"Config": config, "RepoDigests": []}, tags=[])
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"OnBuild": ["RUN sleep 600"]}, "ONBUILD"),
+        ({"Labels": {"stellwerk.run": "r", "stellwerk.executor": "e"}}, "labels"),
+    ],
+)
+def test_a_base_that_runs_before_the_label_or_bears_others(
+    config: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(BuildFailedError) as caught:
+        refuse_unwatched("a:1", image(**config))
+    failure = caught.value.failure
+    assert (failure.reason, failure.code) == ("your-spec", "env.dockerfile")
+    assert "image a:1" in failure.message
+    assert why in failure.message
+
+
+def test_other_bases_are_fine() -> None:
+    refuse_unwatched("a", image(OnBuild=None, Labels=None))
+    refuse_unwatched("a", image(OnBuild=[], Labels={"stellwerk.build": "e", "x": "y"}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "step"),
+    [
+        ({"stellwerk.run": "r"}, True),
+        ({"stellwerk.run": "r", "stellwerk.executor": ""}, True),
+        ({"stellwerk.run": "r", "stellwerk.executor": "executor-1"}, False),
+        ({}, True),
+    ],
+)
+def test_only_what_an_executor_started_is_a_run(labels: dict[str, str], step: bool) -> None:
+    container = SimpleNamespace(labels={"stellwerk.build": "e", **labels}, image=image())
+    assert is_step(container) == step
+
+
+def test_nothing_is_fetched_for_steps_without_a_network() -> None:
+    text = "FROM a\nRUN true\nADD https://me:secret@example.org/x /x\n"
+    build = DockerfileBuild("e", text, Path("/nowhere"), ImageSettings("base"))
+    with pytest.raises(BuildFailedError) as caught:
+        build.run(None, print)  # type: ignore[arg-type] - refused before an engine is asked
+    failure = caught.value.failure
+    assert (failure.reason, failure.code) == ("your-spec", "env.dockerfile_network")
+    assert "line 3" in failure.message
+    assert "STELLWERK_BUILD_NETWORK" in failure.message
+    assert "secret" not in failure.message

@@ -1,0 +1,114 @@
+"""Dockerfiles, read as the builder reads them; what would escape its bounds is refused. Pure."""
+
+import pytest
+
+from stellwerk.dockerfile import bases, check_dockerfile, fetching, labelled
+from stellwerk.environment_requirement import InvalidEnvironment
+
+DOCKERFILE = """\
+# syntax=docker/dockerfile:1
+ARG BASE=x
+FROM python:3.11 AS build
+RUN echo \\
+# a comment in between
+FROM not-an-instruction && \\
+  true
+from ${BASE}
+FROM --platform=linux/amd64 \\
+  debian:12
+COPY --from=build /a /a
+FROM build
+FROM scratch
+"""
+
+
+def test_images_that_a_dockerfile_begins_with() -> None:
+    assert bases(DOCKERFILE) == ["python:3.11", "x", "debian:12"]
+
+
+def test_every_stage_is_labelled_and_nothing_else_changes() -> None:
+    text = labelled(DOCKERFILE, ("k", "v"))
+    assert text.count('LABEL k="v"') == 5
+    assert "FROM python:3.11 AS build\nLABEL" in text
+    assert '  debian:12\nLABEL k="v"\nCOPY' in text
+    assert "\n".join(line for line in text.splitlines() if "LABEL" not in line) + "\n" == DOCKERFILE
+
+
+def test_the_label_comes_again_after_every_label() -> None:
+    text = labelled("FROM a\nLABEL x=y \\\n  z=w\nRUN true\n", ("k", "v"))
+    assert text == 'FROM a\nLABEL k="v"\nLABEL x=y \\\n  z=w\nLABEL k="v"\nRUN true\n'
+
+
+def test_a_stage_is_seen_however_its_line_is_cut() -> None:
+    text = "FROM a\nRUN echo \\\\\nFR\\\n\n# c\nOM b\n"
+    assert bases(text) == ["a", "b"]
+    assert labelled(text, ("k", "v")).endswith('OM b\nLABEL k="v"\n')
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "LABEL stellwerk.build=x stellwerk.run=y",
+        "LABEL a=b \\\n\n  stellwerk.run=y",
+        "LABEL a=b \\\n# c\n  stellwerk.run=y",
+        'label "stellwerk.run"=y',
+        'LABEL stell"werk.run"=y',
+        "LABEL stell\\werk.run=y",
+        "LAB\\\nEL stellwerk.run=y",
+        "LABEL stellwerk.run y",
+        "LABEL $K=y",
+        "LABEL $K y",
+        'LABEL a="b c" x$K=y',
+        "LABEL a='\\' $K=y",
+        "LABEL a='\\'' $K=y '",
+        "ONBUILD LABEL stellwerk.run=y",
+        "RUN echo \\\\\nLABEL stellwerk.run=y",
+        "RUN <<EOF\nEOF",
+        "FROM $UNKNOWN",
+    ],
+)
+def test_what_takes_the_label_off_is_refused(lines: str) -> None:
+    with pytest.raises(InvalidEnvironment) as caught:
+        check_dockerfile(f"FROM a\n{lines}\n", "dockerfile")
+    assert (caught.value.code, caught.value.field) == ("env.dockerfile", "dockerfile")
+    assert "Line " in caught.value.hint
+
+
+def test_another_escape_is_refused() -> None:
+    with pytest.raises(InvalidEnvironment, match="directive"):
+        check_dockerfile("# syntax=x\n# Escape = `\nFROM a\n", "dockerfile")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'LABEL version=$VERSION maintainer=\'a b\' "x y"="$A $B=c"',
+        "LABEL org.x.note=not-stellwerk.build",
+        "RUN cat <<< $X && echo stellwerk.run=1",
+        "# LABEL stellwerk.run=y",
+        "ARG X=1\nFROM ${X:-b} AS c\nFROM C",
+    ],
+)
+def test_other_labels_are_fine(lines: str) -> None:
+    check_dockerfile(f"ARG X=b\nFROM $X\n{lines}\n", "dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ADD https://example.org/x /x", True),
+        ("add --chown=1 a HTTP://example.org/x /x", True),
+        ("ADD git@example.org:a/b.git /x", True),
+        ('ADD ["http:\\u002f/example.org/x", "/x"]', True),
+        ('ADD ht"tp:"//example.org/x /x', True),
+        ("ADD $WHERE /x", True),
+        ("ONBUILD ADD https://example.org/x /x", True),
+        ("A\\\nDD https:\\\n//example.org/x /x", True),
+        ("ADD a b.tar.gz $HOME/x", False),
+        ("RUN echo https://example.org", False),
+    ],
+)
+def test_what_the_engine_would_fetch(line: str, found: bool) -> None:
+    assert (fetching(f"FROM a\nRUN true\n{line}\n") is not None) == found
+    if (each := fetching(f"FROM a\nRUN true\n{line}\n")) is not None:
+        assert each.line == 3
