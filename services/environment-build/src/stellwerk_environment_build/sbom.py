@@ -83,8 +83,8 @@ def make_sbom(environment: Path, lock: Lock, about: About) -> str:
     )
     bom.metadata.tools.components.add(builder)
     bom.register_dependency(root, components)
-    for name, same in named.items():
-        needs = list(_needs(installed.get(name), about.python))
+    for title, same in named.items():
+        needs = list(_needs(installed.get(title), about.python))
         for component in same:
             bom.register_dependency(
                 component, [each for need in needs for each in named.get(need, ())]
