@@ -15,6 +15,7 @@ from stellwerk_kit.wire import Message
 
 METRIC = b'{"k":"metric","n":"a\\u00e9","t":"scalar","v": 0.1,"s":null,"ts":1.5}\n'
 IMAGE = b'{"k":"image","n":"i","f":"i.png","ts":2}\n'
+NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
 
 
 async def _resolve(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -28,6 +29,7 @@ async def _resolve(record: dict[str, Any]) -> dict[str, Any] | None:
         ([METRIC, IMAGE], [json.loads(METRIC), {**json.loads(IMAGE), "sha256": "x"}]),
         ([METRIC, b"no JSON\n"], [json.loads(METRIC), {"k": "malformed"}]),
         ([b'{"k":"a"},{"k":"b"}\n', METRIC], [{"k": "malformed"}, json.loads(METRIC)]),
+        ([NESTED, METRIC], [{"k": "malformed"}, json.loads(METRIC)]),
         ([b"[1]\n", METRIC], [{"k": "malformed"}, json.loads(METRIC)]),
     ],
 )

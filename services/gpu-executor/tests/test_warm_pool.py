@@ -158,6 +158,51 @@ async def test_a_list_that_cannot_be_loaded_keeps_runs_cold(
         pool.take(poisoned)
 
 
+async def test_one_that_is_dropped_while_it_loads_is_in_nobodys_way(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    (tmp_path / "slow.py").write_text(
+        "import os, time\n"
+        f"while os.environ['KERAS_BACKEND'] == 'a' and os.path.exists({str(gate)!r}): time.sleep(0.1)"
+    )
+    pool = nodes.pool(("slow",), count=1)
+    one, two = (recipe(KERAS_BACKEND=name, PYTHONPATH=str(tmp_path)) for name in "ab")
+    pool.want(one)
+    waiting = nodes.tasks.spawn_quiet(pool.ready(one), "waits")
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(20):
+        await pool.ready(two)  # its connection has the number of the one that was closed
+        with pytest.raises(ColdError, match="dropped while it was loading"):
+            await waiting
+        gate.unlink()
+        await pool.ready(one)
+    assert pool.take(one)
+
+
+async def test_the_end_of_the_service_fails_no_run_that_waits(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)")
+    pool = nodes.pool(("slow",))
+    waiting = nodes.tasks.spawn_quiet(pool.ready(recipe(PYTHONPATH=str(tmp_path))), "waits")
+    await wait_until(pool.servers)
+    pool.close()
+    assert await asyncio.wait({waiting}, timeout=0.2) == (set(), {waiting})
+
+
+async def test_one_that_is_loading_leaves_last(nodes: Nodes, tmp_path: Path) -> None:
+    pool = nodes.pool(count=2)
+    one, two, three = (recipe(KERAS_BACKEND=name) for name in "abc")
+    await pool.ready(one)
+    pool.want(two)
+    pool.take(one)  # used later than the other was begun
+    pool.want(three)
+    await pool.ready(two)
+    assert pool.take(two)
+    with pytest.raises(ColdError, match="no warm process yet"):
+        pool.take(one)
+
+
 async def test_what_is_not_installed_is_left_out(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(("no_such_framework", "json"))
     await pool.ready(recipe())

@@ -185,7 +185,7 @@ def _plain(lines: list[bytes]) -> bool:
     """Whether all are records that may go as they are."""
     try:
         records = json.loads(b"[%b]" % b",".join(lines))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return len(records) == len(lines) and all(
         isinstance(record, dict) and record.get("k") not in _FOR_US for record in records
@@ -195,7 +195,7 @@ def _plain(lines: list[bytes]) -> bool:
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter when it is nested too deeply
         return {"k": "malformed"}
     return record if isinstance(record, dict) else {"k": "malformed"}
 

@@ -96,6 +96,7 @@ class _Warm:
     ready: "asyncio.Future[_Told]"
     began_ns: int
     forks: int = 0
+    loading: "asyncio.Task[None] | None" = None
 
 
 @dataclass
@@ -178,7 +179,7 @@ class WarmPool:
             self._refuse(recipe, f"its warm process cannot be started: {error.strerror}")
             return
         self._warm[recipe] = warm
-        self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.server.pid}")
+        warm.loading = self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.server.pid}")
 
     async def ready(self, recipe: Recipe) -> None:
         """Wait until there is one for ``recipe``. Raises ColdError."""
@@ -206,10 +207,14 @@ class WarmPool:
         return [warm.server for warm in self._warm.values()]
 
     def close(self) -> None:
-        """End all, and begin none any more; their runs go on."""
+        """End all, and begin none any more; their runs go on.
+
+        Who waits for one is not told: its run is for the next executor, it has not failed.
+        """
         self.limits = replace(self.limits, count=0)
-        for recipe in list(self._warm):
-            self._drop(recipe)
+        for warm in self._warm.values():
+            _end(warm)
+        self._warm.clear()
 
     def _current(self, recipe: Recipe) -> _Warm | None:
         warm = self._warm.get(recipe)
@@ -271,9 +276,15 @@ class WarmPool:
         self._drop(recipe)
 
     def _make_room(self, wanted: Recipe, count: int) -> None:
-        """Drop the least recently used until at most ``count`` are left and their memory fits."""
-        alike = [recipe for recipe in self._warm if recipe.plain == wanted.plain]
-        by_use = sorted(alike, key=lambda recipe: self._warm[recipe].used)
+        """Drop the least recently used until at most ``count`` are left and their memory fits.
+
+        One that is loading is the last to leave: a run may be waiting for it.
+        """
+        alike = [
+            (recipe, warm) for recipe, warm in self._warm.items() if recipe.plain == wanted.plain
+        ]
+        alike.sort(key=lambda each: (not each[1].ready.done(), each[1].used))
+        by_use = [recipe for recipe, _ in alike]
         memory = {recipe: _memory(self._warm[recipe].server.pid) for recipe in by_use}
         while by_use and (
             len(by_use) > count or sum(memory[r] for r in by_use) > self.limits.memory_bytes
@@ -285,8 +296,12 @@ class WarmPool:
 
     def _drop(self, recipe: Recipe) -> None:
         warm = self._warm.pop(recipe, None)
-        if warm is not None:
-            warm.server.close()
+        if warm is None:
+            return
+        _end(warm)
+        if not warm.ready.done():
+            warm.ready.set_exception(ColdError("its warm process was dropped while it was loading"))
+            warm.ready.exception()
 
     def _refuse(self, recipe: Recipe, reason: str) -> None:
         log.warning("no warm process", action="warm_refused", python=recipe.python, reason=reason)
@@ -298,15 +313,24 @@ class WarmPool:
         return reason if marks is not None and marks.still() else None
 
 
+def _end(warm: _Warm) -> None:
+    if warm.loading is not None and not warm.ready.done():
+        # Its number may be another's as soon as it is closed: nobody listens to it then.
+        warm.ready.get_loop().remove_reader(warm.server.link.fileno())
+        warm.loading.cancel()
+    warm.server.close()
+
+
 async def _hear(server: ForkServer) -> dict[str, Any]:
     """What a server says when it has loaded everything, or why it refuses."""
-    loop, heard = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(server.link.fileno(), heard.set)
+    loop, heard, number = asyncio.get_running_loop(), asyncio.Event(), server.link.fileno()
+    loop.add_reader(number, heard.set)
     try:
         async with asyncio.timeout(LOAD_S):
             await heard.wait()
     finally:
-        loop.remove_reader(server.link.fileno())
+        if server.link.fileno() == number:  # else it was dropped, the number may be another's
+            loop.remove_reader(number)
     data = server.link.recv(TELL_BYTES)
     if not data:
         raise ConnectionResetError("it ended while it was loading")
