@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from real_attempts import AGENT, is_gone, log_holds, read, request
 
+import stellwerk_shim
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_gpu_executor.cgroups import Wanted
 from stellwerk_gpu_executor.handle import ProcessHandle
@@ -332,6 +334,31 @@ async def test_the_kernel_ends_all_of_it_with_its_supervisor(node: Path) -> None
 
 
 HOG = "data = bytearray()\nwhile True: data += bytes(8 << 20)\n"
+
+
+async def test_a_cell_whose_processes_were_killed_has_ended(node: Path) -> None:
+    view = walls(node).view
+    assert view is not None
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(stellwerk_shim.__file__).parent.parent)!r})
+from stellwerk_shim import tree
+from stellwerk_shim.cell import Cell
+import ctypes
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # as a supervisor, it reaps what its children leave
+cell = Cell({view.probe()!r})
+cell.join()
+tree.kill_descendants(os.getpid())
+try:
+    while os.waitpid(-1, 0): pass
+except ChildProcessError:
+    cell.end()
+    print("ended")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
 
 
 async def test_memory_over_the_limit_is_told(node: Path) -> None:

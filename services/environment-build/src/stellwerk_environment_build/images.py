@@ -75,9 +75,11 @@ class ImageMaker:
             lambda: forget(name),
         )
 
-    async def discard(self, ready: Ready, *, from_registry: bool) -> None:
-        """Take the image of an environment away that leaves the cache."""
-        await asyncio.to_thread(discard, ready, self.settings, from_registry=from_registry)
+    async def discard(self, ready: Ready, *, from_registry: bool, shared: bool) -> None:
+        """Take the image of an environment away that leaves the cache; only its name if shared."""
+        await asyncio.to_thread(
+            discard, ready, self.settings, from_registry=from_registry, shared=shared
+        )
 
     async def sweep(self) -> None:
         """Remove what builders that died left; without an engine there is nothing."""
@@ -145,7 +147,8 @@ class ImageMaker:
         base = client.images.get(below.image)
         container = client.containers.create(
             below.image, **started_with(base, check), name=name, user="0",
-            network_mode="none", cap_drop=["ALL"], environment={"LD_PRELOAD": ""},
+            network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
+            environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
             inside = ((below.folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in below.paths)
