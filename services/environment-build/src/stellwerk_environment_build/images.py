@@ -22,6 +22,8 @@ from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import (
     NAME,
+    PROCESSES,
+    SILENT,
     TROUBLE,
     Client,
     ImageSettings,
@@ -160,7 +162,7 @@ class ImageMaker:
         container = client.containers.create(
             below.image, **started_with(base, check), name=name, user="0",
             network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
-            environment={"LD_PRELOAD": ""},
+            log_config=SILENT, pids_limit=PROCESSES, environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
             inside = ((below.folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in below.paths)
