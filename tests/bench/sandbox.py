@@ -54,6 +54,7 @@ async def _run(launcher: ProcessLauncher, folder: Path, number: int) -> tuple[fl
     request = LaunchRequest(
         folder=attempt, run_id="bench", attempt=1, argv=[sys.executable, "-c", "pass"],
         cwd=attempt / "work", env={"PATH": "/usr/bin:/bin"},
+        python=Path(sys.executable),
     )  # fmt: skip
     begun = time.perf_counter()
     handle = await launcher.start(replace(request, attempt=number + 1))

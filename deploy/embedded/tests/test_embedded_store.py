@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -31,7 +32,7 @@ async def store(prepared: Prepared) -> AsyncIterator[Prepared]:
 
     async def ready() -> bool:
         assert process.poll() is None, prepared.layout.log("s3").read_text()[-2000:]
-        return await problem(probe) is None
+        return await problem(probe) is None and listens(prepared.ports["s3-admin"])
 
     try:
         await wait_until(ready, 30)
@@ -42,6 +43,12 @@ async def store(prepared: Prepared) -> AsyncIterator[Prepared]:
             process.wait(5)  # it waits for connections that clients keep open
         process.kill()
         process.wait()
+
+
+def listens(port: int) -> bool:
+    """The store's pages for people begin after the store itself."""
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 def client(prepared: Prepared, **keys: str) -> Minio:

@@ -18,7 +18,7 @@ from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
 
 from stellwerk.environment_spec import InvalidEnvironment, NormalisedSpec, from_conda_yaml
 from stellwerk_environment_build.builder import Builder, BuildResult
-from stellwerk_environment_build.conda_channels import ChannelSettings
+from stellwerk_environment_build.conda_channels import ChannelSettings, worker_command
 from stellwerk_environment_build.conda_prefix import moved
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure
@@ -387,3 +387,15 @@ async def test_package_from_a_channel_of_its_own(
     with pytest.raises(InvalidEnvironment) as caught:
         await build(builder, wants("theirs::tool"))
     assert caught.value.code == "env.channel"
+
+
+async def test_what_the_worker_did_not_expect_shows_no_places(tmp_path: Path) -> None:
+    request, answer = tmp_path / "request", tmp_path / "answer"
+    request.write_text(json.dumps({"channels": ["ours"], "packages": ["a::b"], "cache": "/proc/x"}))
+    done = subprocess.run(
+        worker_command("nothing", request, answer), check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert json.loads(answer.read_text())["error"] == "internal"
+    assert "Traceback" not in done.stdout + done.stderr
+    assert str(tmp_path) not in done.stdout + done.stderr

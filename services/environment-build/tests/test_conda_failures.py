@@ -10,6 +10,7 @@ from stellwerk_environment_build.conda_failures import of_conda
     [
         ("unsolvable", "nothing provides x", "your-spec", "env.unsatisfiable", False),
         ("spec", "unable to parse", "your-spec", "env.conda_package", False),
+        ("internal", "KeyError", "internal", "env.build_failed", True),
         ("channel", "404 Not Found", "your-spec", "env.channel_unknown", False),
         ("hash", "x has no SHA-256", "your-spec", "env.hash_required", False),
         ("gone", "x-1.0-0.conda", "your-spec", "env.lock_gone", False),

@@ -63,3 +63,19 @@ def test_nothing_is_fetched_for_steps_without_a_network() -> None:
     assert "line 3" in failure.message
     assert "STELLWERK_BUILD_NETWORK" in failure.message
     assert "secret" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("proxy", "passed"),
+    [
+        ("http://me:pass@proxy:3128/", "http://proxy:3128/"),
+        ("http://me:p@ss/@proxy:3128", "http://proxy:3128"),
+        ("me:pass@proxy:3128", "proxy:3128"),
+        ("http://proxy:3128", "http://proxy:3128"),
+    ],
+)
+def test_steps_get_proxies_with_a_network_and_never_passwords(proxy: str, passed: str) -> None:
+    proxies = {"HTTPS_PROXY": proxy, "NO_PROXY": "a,.b"}
+    with_network = ImageSettings("base", network="bridge", proxies=proxies)
+    assert with_network.build_arguments == {"HTTPS_PROXY": passed, "NO_PROXY": "a,.b"}
+    assert ImageSettings("base", proxies=proxies).build_arguments == {}

@@ -2,7 +2,14 @@
 
 import pytest
 
-from stellwerk_environment_build.failures import Phase, classify, redact, timed_out
+from stellwerk_environment_build.failures import (
+    BuildFailedError,
+    Phase,
+    classify,
+    redact,
+    timed_out,
+)
+from stellwerk_environment_build.lock_hashes import held_to
 
 UNREACHABLE = """Using Python 3.11
 error: Request failed after 3 retries in 10.7s
@@ -73,3 +80,12 @@ def test_timeout_names_the_phase_and_the_limit() -> None:
 def test_redaction() -> None:
     text = "from https://bob:pw@host/simple and token abcdef"
     assert redact(text, ("abcdef",)) == "from https://***@host/simple and token ***"
+
+
+def test_package_locked_for_other_systems_alone_is_the_locks_fault() -> None:
+    lock = "tool==1.0 \\\n    --hash=sha256:" + "a" * 64 + "\n"
+    with pytest.raises(BuildFailedError) as caught:
+        held_to(lock, {"tool==1": ()})
+    failure = caught.value.failure
+    assert (failure.reason, failure.code) == ("your-spec", "env.no_wheel")
+    assert "tool==1.0" in failure.message

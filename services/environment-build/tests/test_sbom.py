@@ -45,7 +45,11 @@ def by_ref(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 async def test_packages_of_the_index_with_licence_hash_and_needs(
     make_wheel: MakeWheel, make_builder: MakeBuilder
 ) -> None:
-    make_wheel("alpha", "1.0", requires=("beta>=1", "gone ; python_version < '3'"))
+    make_wheel(
+        "alpha",
+        "1.0",
+        requires=("beta>=1 ; sys_platform ~= 'linux'", "gone ; python_version < '3'"),
+    )
     make_wheel("beta", "1.5")
     document = await sbom_of(make_builder(), from_packages(["alpha"]))
     found = by_ref(document)
@@ -67,13 +71,15 @@ async def test_conda_packages_with_channel_licence_and_hash(
     channel = CondaChannel(tmp_path / "channel")
     channel.add_python()
     channel.add_module("tool", "2.0")
-    make_wheel("alpha", "1.0", requires=("tool",))
+    channel.add_module("two_forms", "1.0")
+    channel.add("two-forms", "1.0", {}, depends=["two_forms"])
+    make_wheel("alpha", "1.0", requires=("tool", "two-forms"))
     builder = make_builder(channels=ChannelSettings("channels", {"ours": channel.address}))
     definition = from_dict(
         {
             "python": MINOR,
             "channels": ["ours"],
-            "conda_packages": ["tool"],
+            "conda_packages": ["tool", "two-forms"],
             "pip_packages": ["alpha"],
         }
     )
@@ -82,9 +88,15 @@ async def test_conda_packages_with_channel_licence_and_hash(
     tool = "pkg:conda/tool@2.0?build=0&channel=ours&subdir=noarch"
     assert found[tool]["licenses"] == [{"license": {"id": "MIT"}}]
     assert len(found[tool]["hashes"][0]["content"]) == 64
-    assert {each["name"] for each in found.values()} == {"alpha", "python", "tool"}
+    assert {each["name"] for each in found.values()} == {
+        "alpha", "python", "tool", "two-forms", "two_forms",
+    }  # fmt: skip
     needs = {each["ref"]: each.get("dependsOn", []) for each in document["dependencies"]}
-    assert needs["pkg:pypi/alpha@1.0"] == [tool]
+    both = [
+        f"pkg:conda/{each}@1.0?build=0&channel=ours&subdir=noarch"
+        for each in ("two-forms", "two_forms")
+    ]
+    assert needs["pkg:pypi/alpha@1.0"] == [tool, *both]
 
 
 async def test_environment_that_is_older_than_bills_of_materials_gets_one(

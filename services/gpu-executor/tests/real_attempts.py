@@ -23,6 +23,7 @@ def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> Laun
     (work / "main.py").write_text(script)
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": AGENT, "PYTHONUNBUFFERED": "1"}
     options.setdefault("argv", [sys.executable, "main.py"])
+    options.setdefault("python", Path(sys.executable))
     options["env"] = env | options.get("env", {})
     return LaunchRequest(
         folder=folder, run_id="run-a", attempt=attempt, cwd=options.pop("cwd", work), **options

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from real_attempts import AGENT, is_gone, log_holds, read, request
 
+import stellwerk_shim
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_gpu_executor.cgroups import Wanted
 from stellwerk_gpu_executor.handle import ProcessHandle
@@ -161,6 +163,52 @@ print(sorted(os.listdir({str(node)!r})), os.listdir({str(node / "secrets")!r}))
     assert text.endswith(" []\n"), text  # in sight by their folder, and covered
 
 
+async def test_a_run_does_not_choose_what_it_sees(node: Path) -> None:
+    (node / "etc-too").symlink_to("/etc")
+    (node / "beside").mkdir()
+    (node / "beside/mine").write_text("mine")
+    (node / "bin").mkdir()
+    (node / "bin/python").symlink_to(sys.executable)
+    attempts = node / "executor/attempts"
+    wanted = [attempts, node / "beside/../executor/attempts", node / "etc-too", node / "beside"]
+    script = f"""
+import os
+for path in ({str(attempts / "other-1")!r}, {str(node / "beside")!r}, {str(node / "etc-too")!r}, "/etc/shadow"):
+    print(os.path.exists(path))
+"""
+    chosen = {"LD_LIBRARY_PATH": ":".join(map(str, wanted)), "VIRTUAL_ENV": str(node)}
+    record, text = await run(node, script, env=chosen)
+    assert (record.exit_code, text) == (0, "False\n" * 4)
+    record, text = await run(node, script, argv=[str(node / "bin/python"), "main.py"])
+    assert record.reason == "launch-failed", text  # a command's folder is not seen for its sake
+
+
+async def test_not_even_an_interpreter_shows_what_is_hidden(node: Path) -> None:
+    (node / "link").symlink_to(node / "executor")
+    (node / "beside").mkdir()
+    (node / "beside/mine").write_text("mine")
+    (node / "name").symlink_to("beside")
+    attempts = node / "executor/attempts"
+    sources = [attempts, node / "beside/../executor/attempts", node / "link/attempts"]
+    sources += [Path("/etc"), Path("/proc/1"), Path("/"), Path.home(), node / "name"]
+    script = f"""
+import os
+for path in ({str(attempts / "other-1")!r}, {str(node / "link/attempts")!r}, "/etc/shadow", "/proc/1/root/root/.ssh", {str(Path.home())!r} + "/.bashrc"):
+    print(os.path.exists(path))
+print(open({str(node / "name/mine")!r}).read(), open({str(node / "beside/mine")!r}).read())
+"""
+    record, text = await run(node, script, sources=tuple(sources))
+    assert (record.exit_code, text) == (0, "False\n" * 5 + "mine mine\n")
+
+
+async def test_hidden_folders_are_covered_by_every_name(node: Path) -> None:
+    (node.parent / f"{node.name}-link").symlink_to(node)
+    link = node.parent / f"{node.name}-link"
+    script = f"import os\nprint(os.listdir({str(link / 'secrets')!r}), os.listdir({str(node / 'secrets')!r}))"
+    record, text = await run(node, script, sources=(link,))
+    assert (record.exit_code, text) == (0, "[] []\n")
+
+
 async def test_no_network_where_the_operator_says_so(node: Path) -> None:
     script = "import socket\nprint([n for _, n in socket.if_nameindex()])\n"
     script += "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname()); print('own loopback')"
@@ -286,6 +334,31 @@ async def test_the_kernel_ends_all_of_it_with_its_supervisor(node: Path) -> None
 
 
 HOG = "data = bytearray()\nwhile True: data += bytes(8 << 20)\n"
+
+
+async def test_a_cell_whose_processes_were_killed_has_ended(node: Path) -> None:
+    view = walls(node).view
+    assert view is not None
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(stellwerk_shim.__file__).parent.parent)!r})
+from stellwerk_shim import tree
+from stellwerk_shim.cell import Cell
+import ctypes
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # as a supervisor, it reaps what its children leave
+cell = Cell({view.probe()!r})
+cell.join()
+tree.kill_descendants(os.getpid())
+try:
+    while os.waitpid(-1, 0): pass
+except ChildProcessError:
+    cell.end()
+    print("ended")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
 
 
 async def test_memory_over_the_limit_is_told(node: Path) -> None:

@@ -154,6 +154,10 @@ def test_lock_pins_what_is_reached_and_nothing_else() -> None:
         ("[tool.uv]", "#" + "x" * 70_000, "env.too_large", "65536"),
         ("[tool.uv]", "#\0", "env.syntax", "Control"),
         ("packaging<30", "packaging<", "env.requirement", "constraint-dependencies[0]"),
+        ("[tool.uv]", "[tool]\nuv = 3\n[x]", "env.syntax", "tool.uv"),
+        ("[tool.uv]", "[x]\n[[tool]]\n[y]", "env.syntax", "tool"),
+        ('name = "My_Project"', "dynamic = 3", "env.syntax", "project.dynamic"),
+        ("[dependency-groups]", "[[dependency-groups]]", "env.syntax", "dependency-groups"),
     ],
 )
 def test_bad_projects_are_refused_by_field(old: str, new: str, code: str, words: str) -> None:
@@ -194,6 +198,12 @@ def test_unknown_extras_and_groups_name_the_known_ones() -> None:
         ('version = "1.17.0"\nsource = { registry = "x" }', 'version = "1.17.0"\nsource = { url = "x" }',
          "env.direct_reference", "uv.lock package six"),
         ("python_full_version < '3.12'\"]", "os.system('x')\"]", "env.requirement", "numpy"),
+        ("requires-dist = [", "requires-dist = 3\nother = [", "env.syntax", "run uv lock again"),
+        ('specifier = ">=1.26"', 'specifier = "zz"', "env.syntax", "run uv lock again"),
+        ('{ name = "six" },', "1,", "env.syntax", "run uv lock again"),
+        ('version = "1.17.0"\nsource = { registry = "x" }', 'version = "1.17.0"\nsource = 3', "env.syntax", "run uv lock again"),
+        ('sdist = { url = "h/six-1.17.0.tar.gz", hash = "sha256:{D}" }\nwheels = [{ url = "h/six-1.17.0-py2.py3-none-any'.replace("{D}", D),
+         'wheels = [{ url = "h/six-1.17.0-cp311-cp311-win32', "env.no_wheel", "six==1.17.0"),
         ("requires-python", "#" + "x" * 5_000_000 + "\nrequires-python", "env.too_large", "4194304"),
     ],
 )  # fmt: skip
@@ -252,3 +262,8 @@ wheels = [{{ url = "h/n-1-py3-none-any.whl", hash = "sha256:{3}" }}]
     found = read_uv_lock(root + meta + "".join(packages), "p", ["n0"], (), ())
     assert len(found.constraints) == 5000
     assert time.process_time() - began < 20  # 50 million comparisons of names would be minutes
+
+
+def test_locked_package_of_another_system_stands_in_nobodys_way() -> None:
+    lock = LOCK.replace("cp311-cp311-manylinux_2_27_x86_64", "cp311-cp311-win32")  # under a marker
+    assert from_pyproject(PROJECT, lock=lock).hashes["numpy==2.4.6"] == ()

@@ -53,6 +53,13 @@ def of_conda(error: str, message: str, channels: tuple[str, ...]) -> Failure:
             f"The index of a conda channel cannot be read; tell its operator.\n{words}",
             retryable=True,
         )
+    if error == "internal":
+        return Failure(
+            "internal",
+            "env.build_failed",
+            f"The conda solver broke off ({words}). Try again; if it stays, tell the operator.",
+            retryable=True,
+        )
     if _MISMATCH.search(message):
         return Failure(
             "hash-mismatch",

@@ -183,9 +183,15 @@ def _kind(words: str) -> str:
     return "unreachable" if "error sending request" in words or "HTTP status" in words else "index"
 
 
-async def _done(work: Callable[[], Awaitable[Answer]]) -> Answer:
+async def _done(verb: str, request: Path) -> Answer:
     try:
-        return await work()
+        work = _Work(Request.model_validate(json.loads(request.read_text())))
+        verbs: dict[str, Callable[[], Awaitable[Answer]]] = {
+            "probe": work.probe,
+            "solve": work.solve,
+            "install": work.install,
+        }
+        return await verbs[verb]()
     except _WorkError as error:
         return error.answer
     except InvalidMatchSpecError as error:
@@ -196,14 +202,16 @@ async def _done(work: Callable[[], Awaitable[Answer]]) -> Answer:
         return Answer(error=_kind(str(error)), message=str(error))
     except InstallerError as error:
         return Answer(error="install", message=str(error))
+    except OSError as error:
+        return Answer(error="internal", message=error.strerror or type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - its words and places are nothing for users
+        return Answer(error="internal", message=type(error).__name__)
 
 
 def main() -> int:
     """``conda_worker VERB REQUEST ANSWER``; 0 if it is done."""
     verb, request, answer = sys.argv[1:]
-    work = _Work(Request.model_validate(json.loads(Path(request).read_text())))
-    verbs = {"probe": work.probe, "solve": work.solve, "install": work.install}
-    done = asyncio.run(_done(verbs[verb]))
+    done = asyncio.run(_done(verb, Path(request)))
     Path(answer).write_text(done.model_dump_json())
     if done.error:
         _say(f"error: {done.message}")

@@ -1,8 +1,8 @@
 """Builds a Dockerfile with the engine's own builder, bounded in time, memory, bytes and network.
 
 Every stage is labelled from its first step on, so that whatever a build leaves when it is cut off
-is found again by the label and removed. Nothing of this machine is passed but proxies, as the
-build arguments that the engine keeps out of an image's history.
+is found again by the label and removed. Nothing of this machine is passed but, with a network,
+proxies without their users and passwords.
 """
 
 import re
@@ -95,7 +95,8 @@ class DockerfileBuild:
                 forcerm=True,
                 nocache=self.anew,
                 network_mode=self.settings.network,
-                buildargs=dict(self.settings.proxies),
+                buildargs=self.settings.build_arguments,
+                use_config_proxy=False,  # those of a configuration file may hold passwords
                 container_limits={
                     "memory": self.settings.memory_bytes,
                     "memswap": self.settings.memory_bytes,

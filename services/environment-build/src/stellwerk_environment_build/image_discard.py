@@ -15,10 +15,15 @@ _LOOPBACK = ("127.", "localhost")
 log = structlog.get_logger()
 
 
-def discard(ready: Ready, settings: ImageSettings, *, from_registry: bool) -> None:
-    """Remove what is ours of an image; one that a container uses, or another name, stays."""
+def discard(
+    ready: Ready, settings: ImageSettings, *, from_registry: bool, shared: bool = False
+) -> None:
+    """Remove what is ours of an image; one that a container uses, or another name, stays.
+
+    ``shared``: another environment is the same image, so that only this one's name goes.
+    """
     reference = str(ready.image)
-    ours = reference.startswith(f"{settings.repository}@")
+    ours = reference.startswith(f"{settings.repository}@") and not shared
     with suppress(*TROUBLE), connect() as client:
         names = [f"{settings.repository}:{ready.env_id}", *([reference] if ours else [])]
         for name in names:

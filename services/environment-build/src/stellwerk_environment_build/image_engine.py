@@ -6,6 +6,7 @@ its anonymous volumes.
 
 import io
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,6 +37,7 @@ EXECUTOR_LABEL = "stellwerk.executor"
 """What containers of runs bear too: the id of the executor that started them."""
 CALL_S = 600
 CHUNK = 1 << 20
+_USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
 PUSH_NEWS_BYTES = 100_000_000
 Say = Callable[[str], None]
 Client: TypeAlias = docker.DockerClient
@@ -51,7 +53,8 @@ class ImageSettings:
 
     ``registry``: ``host:port`` to push to, None keeps images in this engine. ``logins``
     are of registries. ``network`` is what the steps of Dockerfiles have,
-    ``proxies`` are build arguments for them. ``max_bytes``: the most that one step may write.
+    ``proxies`` are build arguments for them if that is one. ``max_bytes``: the most that one step
+    may write.
     """
 
     base: str
@@ -69,6 +72,13 @@ class ImageSettings:
         return (
             f"{self.registry}/stellwerk/environment" if self.registry else "stellwerk/environment"
         )
+
+    @property
+    def build_arguments(self) -> dict[str, str]:
+        """The proxies for steps with a network. Steps could show them: no user, no password."""
+        if self.network == "none":
+            return {}
+        return {name: _USER_INFO.sub(r"\1", value) for name, value in self.proxies.items()}
 
     def login(self, image: str) -> dict[str, Any]:
         """The login for the registry of ``image``, as the client library wants it."""

@@ -60,7 +60,8 @@ def facts_of(client: Client, image: Any, interpreter: str, name: str) -> Facts:
         remove(client.containers.get(name))
     container = client.containers.create(
         image.id, entrypoint=["python3", "-I", "-S", "-c", _PROBE], command=[interpreter],
-        name=name, user="10900", network_mode="none", cap_drop=["ALL"], read_only=True,
+        name=name, user="10900", network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
+        read_only=True,
         pids_limit=64, mem_limit=1 << 29, security_opt=["no-new-privileges=true"],
         environment={"LD_PRELOAD": "", "LD_LIBRARY_PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip

@@ -159,7 +159,8 @@ class ForeignMaker:
         container = client.containers.create(
             standing.image_id, **started_with(base, ["python3", "-I", "-S", "-c", _LAY]),
             name=name, user="0",
-            network_mode="none", cap_drop=["ALL"], mem_limit=self.settings.memory_bytes,
+            network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
+            mem_limit=self.settings.memory_bytes,
             environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:

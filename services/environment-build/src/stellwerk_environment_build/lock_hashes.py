@@ -28,6 +28,15 @@ def held_to(lock: str, allowed: Mapping[str, tuple[str, ...]]) -> str:
         if pin not in allowed:
             return found[0]
         kept = sorted(set(_HASH.findall(found["hashes"])) & set(allowed[pin]))
+        if not allowed[pin]:  # a package that was locked for other systems
+            raise BuildFailedError(
+                Failure(
+                    "your-spec",
+                    "env.no_wheel",
+                    f"The lock has no file of {found['pin']} for Linux; choose a version that has.",
+                    retryable=False,
+                )
+            )
         if not kept:
             raise BuildFailedError(
                 Failure(

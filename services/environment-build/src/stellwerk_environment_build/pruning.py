@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from stellwerk.api import PrunedEnvironment, PruneView
-from stellwerk_environment_build.cache import EnvironmentCache, Usage
+from stellwerk_environment_build.cache import EnvironmentCache, Ready, Usage
 from stellwerk_kit.clock import Clock
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Pruner:
                 return False  # somebody came for it meanwhile
             await asyncio.to_thread(self.cache.discard, each.env_id)
         if self.images is not None and ready.image is not None:
-            await self.images.discard(ready, from_registry=wanted.from_registry)
+            shared = await asyncio.to_thread(self._shared, ready)
+            await self.images.discard(ready, from_registry=wanted.from_registry, shared=shared)
         log.info("environment pruned", action="pruned", env_id=each.env_id, bytes=each.bytes)
         return True
+
+    def _shared(self, gone: Ready) -> bool:
+        """Whether another environment is the same image, or stands on it."""
+        return any(gone.image in {each.image, each.image_base} for each in self.cache.all_ready())

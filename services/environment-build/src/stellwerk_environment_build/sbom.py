@@ -20,6 +20,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
+from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -48,16 +49,17 @@ def make_sbom(environment: Path, lock: Lock, about: About) -> str:
     """The document for what is installed in the folder ``environment``."""
     installed: dict[str, Distribution] = {each.name: each for each in distributions(environment)}
     hashes = _hashes(lock)
-    components: dict[str, Component] = {
-        canonicalize_name(entry.name): _of_conda(entry, environment) for entry in lock.conda
-    }
-    if "python" not in components:
-        components["python"] = _interpreter(about.python)
+    named: dict[str, list[Component]] = {}  # conda's a-b and a_b are two packages of one name
+    for entry in lock.conda:
+        named.setdefault(canonicalize_name(entry.name), []).append(_of_conda(entry, environment))
+    if "python" not in named:
+        named["python"] = [_interpreter(about.python)]
     for pin in lock.pins:
         title, _, version = pin.partition("==")
         name = canonicalize_name(title)
         found = installed.get(name) or Distribution(name, version, None, ())
-        components[name] = _of_index(found, hashes.get(name, ()))
+        named[name] = [_of_index(found, hashes.get(name, ()))]
+    components = [each for same in named.values() for each in same]
     root = Component(
         name=about.env_id, type=ComponentType.APPLICATION, bom_ref=f"environment/{about.env_id}"
     )
@@ -68,7 +70,7 @@ def make_sbom(environment: Path, lock: Lock, about: About) -> str:
         bom_ref="builder",
     )
     bom = Bom(
-        components=components.values(),
+        components=components,
         serial_number=uuid.uuid5(uuid.NAMESPACE_OID, f"{about.env_id}/{lock.digest}"),
         metadata=BomMetaData(
             component=root,
@@ -80,12 +82,13 @@ def make_sbom(environment: Path, lock: Lock, about: About) -> str:
         ),
     )
     bom.metadata.tools.components.add(builder)
-    bom.register_dependency(root, components.values())
-    for title, component in components.items():
-        needs = _needs(installed.get(title), about.python)
-        bom.register_dependency(
-            component, [components[each] for each in needs if each in components]
-        )
+    bom.register_dependency(root, components)
+    for title, same in named.items():
+        needs = list(_needs(installed.get(title), about.python))
+        for component in same:
+            bom.register_dependency(
+                component, [each for need in needs for each in named.get(need, ())]
+            )
     return str(JsonV1Dot6(bom).output_as_string(indent=1))
 
 
@@ -154,5 +157,12 @@ def _needs(found: Distribution | None, python: str) -> Iterator[str]:
             requirement = Requirement(text)
         except InvalidRequirement:  # of a package older than the rules
             continue
-        if requirement.marker is None or requirement.marker.evaluate(here):
+        if requirement.marker is None or _holds(requirement.marker, here):
             yield canonicalize_name(requirement.name)
+
+
+def _holds(marker: Marker, here: dict[str, str]) -> bool:
+    try:
+        return marker.evaluate(here)
+    except (ValueError, TypeError, KeyError):  # sys_platform ~= "linux" has no meaning
+        return True

@@ -229,6 +229,7 @@ class Attempts:
             image=assigned.image.image,
             readable=self.preparer.readable(assigned, places, folder.path),
             writable=(places.matplotlib,),
+            python=Path(python),
             sources=site_folders(Path(python)) if assigned.image.interpreter is not None else (),
         )
         try:

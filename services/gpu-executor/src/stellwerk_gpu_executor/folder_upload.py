@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stellwerk.errors import ProtocolError
 from stellwerk.manifest import ManifestEntry, safe_path
+from stellwerk_kit.beneath import open_beneath
 from stellwerk_kit.objects import ObjectStore
 
 MAX_FILES = 100_000
@@ -27,10 +28,13 @@ class _Uploaded:
 
 
 class FolderUpload:
-    """The files below ``root``, named relative to ``base``; ``skipped``: name → why not."""
+    """The files below ``root``, named relative to ``base``; ``skipped``: name → why not.
 
-    def __init__(self, objects: ObjectStore, root: Path, base: Path) -> None:
-        self._objects, self._root, self._base = objects, root, base
+    ``top``: the attempt's folder. Of what lies below it the run may make a link at any time.
+    """
+
+    def __init__(self, objects: ObjectStore, top: Path, root: Path, base: Path) -> None:
+        self._objects, self._top, self._root, self._base = objects, top, root, base
         self._done: dict[str, _Uploaded] = {}
         self.skipped: dict[str, str] = {}
 
@@ -83,17 +87,15 @@ class FolderUpload:
         name = self._name(path)
         for attempt in range(TRIES):
             try:
-                status = path.lstat()
-                if not stat.S_ISREG(status.st_mode):
-                    self.skipped[name] = "no regular file any more"
-                    return
+                file = open_beneath(self._top, path)
+                status = os.fstat(file.descriptor)
                 have = self._done.get(name)
                 if have and (have.size, have.mtime_ns) == (status.st_size, status.st_mtime_ns):
                     return
                 if only_before is not None and status.st_mtime > only_before:
                     return
                 still = only_before is None  # asked for at the end: nobody is left to write
-                digest, size = await self._objects.put_file(path, still=still)
+                digest, size = await self._objects.put_file(file, still=still)
             except (OSError, ProtocolError) as error:
                 if attempt == TRIES - 1 or isinstance(error, FileNotFoundError):
                     self.skipped[name] = (

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import stellwerk_shim
 from stellwerk_gpu_executor import cgroups, rclone
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.launcher import LaunchRequest
-from stellwerk_gpu_executor.sandbox import View, copy_configuration, outermost
+from stellwerk_gpu_executor.sandbox import View, copy_configuration, libraries, outermost
 from stellwerk_gpu_executor.settings import Settings
 
 PROBE_S = 20.0
@@ -92,6 +93,7 @@ def look(settings: Settings) -> tuple[View | None, str]:
         copy_configuration(settings.executor_dir.absolute() / "etc"),
         hidden=tuple(hidden(settings)),
         readable=tuple(path.absolute() for path in settings.sandbox_readable),
+        libraries=libraries(os.environ),
         network=settings.sandbox_network == "host",
     )
     command = [sys.executable, "-I", "-S", str(_ENTRY), "--probe", *view.probe()]
@@ -113,7 +115,7 @@ def hidden(settings: Settings) -> list[Path]:
     )
     folders = [settings.executor_dir, settings.environments_dir, settings.data_dir]
     folders += [file.parent for file in files if file is not None]
-    return outermost((folder.absolute() for folder in folders), within=())
+    return list(outermost({path: path for path in map(Path.resolve, folders)}, within=()))
 
 
 def report() -> dict[str, object]:

@@ -67,6 +67,8 @@ class LaunchRequest:
     image: str | None = None
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    python: Path | None = None
+    """The environment's interpreter: what it is made of is seen, whatever the command is."""
     sources: tuple[Path, ...] = ()
     """Where a Python of this machine loads modules from; the platform's folders stay hidden."""
     warm: ForkServer | None = None
@@ -86,7 +88,16 @@ class LaunchRequest:
             "STELLWERK_UPLOADS_DIR": str(attempt.uploads),
         }
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("folder", "cpus", "gpus", "image", "readable", "writable", "sources"):
+        for name in (
+            "folder",
+            "cpus",
+            "gpus",
+            "image",
+            "readable",
+            "writable",
+            "python",
+            "sources",
+        ):
             del fields[name]
         return {
             **fields,

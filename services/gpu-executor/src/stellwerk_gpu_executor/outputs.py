@@ -1,6 +1,5 @@
 """What a run leaves: ``./outputs``, files it gave explicitly, and the folders of its outputs."""
 
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from stellwerk.events import StoredOutput
 from stellwerk.manifest import Manifest, ManifestEntry, safe_path
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.folder_upload import FolderUpload
+from stellwerk_kit.beneath import open_beneath
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.objects import ObjectStore
 
@@ -28,9 +28,9 @@ class Outputs:
         clock: Clock,
     ) -> None:
         self._objects, self._folder, self._clock = objects, folder, clock
-        self._own = FolderUpload(objects, work / "outputs", work)
+        self._own = FolderUpload(objects, folder.path, work / "outputs", work)
         self._produced = {
-            name: FolderUpload(objects, path, path) for name, path in produced.items()
+            name: FolderUpload(objects, folder.path, path, path) for name, path in produced.items()
         }
         self._given: dict[str, ManifestEntry] = {}
 
@@ -70,11 +70,12 @@ class Outputs:
             return None
         try:
             name, path = safe_path(name), self._folder.uploads / safe_path(source)
-            if not stat.S_ISREG(path.lstat().st_mode):
-                raise ProtocolError("not a regular file")
-            digest, size = await self._objects.put_file(path)
+            file = open_beneath(self._folder.path, path)
+            digest, size = await self._objects.put_file(file)
         except (OSError, ValueError, ProtocolError) as error:
-            self._own.skipped[str(name)[:200]] = str(error)[:200]
+            changed = isinstance(error, ProtocolError) and error.code == "output.changed"
+            reason = "changed while it was read" if changed else str(error)
+            self._own.skipped[str(name)[:200]] = reason[:200]
             return None
         self._given[name] = ManifestEntry(path=name, size=size, sha256=digest)
         return {**record, "n": record["n"], "f": name, "size": size, "sha256": digest}

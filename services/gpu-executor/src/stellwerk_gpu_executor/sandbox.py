@@ -7,7 +7,7 @@ no other run, no folder of the platform, no home. docs/adr/0030-sandbox.md says 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ HARDWARE = ("/sys/devices", "/sys/class")
 HARDWARE_GPU = ("/sys/bus", "/sys/module")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 GPUS = ("nvidia*", "nvidia-caps", "dri", "kfd")
+OWN_IN_A_CELL = ("/etc", "/proc", "/sys", "/dev", "/run")
+"""Nothing of the machine's is shown there but what is named above."""
 OWN = ("work", "home", "tmp", "uploads", "produced", "user_logs")
 """Of its attempt folder a run writes to these; its log, records, lease and end are not its own."""
 
@@ -35,32 +37,32 @@ OWN = ("work", "home", "tmp", "uploads", "produced", "user_logs")
 class View:
     """What is the same for all runs of one executor.
 
-    ``etc``: see `copy_configuration`; ``hidden``: folders of the platform; ``readable``: what an
-    operator shows to every run.
+    ``etc``: see `copy_configuration`; ``hidden``: folders of the platform, links resolved;
+    ``readable``: what an operator shows to every run; ``libraries``: see the function.
     """
 
     bwrap: str
     etc: Path
     hidden: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
+    libraries: tuple[Path, ...] = ()
     network: bool = True
 
     def command(self, request: LaunchRequest) -> list[str]:
-        """Bubblewrap's command line for one run, without a program."""
+        """Bubblewrap's command line for one run, without a program.
+
+        Nothing that a run may choose (its variables, its command) says what it sees.
+        """
         folder = request.folder.absolute()
-        shown = [*self.readable, *libraries(request.env), *request.sources]
-        for python in (
-            Path(request.argv[0]),
-            Path(request.env.get("VIRTUAL_ENV", "")) / "bin/python",
-        ):
-            shown += prefixes(python) if python.is_absolute() else []
+        needed = [*self.libraries, *request.sources]
+        needed += [] if request.python is None else prefixes(request.python)
+        shown = outermost(places(self.readable) | places(needed, self.hidden))
         line = [self.bwrap, *_walls(network=self.network), *_system(self.etc, request.gpus)]
         line += ["--bind", str(folder / "tmp"), "/tmp", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside
-        line += _binds("--ro-bind-try", outermost(shown))
-        visible = [*map(Path, SYSTEM), *shown]
-        for path in self.hidden:
-            if any(path.is_relative_to(each) for each in visible):
-                line += ["--tmpfs", str(path)]
+        for place, real in shown.items():
+            line += ["--ro-bind-try", str(real), str(place)]
+        for place in covered(self.hidden, places(map(Path, SYSTEM)) | shown):
+            line += ["--tmpfs", str(place)]
         readable = [path.absolute() for path in request.readable]
         line += _binds("--ro-bind-try", [*readable, folder])
         writable = [path.absolute() for path in request.writable]
@@ -155,10 +157,10 @@ def prefixes(python: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def libraries(env: dict[str, str]) -> list[Path]:
-    """Folders of LD_LIBRARY_PATH: an interpreter may need them to load at all."""
+def libraries(env: Mapping[str, str]) -> tuple[Path, ...]:
+    """Folders of the executor's own LD_LIBRARY_PATH: an interpreter may need them to load."""
     named = env.get("LD_LIBRARY_PATH", "").split(":")
-    return [Path(each) for each in named if each.startswith("/") and each.strip("/")]
+    return tuple(Path(each) for each in named if each.startswith("/") and each.strip("/"))
 
 
 def own_folders(folder: Path, readable: Sequence[Path]) -> list[Path]:
@@ -169,14 +171,49 @@ def own_folders(folder: Path, readable: Sequence[Path]) -> list[Path]:
     return [*places, *(path for path in copies if path not in readable)]
 
 
-def outermost(paths: Iterable[Path], within: Iterable[str] = SYSTEM) -> list[Path]:
-    """Without those that lie in another, or in one of ``within``."""
-    kept: list[Path] = []
-    for path in sorted(set(paths)):
-        if not any(path.is_relative_to(each) for each in [*kept, *map(Path, within)]):
-            kept.append(path)
+def places(paths: Iterable[Path], hidden: Sequence[Path] | None = None) -> dict[Path, Path]:
+    """Where each path and what it leads to is seen, by place; the value has no links and no `..`.
+
+    With ``hidden``, nothing of the machine that is not a run's to see: in a folder of the platform,
+    in what a cell has its own of, a whole home or more.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        real = path.resolve()
+        own_name = [] if ".." in path.parts or path.is_relative_to("/proc") else [path]
+        for place in (*own_name, real):
+            if hidden is None or not any(_private(each, hidden) for each in (place, real)):
+                found[place] = real
+    return found
+
+
+def _private(path: Path, hidden: Sequence[Path]) -> bool:
+    closed = [*hidden, *map(Path, OWN_IN_A_CELL)]
+    return any(path.is_relative_to(each) for each in closed) or any(
+        each.is_relative_to(path)
+        for each in (Path.home(), Path("/home"), Path("/tmp"))  # noqa: S108
+    )
+
+
+def covered(hidden: Iterable[Path], shown: dict[Path, Path]) -> list[Path]:
+    """Where folders of the platform would be seen, by whatever name, in places that are shown."""
+    found = {
+        place / path.relative_to(real): None
+        for path in hidden
+        for place, real in shown.items()
+        if path.is_relative_to(real)
+    }
+    return list(found)
+
+
+def outermost(shown: dict[Path, Path], within: Sequence[str] = SYSTEM) -> dict[Path, Path]:
+    """Without places that lie in another, or in one of ``within``."""
+    kept: dict[Path, Path] = {}
+    for place in sorted(shown):
+        if not any(place.is_relative_to(each) for each in [*kept, *map(Path, within)]):
+            kept[place] = shown[place]
     return kept
 
 
-def _binds(how: str, paths: Iterable[Path] | Sequence[Path]) -> list[str]:
+def _binds(how: str, paths: Iterable[Path]) -> list[str]:
     return [part for path in paths for part in (how, str(path), str(path))]

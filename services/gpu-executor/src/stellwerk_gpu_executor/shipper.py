@@ -16,6 +16,7 @@ from stellwerk import subjects
 from stellwerk.events import LogClosure
 from stellwerk_gpu_executor import marks, preparation_log
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS, AttemptDir
+from stellwerk_kit.beneath import open_beneath
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.failpoints import failpoint
 
@@ -69,7 +70,7 @@ class Shipper:
                 stream=stream,
                 path=name,
                 bytes=self._offsets.get(stream, 0),
-                sha256=_sha256(path, self._offsets.get(stream, 0)),
+                sha256=_sha256(self._folder.path, path, self._offsets.get(stream, 0)),
             )
             for stream, name, path in logs
             if stream == "std" or self._offsets.get(stream, 0)
@@ -89,23 +90,22 @@ class Shipper:
     async def _ship_log(self, stream: str, name: str, path: Path) -> None:
         offset = self._offsets.get(stream, 0)
         try:
-            source = _open(path)
+            file = open_beneath(self._folder.path, path)
         except OSError:
             return
-        with os.fdopen(source, "rb", buffering=0) as file:
-            while chunk := os.pread(file.fileno(), CHUNK, offset):
-                part = f"{stream}/{offset}-{offset + len(chunk)}"
-                headers = {
-                    "Nats-Msg-Id": f"log/{self._run}/{self._attempt}/{part}",
-                    "Sw-Offset": str(offset),
-                    "Sw-Path": quote(name),
-                }
-                subject = subjects.log(self._run, self._attempt, stream)
-                await self._bus.publish_until_stored(subject, chunk, headers)
-                failpoint("gpu-executor.after_log")
-                offset += len(chunk)
-                self._offsets[stream] = offset
-                self._save()
+        while chunk := os.pread(file.descriptor, CHUNK, offset):
+            part = f"{stream}/{offset}-{offset + len(chunk)}"
+            headers = {
+                "Nats-Msg-Id": f"log/{self._run}/{self._attempt}/{part}",
+                "Sw-Offset": str(offset),
+                "Sw-Path": quote(name),
+            }
+            subject = subjects.log(self._run, self._attempt, stream)
+            await self._bus.publish_until_stored(subject, chunk, headers)
+            failpoint("gpu-executor.after_log")
+            offset += len(chunk)
+            self._offsets[stream] = offset
+            self._save()
 
     async def _ship_records(self) -> None:
         while lines := _lines(self._records_file, self._records_offset):
@@ -160,24 +160,17 @@ def _log_files(folder: Path) -> list[Path]:
     return found[:MAX_LOG_FILES]
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
 def _lines(path: Path, offset: int) -> list[bytes]:
     """Whole lines from ``offset``, at most 2,000 or 256 KiB (one longer line comes alone)."""
     try:
-        source = _open(path)
+        file = open_beneath(path.parent, path)
     except OSError:
         return []
-    try:
-        data = os.pread(source, CHUNK, offset)
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) == CHUNK:
-            data = os.pread(source, 2 * CHUNK, offset)
-            end = data.find(b"\n") + 1
-    finally:
-        os.close(source)
+    data = os.pread(file.descriptor, CHUNK, offset)
+    end = data.rfind(b"\n") + 1
+    if not end and len(data) == CHUNK:
+        data = os.pread(file.descriptor, 2 * CHUNK, offset)
+        end = data.find(b"\n") + 1
     return data[:end].splitlines(keepends=True)[:RECORDS_A_BATCH]
 
 
@@ -200,17 +193,17 @@ def _parse(line: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {"k": "malformed"}
 
 
-def _sha256(path: Path, size: int) -> str:
+def _sha256(top: Path, path: Path, size: int) -> str:
     digest = hashlib.sha256()
     try:
-        source = _open(path)
+        file = open_beneath(top, path)
     except OSError:
         return digest.hexdigest()
-    try:
-        offset = 0
-        while offset < size and (chunk := os.pread(source, min(1 << 20, size - offset), offset)):
-            digest.update(chunk)
-            offset += len(chunk)
-    finally:
-        os.close(source)
+    offset = 0
+    while offset < size:
+        chunk = os.pread(file.descriptor, min(1 << 20, size - offset), offset)
+        if not chunk:
+            break
+        digest.update(chunk)
+        offset += len(chunk)
     return digest.hexdigest()

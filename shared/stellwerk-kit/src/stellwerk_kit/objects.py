@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError
 from stellwerk.manifest import Manifest
+from stellwerk_kit.beneath import OpenFile
 from stellwerk_kit.settings import ServiceSettings
 
 T = TypeVar("T")
@@ -93,14 +94,19 @@ class ObjectStore:
         return digest
 
     async def put_file(
-        self, path: Path, *, known: tuple[str, int] | None = None, still: bool = False
+        self, file: Path | OpenFile, *, known: tuple[str, int] | None = None, still: bool = False
     ) -> tuple[str, int]:
-        """Store a file; returns digest and size. ``known`` skips hashing it again.
+        """Store a file, by its path or open; returns digest and size. ``known`` skips hashing.
 
         A file that changes while it is read raises ProtocolError ``output.changed``. ``still``: who
         could write to it has ended, so that a look at its times is enough to know.
         """
-        return await self._run(lambda: self._put_file(path, known, still=still))
+
+        def put() -> tuple[str, int]:  # holds an open file until the thread has read it
+            path = file if isinstance(file, Path) else file.path
+            return self._put_file(path, known, still=still)
+
+        return await self._run(put)
 
     async def get_bytes(self, digest: str, limit: int = MAX_MANIFEST_BYTES) -> bytes:
         """A whole blob of at most ``limit`` bytes. Raises NotFoundError, ProtocolError."""

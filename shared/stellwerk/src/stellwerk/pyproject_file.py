@@ -52,9 +52,9 @@ def read_pyproject(
             hint="The file needs the standard table [project] with its dependencies (PEP 621).",
         )
     _refuse_dynamic(project)
-    reader = _Reader(project, data.get("dependency-groups") or {})
+    reader = _Reader(project, data.get("dependency-groups"))
     wanted = [*reader.dependencies(), *reader.extras(extras), *reader.groups(groups)]
-    tool = data.get("tool", {}).get("uv", {})
+    tool = _table(_table(data.get("tool"), "tool").get("uv"), "tool.uv")
     _refuse_tool_settings(
         tool, {canonicalize_name(parse_requirement(t, w).name) for w, t in wanted}
     )
@@ -163,8 +163,13 @@ class _Reader:
 
 
 def _refuse_dynamic(project: Mapping[str, Any]) -> None:
+    dynamic = project.get("dynamic", [])
+    if not isinstance(dynamic, list):
+        raise InvalidEnvironment(
+            "env.syntax", field="project.dynamic", got=str(dynamic), hint="Not a list."
+        )
     for name in ("dependencies", "optional-dependencies", "requires-python"):
-        if name in (project.get("dynamic") or ()):
+        if name in dynamic:
             raise InvalidEnvironment(
                 "env.dynamic",
                 field="project.dynamic",

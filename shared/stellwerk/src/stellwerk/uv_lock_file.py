@@ -33,11 +33,31 @@ def read_uv_lock(
 
     ``declared`` are the project's requirements, which the lock has to be made for. Raises
     InvalidEnvironment: env.syntax, env.lock_version, env.lock_stale, env.hash_required,
-    env.direct_reference.
+    env.no_wheel, env.direct_reference.
     """
     from stellwerk.pyproject_file import toml  # noqa: PLC0415 - the two read the same format
 
     data = toml(text, FILE, MAX_BYTES)
+    try:
+        return _read(data, name, declared, extras, groups)
+    except InvalidEnvironment:
+        raise
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise InvalidEnvironment(
+            "env.syntax",
+            field=FILE,
+            got="entries of another form",
+            hint="The lock is not as uv writes it; run uv lock again.",
+        ) from error
+
+
+def _read(
+    data: Mapping[str, Any],
+    name: str,
+    declared: Sequence[str],
+    extras: Sequence[str],
+    groups: Sequence[str],
+) -> Locked:
     if data.get("version") != _VERSION:
         raise InvalidEnvironment(
             "env.lock_version",
@@ -57,7 +77,7 @@ def read_uv_lock(
     for each in packages:
         by_name[_name(each)] = by_name.get(_name(each), 0) + 1
     constraints, hashes = [], {}
-    for package in reached:
+    for package, sure in reached:
         pin = f"{_name(package)}=={package.get('version')}"
         markers = package.get("resolution-markers") or ()
         forked = by_name[_name(package)] > 1 and markers
@@ -66,6 +86,13 @@ def read_uv_lock(
         parse_requirement(constraint, f"{FILE} package {_name(package)}")
         constraints.append(constraint)
         hashes[pin] = tuple(_hashes(package))
+        if sure and not hashes[pin]:
+            raise InvalidEnvironment(
+                "env.no_wheel",
+                field=f"{FILE} package {_name(package)}",
+                got=pin,
+                hint="The lock has no file of it for Linux; choose a version that has one.",
+            )
     return Locked(tuple(sorted(constraints)), hashes)
 
 
@@ -93,8 +120,8 @@ def _stale(got: str, why: str) -> InvalidEnvironment:
 
 def _reached(
     root: Package, packages: Sequence[Package], extras: Iterable[str], groups: Iterable[str]
-) -> list[Package]:
-    """Every package that the root needs, itself left out."""
+) -> list[tuple[Package, bool]]:
+    """Every package that the root needs, itself left out; whether it does without condition."""
     first = [*(root.get("dependencies") or ())]
     optional, grouped = root.get("optional-dependencies") or {}, root.get("dev-dependencies") or {}
     for names, table in ((extras, optional), (groups, grouped)):
@@ -104,21 +131,25 @@ def _reached(
     by_name: dict[str, list[Package]] = {}
     for each in packages:
         by_name.setdefault(_name(each), []).append(each)
-    found: dict[tuple[str, str], Package] = {}
-    pending, seen = list(first), set[tuple[str, str, tuple[str, ...]]]()
+    found: dict[tuple[str, str], tuple[Package, bool]] = {}
+    pending = [(each, True) for each in first]
+    seen = set[tuple[str, str, tuple[str, ...], bool]]()
     while pending:
-        wanted = pending.pop()
+        wanted, above = pending.pop()
+        sure = above and not wanted.get("marker")
         for package in _fitting(wanted, by_name):
             name, version = _name(package), str(package.get("version"))
             asked = tuple(sorted(wanted.get("extra") or ()))
-            if package is root or (name, version, asked) in seen:
+            if package is root or (name, version, asked, sure) in seen:
                 continue
-            seen.add((name, version, asked))
+            seen.add((name, version, asked, sure))
             _require_registry(package)
-            found[name, version] = package
-            pending += package.get("dependencies") or ()
+            before = found.get((name, version), (package, False))[1]
+            found[name, version] = (package, sure or before)
             more = package.get("optional-dependencies") or {}
-            pending += [each for extra in asked for each in more.get(extra) or ()]
+            needs = [*(package.get("dependencies") or ())]
+            needs += [each for extra in asked for each in more.get(extra) or ()]
+            pending += [(each, sure) for each in needs]
     return list(found.values())
 
 

@@ -96,7 +96,10 @@ class Cell:
     def end(self) -> None:
         """End every process in it; bubblewrap, a child of ours, ends with them."""
         if self._init >= 0:
-            signal.pidfd_send_signal(self._init, signal.SIGKILL)
+            try:
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # a kill of everything below the supervisor took it along
             os.close(self._init)
             self._init = -1
 
