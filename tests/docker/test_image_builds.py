@@ -27,7 +27,7 @@ from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.cache import READY
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.image_engine import NAME, ImageSettings
-from stellwerk_environment_build.images import ImageMaker
+from stellwerk_environment_build.images import ImageMaker, _Below
 from stellwerk_environment_build.pruning import Pruner, Wanted
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.testing.servers import free_port
@@ -132,6 +132,17 @@ async def test_one_added_package_is_one_small_layer(folder: Path, registry: str)
     assert int(re.findall(r": (\d+) files", line)[0]) < 25, line
     code = "import alpha, beta; print(alpha.WORD, beta.WORD)"
     assert run(str(second.ready.image), code) == "from alpha from beta\n"
+
+
+async def test_a_parent_that_is_pruned_meanwhile_is_done_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await builder(folder, ImageSettings(stand_ins.base()))
+    gone = _Below(f"sha256:{'0' * 64}", folder, [], "a" * 40)
+    monkeypatch.setattr(ImageMaker, "_parent", lambda *_: gone)
+    image = str((await build(made)).ready.image)
+    assert run(image, "import alpha; print(alpha.WORD)") == "from alpha\n"
+    client().images.remove(image, force=True)
 
 
 async def test_an_environment_that_was_there_before_images_were_wanted_gets_one(

@@ -3,15 +3,20 @@
 import os
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from stellwerk.api import PruneView
 from stellwerk.environment_spec import from_packages
-from stellwerk_environment_build.cache import READY, Usage
+from stellwerk.runspec import EnvironmentPin
+from stellwerk_environment_build.cache import READY, EnvironmentCache, Ready, Usage
+from stellwerk_environment_build.handlers import Handlers
 from stellwerk_environment_build.pruning import SPARED_S, Wanted, doomed
+from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.service import Runtime
 
@@ -84,3 +89,25 @@ async def test_what_is_in_use_stays(
     assert (await seen.ready("run-more")).cached
     done = await prune(bus, max_bytes=0)
     assert [each.env_id for each in done.removed] == [aged["beta"]], "alpha was just asked for"
+
+
+async def test_a_pinned_image_counts_as_used(tmp_path: Path) -> None:
+    """It is not looked for among the packages here, but its record is what pruning goes by."""
+    cache = EnvironmentCache(tmp_path)
+    ready = Ready(
+        env_id="a" * 40, python="3.11.2", image="a@sha256:1", image_python="/usr/bin/python3",
+        built_at=datetime.now(UTC), builder_version="1",
+    )  # fmt: skip
+    cache.path(ready.env_id).mkdir()
+    path = cache.path(ready.env_id) / READY
+    path.write_text(ready.model_dump_json())
+    os.utime(path, (1.0, 1.0))
+    builds = Mock(spec=BuildStore)
+    builds.known.return_value = ready
+    handlers = Handlers(Mock(cache=cache), builds, Mock(), Mock(), Mock())
+    pin = EnvironmentPin(env_id=ready.env_id, lock_digest=None, image="b@sha256:2")
+    meant = await handlers._meant(from_packages([]), pin)
+    found = meant.lookup()
+    assert found is not None
+    assert found.image == "b@sha256:2"
+    assert time.time() - (cache.last_used(ready.env_id) or 0) < DAY

@@ -168,6 +168,41 @@ async def test_prune_names_the_environments_of_live_runs(
     assert (await gateway.client.post("/environments/prune", json={})).status_code == 422
 
 
+@pytest.mark.parametrize(
+    "course",
+    [
+        ["Preparing", "Queued", "Starting", "Running", "Finalizing"],
+        ["Running", "Queued", "Provisioning", "Starting", "Running"],
+        ["NotResponding", "Running"],
+    ],
+)
+async def test_prune_misses_no_run_that_moves_meanwhile(
+    gateway: Gateway, services: Services, course: list[str]
+) -> None:
+    """It moves each time just before it would be seen, as often as it can."""
+    run = {"run_id": "r", "experiment": "e", "target": "local", "image": {"env_id": "e1"}}
+    left = list(course)
+
+    async def listed(asked: dict[str, Any]) -> dict[str, Any]:
+        if asked["status"] == left[0] and len(left) > 1:
+            left.pop(0)
+            return EMPTY
+        if asked["status"] != left[0]:
+            return EMPTY
+        item = {**run, "status": left[0], "submitted_at": "2026-01-01T00:00:00Z"}
+        return {"items": [item], "next_cursor": None}
+
+    async def pruned(_: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    await services.on("history", "run-list", listed)
+    await services.on("environment-build", "environment-prune", pruned)
+    answer = await gateway.client.post("/environments/prune", json={"max_bytes": 5})
+    assert answer.status_code == 200, answer.text
+    (sent,) = [asked for verb, asked in services.asked if verb == "environment-prune"]
+    assert sent["in_use"] == ["e1"]
+
+
 async def test_a_model_of_an_unknown_run_is_refused_at_once(
     gateway: Gateway, services: Services
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from real_attempts import launcher, read, request
 
-from stellwerk_gpu_executor.marks import KIND, Progress
+from stellwerk_gpu_executor.marks import KIND, REPORTS, Progress
 from stellwerk_shim import marks
 
 KERAS = {
@@ -117,3 +117,15 @@ def test_only_possible_times_of_the_first_process_count(
         progress.take(record, 100.0)
     assert progress.news() == known
     assert progress.news() == {}
+
+
+def test_marks_without_end_are_told_a_few_times_and_the_first_step_still_is() -> None:
+    progress, told = Progress(10.0), []
+    moments = [{"pid": 7, "imports": 10.0 + number} for number in range(50)]
+    for record in [*moments, *({**each, "first_step": 90.0} for each in moments)]:
+        progress.take(record, 100.0)
+        told.append(progress.news())
+    assert len([steps for steps in told if steps]) == REPORTS
+    assert [steps for steps in told if "first_step" in steps] == [
+        {"imports": 0.0, "first_step": 80.0}
+    ]

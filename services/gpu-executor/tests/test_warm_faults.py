@@ -1,5 +1,6 @@
 """What a warm process and its runs may suffer or try: the right result, or an error in words."""
 
+import asyncio
 import os
 import random
 import re
@@ -14,7 +15,8 @@ import pytest
 import pytest_asyncio
 from real_attempts import is_gone, launcher, log_holds, read, request
 
-from stellwerk_gpu_executor.attempt_dir import ExitRecord
+from stellwerk_gpu_executor import launcher as launchers
+from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.launcher import ProcessLauncher
@@ -224,6 +226,39 @@ async def test_a_server_that_cannot_open_another_descriptor_ends_and_the_run_run
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, 4096))
     handle = await start(service, tmp_path / "a", "print('ran')", server)
     ran(await handle.wait(), handle, b"ran\n")
+
+
+async def test_a_supervisor_that_is_late_and_then_gone_leaves_no_descriptor(
+    tmp_path: Path, service: ProcessLauncher, pool: WarmPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await server_of(pool)
+    await_start = launchers._await_start
+
+    async def late(attempt: AttemptDir, activity: asyncio.Event, pidfd: int, wait_s: float) -> None:
+        if wait_s == launchers.WARM_TIMEOUT_S:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await wait_until(lambda: is_reaped(pidfd))
+            raise TimeoutError
+        await await_start(attempt, activity, pidfd, wait_s)
+
+    monkeypatch.setattr(launchers, "_await_start", late)
+    before = pidfds()
+    handle = await start(service, tmp_path / "a", "print('ran')", server)
+    await handle.wait()
+    assert pidfds() == before
+
+
+def is_reaped(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def pidfds() -> int:
+    links = Path("/proc/self/fd").iterdir()
+    return sum("pidfd" in str(link.readlink()) for link in links if link.is_symlink())
 
 
 @pytest.mark.slow

@@ -38,6 +38,18 @@ async def test_publish_is_idempotent_and_first_only(bus: Bus) -> None:
         await bus.publish(envelope(submission("r1", "b.py")), expect_first=True)
 
 
+@pytest.mark.parametrize("answer", [b"", b"{", b"{}", b"[]", b"1", b'{"error":{}}', b'{"error":1}'])
+async def test_an_acknowledgement_that_is_none_is_told(bus: Bus, answer: bytes) -> None:
+    await bus.client.listen("asked", lambda message: message.respond(answer))
+    await bus.flush()
+    told: list[Exception | None] = []
+    bus.store("asked", b"", {}, told.append)
+    await wait_until(lambda: told)
+    assert isinstance(told[0], ServiceUnavailableError)
+    with pytest.raises(ServiceUnavailableError, match="cannot be read"):
+        await bus.publish_raw("asked", b"", {})
+
+
 async def test_handler_outcomes(runtime_factory: Any, bus: Bus) -> None:
     calls: list[str] = []
 

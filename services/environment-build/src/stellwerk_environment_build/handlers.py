@@ -213,7 +213,12 @@ class Handlers:
         spec, known = await self.builds.spec(pin.env_id), await self.builds.known(pin.env_id)
         if pin.image is not None and known is not None and known.image_python is not None:
             image = known.model_copy(update={"image": pin.image})
-            return _Meant(spec, pin.env_id, lambda: image)
+
+            def recorded() -> Ready:
+                builder.cache.lookup(pin.env_id)  # marks it as used, so that no prune takes it
+                return image
+
+            return _Meant(spec, pin.env_id, recorded)
         locked, identity = builder.identify_pinned(spec, pin)
         return _Meant(
             locked,

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig
 from urllib3.exceptions import HTTPError
 
 from stellwerk.events.image import IMAGE_ENVIRONMENT
@@ -35,6 +36,10 @@ RUN_LABEL = "stellwerk.run"
 """What containers of runs bear, with that of their image."""
 EXECUTOR_LABEL = "stellwerk.executor"
 """What containers of runs bear too: the id of the executor that started them."""
+SILENT = LogConfig(type="none")
+"""For containers whose words nobody reads; they could fill the disk."""
+PROCESSES = 512
+"""The most that run in a container while its image's Python makes or tries an environment."""
 CALL_S = 600
 CHUNK = 1 << 20
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)

@@ -10,12 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import requests
 from docker.errors import APIError, NotFound
+from docker.types import LogConfig
 
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import Client, remove
 from stellwerk_environment_build.image_failures import no_python
 
+_FEW_WORDS = LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"})
 OLDEST = (3, 8)
 PROBE_S = 60
 NOT_TAKEN = (
@@ -61,8 +64,8 @@ def facts_of(client: Client, image: Any, interpreter: str, name: str) -> Facts:
     container = client.containers.create(
         image.id, entrypoint=["python3", "-I", "-S", "-c", _PROBE], command=[interpreter],
         name=name, user="10900", network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
-        read_only=True,
-        pids_limit=64, mem_limit=1 << 29, security_opt=["no-new-privileges=true"],
+        read_only=True, log_config=_FEW_WORDS, pids_limit=64, mem_limit=1 << 29,
+        security_opt=["no-new-privileges=true"],
         environment={"LD_PRELOAD": "", "LD_LIBRARY_PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     try:
@@ -70,11 +73,26 @@ def facts_of(client: Client, image: Any, interpreter: str, name: str) -> Facts:
             container.start()
         except APIError as error:
             raise BuildFailedError(no_python("has no python3 on its PATH")) from error
-        status = container.wait(timeout=PROBE_S)["StatusCode"]
-        said = container.logs(stdout=True, stderr=False).decode(errors="replace")
+        status = ended(container, PROBE_S)
+        said = container.logs(stdout=True, stderr=False, tail=1).decode(errors="replace")
     finally:
         remove(container)
     return _read(image, status, said)
+
+
+def ended(container: Any, limit_s: float) -> int:
+    """Its status. Raises BuildFailedError where its Python runs on, TROUBLE without an engine."""
+    try:
+        return int(container.wait(timeout=limit_s)["StatusCode"])
+    except requests.RequestException as error:
+        if not isinstance(error, requests.Timeout) and "timed out" not in str(error):
+            raise
+        container.reload()  # fails where it is the engine that does not answer
+        if container.status != "running":
+            raise
+        raise BuildFailedError(
+            no_python(f"has a python3 that does not answer within {limit_s:g} s")
+        ) from error
 
 
 def _read(image: Any, status: int, said: str) -> Facts:

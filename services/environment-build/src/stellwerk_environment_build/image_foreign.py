@@ -19,6 +19,8 @@ from stellwerk_environment_build.dockerfile_build import DockerfileBuild
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
     NAME,
+    PROCESSES,
+    SILENT,
     TROUBLE,
     Client,
     ImageSettings,
@@ -34,7 +36,7 @@ from stellwerk_environment_build.image_engine import (
     remove,
     started_with,
 )
-from stellwerk_environment_build.image_facts import Facts, facts_of
+from stellwerk_environment_build.image_facts import Facts, ended, facts_of
 from stellwerk_environment_build.image_failures import Step, no_python, of_image
 from stellwerk_environment_build.image_layers import all_paths
 from stellwerk_environment_build.images import in_thread
@@ -160,14 +162,14 @@ class ForeignMaker:
             standing.image_id, **started_with(base, ["python3", "-I", "-S", "-c", _LAY]),
             name=name, user="0",
             network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
-            mem_limit=self.settings.memory_bytes,
+            log_config=SILENT, pids_limit=PROCESSES, mem_limit=self.settings.memory_bytes,
             environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
             inside = ((folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in all_paths(folder))
             container.put_archive("/", archive(inside))
             container.start()
-            status = container.wait()["StatusCode"]
+            status = ended(container, self.settings.limit_s)
             if status == 137:
                 raise BuildFailedError(of_image("killed"))
             if status != 0:

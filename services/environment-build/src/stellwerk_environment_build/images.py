@@ -22,6 +22,8 @@ from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import (
     NAME,
+    PROCESSES,
+    SILENT,
     TROUBLE,
     Client,
     ImageSettings,
@@ -101,10 +103,14 @@ class ImageMaker:
                 say(
                     f"[5/5] Making an image on {said}: {len(below.paths)} files and folders are new"
                 )
-                step = "base"
-                self._need(client, below.image)
                 step = "make"
-                image = self._commit(client, name, ready, below)
+                image = self._on_parent(client, name, ready, below) if below.env_id else None
+                if image is None:
+                    step = "base"
+                    self._need(client)
+                    step = "make"
+                    below = self._on_base(ready, cache) if below.env_id else below
+                    image = self._commit(client, name, ready, below)
                 size = human_bytes(float(image.attrs["Size"]))
                 say(f"      image {image.short_id.removeprefix('sha256:')}, {size}")
                 step = "push"
@@ -112,13 +118,17 @@ class ImageMaker:
         except TROUBLE as error:
             raise failed(step, error) from error
 
-    def _need(self, client: Client, image: str) -> None:
+    def _need(self, client: Client) -> None:
         try:
-            need(client, image, self.settings)
-        except BuildFailedError as error:
-            if image == self.base:  # the operator's choice, not the user's
-                raise BuildFailedError(of_image("base")) from error
-            raise
+            need(client, self.base, self.settings)
+        except BuildFailedError as error:  # the operator's choice, not the user's
+            raise BuildFailedError(of_image("base")) from error
+
+    def _on_parent(self, client: Client, name: str, ready: Ready, below: "_Below") -> Any:
+        """The image, None if the parent's was pruned meanwhile."""
+        with suppress(ImageNotFound):
+            return self._commit(client, name, ready, below)
+        return None
 
     def _parent(self, client: Client, ready: Ready, cache: EnvironmentCache) -> "_Below":
         """The largest environment that this one only adds to, else the base."""
@@ -132,11 +142,15 @@ class ImageMaker:
             and set(each.packages) <= wanted
         ]
         for each in sorted(smaller, key=lambda one: one.bytes, reverse=True)[:MOST_PARENTS]:
-            with suppress(ImageNotFound):
+            with suppress(ImageNotFound, FileNotFoundError):  # it is being pruned
                 layers = client.images.get(each.image).attrs["RootFS"]["Layers"]
                 paths = changed(folder, cache.path(each.env_id))
                 if paths is not None and len(layers) < MOST_LAYERS:
                     return _Below(str(each.image), folder, with_folders(paths), each.env_id)
+        return self._on_base(ready, cache)
+
+    def _on_base(self, ready: Ready, cache: EnvironmentCache) -> "_Below":
+        folder = cache.path(ready.env_id)
         return _Below(self.base, folder, all_paths(folder))
 
     def _commit(self, client: Client, name: str, ready: Ready, below: "_Below") -> Any:
@@ -148,7 +162,7 @@ class ImageMaker:
         container = client.containers.create(
             below.image, **started_with(base, check), name=name, user="0",
             network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
-            environment={"LD_PRELOAD": ""},
+            log_config=SILENT, pids_limit=PROCESSES, environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
             inside = ((below.folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in below.paths)

@@ -5,12 +5,17 @@ from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway.platform import Platform
 
 PAGE = 200
+LIVE = [status for status in RunStatus if status not in TERMINAL]
+"""In order of progress, so that a run that moves on while they are asked for is seen later."""
 
 
 async def in_use(platform: Platform) -> list[str]:
-    """Ids, sorted. Raises ServiceUnavailableError where history does not answer."""
+    """Ids, sorted. Raises ServiceUnavailableError where history does not answer.
+
+    Asked twice: a run may also move back meanwhile, to be tried again or since it answers again.
+    """
     found: set[str] = set()
-    for status in sorted(set(RunStatus) - TERMINAL):
+    for status in LIVE * 2:
         cursor: str | None = None
         while True:
             page = await platform.ask(

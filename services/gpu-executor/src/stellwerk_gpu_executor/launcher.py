@@ -222,9 +222,11 @@ class ProcessLauncher:
         try:
             await _await_start(attempt, activity, pidfd, timeout_s)
         except BaseException as error:
-            if request.warm is not None and isinstance(error, TimeoutError):
-                await _killed(pidfd)  # it is tried again, cold
-            os.close(pidfd)  # cancelled or too slow; whatever starts can still be adopted
+            try:
+                if request.warm is not None and isinstance(error, TimeoutError):
+                    await _killed(pidfd)  # it is tried again, cold
+            finally:
+                os.close(pidfd)  # cancelled or too slow; whatever starts can still be adopted
             raise
         shim = attempt.read_shim()
         if attempt.read_exit() or (shim is not None and shim.pid == pid):
@@ -398,7 +400,8 @@ async def _settled(attempt: AttemptDir) -> None:
 
 async def _killed(pidfd: int) -> None:
     """End a supervisor and wait for that: until then it holds its attempt."""
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     gone, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_reader(pidfd, gone.set)
     try:

@@ -156,7 +156,7 @@ class Bus:
                 return
             try:
                 _published(message)
-            except APIError as error:
+            except (APIError, ServiceUnavailableError) as error:
                 done(error)
             else:
                 done(None)
@@ -301,14 +301,22 @@ class Bus:
 
 
 def _published(answer: Message) -> Published:
-    """The broker's acknowledgement. Raises APIError where it refuses."""
+    """The broker's acknowledgement.
+
+    Raises APIError where it refuses, ServiceUnavailableError for an answer that is none.
+    """
     stored = _STORED.fullmatch(answer.data)
     if stored is not None:
         return Published(sequence=int(stored[1]), duplicate=bool(stored[2]))
-    ack = json.loads(answer.data)
-    if "error" in ack:
-        APIError.from_error(ack["error"])
-    return Published(sequence=ack["seq"], duplicate=ack.get("duplicate", False))
+    try:
+        ack = json.loads(answer.data)
+        if "error" in ack:
+            APIError.from_error(ack["error"])
+        return Published(sequence=ack["seq"], duplicate=ack.get("duplicate", False))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ServiceUnavailableError(
+            "the broker's acknowledgement cannot be read", code="bus.refused"
+        ) from error
 
 
 async def _probe(url: str) -> None:
