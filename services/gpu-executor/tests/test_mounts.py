@@ -1,10 +1,13 @@
 """Datasets by as_mount(): lazy mounts by a real rclone and FUSE, and what is done without."""
 
+import asyncio
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from assignments import Watcher, assigned, publish, scheduler, start
 
 from stellwerk.events import AttemptExited, ResolvedInput, RunStopRequested
 from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk_gpu_executor import rclone
 from stellwerk_gpu_executor.mount_choice import choose
 from stellwerk_gpu_executor.rclone import missing, mounted
 from stellwerk_kit.bus import Bus
@@ -274,6 +278,26 @@ async def test_a_corrupt_blob_is_an_error_of_the_read(
     (exited,) = await wait_until(lambda: of(watch, "run1"), 60)
     assert exited.exit.succeeded
     assert b"error " in watch.log
+
+
+async def test_a_word_counts_when_the_mount_is_there(tmp_path: Path) -> None:
+    """Another process says "ready" to the socket whose name it can see."""
+    quiet = await asyncio.create_subprocess_exec("sleep", "60")
+    pidfd = os.pidfd_open(quiet.pid)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:  # fmt: skip
+        told.bind("")
+        told.setblocking(False)
+        other.sendto(b"READY=1", told.getsockname())
+        waiting = asyncio.ensure_future(rclone._told(told, pidfd, tmp_path))
+        try:
+            await wait_until(lambda: not select.select([told], [], [], 0)[0])  # heard
+            assert not waiting.done()
+        finally:
+            quiet.kill()
+        await waiting  # its end is the other word
+    await quiet.wait()
+    os.close(pidfd)
 
 
 def manifest_of(*sizes: int) -> Manifest:

@@ -6,11 +6,13 @@ import secrets
 import shutil
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from stellwerk_gpu_executor import processes
 
 READY_S = 20.0
+WORD_BYTES = 4096
 OPTIONS = (
     *("--read-only", "--vfs-cache-mode", "off", "--no-modtime", "--no-checksum"),
     *("--dir-cache-time", "8760h", "--attr-timeout", "8760h", "--poll-interval", "0"),
@@ -36,6 +38,7 @@ async def start(place: Path, output: Path, token: str, port: int) -> tuple[int, 
         "RCLONE_WEBDAV_VENDOR": "other",
         "RCLONE_WEBDAV_BEARER_TOKEN": token,
     }
+    real = place.resolve()  # as the kernel names it; before it is a mount, which only we can answer
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(f"\0stellwerk-mount-{secrets.token_hex(8)}")
         told.setblocking(False)
@@ -43,7 +46,7 @@ async def start(place: Path, output: Path, token: str, port: int) -> tuple[int, 
         pid = _spawn(place, output, env | {"NOTIFY_SOCKET": f"@{address[1:].decode()}"})
         pidfd = os.pidfd_open(pid)
         try:
-            await _told(told, pidfd)
+            await _told(told, pidfd, real)
             if processes.has_ended(pidfd):
                 last = output.read_text(errors="replace").strip().splitlines()[-1:]
                 raise MountError(f"rclone ended: {' '.join(last)[-300:]}")
@@ -74,14 +77,21 @@ def _spawn(place: Path, output: Path, env: dict[str, str]) -> int:
     )
 
 
-async def _told(told: socket.socket, pidfd: int) -> None:
-    """Wait for rclone's word that the mount is there, or for its end."""
+async def _told(told: socket.socket, pidfd: int, place: Path) -> None:
+    """Wait for rclone's word that the mount is there, or for its end.
+
+    Any process of the machine can send such a word: it counts when the kernel has the mount.
+    """
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     for descriptor in (told.fileno(), pidfd):
         loop.add_reader(descriptor, event.set)
     try:
         async with asyncio.timeout(READY_S):
-            await event.wait()
+            while not processes.has_ended(pidfd) and not mounted(place):
+                await event.wait()
+                event.clear()
+                with suppress(BlockingIOError):
+                    told.recv(WORD_BYTES)
     except TimeoutError as error:
         raise MountError(f"rclone did not mount within {READY_S:g} s") from error
     finally:
