@@ -1,12 +1,15 @@
 """Serves mounted datasets to rclone on loopback: the node cache, filled as it is read.
 
 Each mount has a token of its own and sees one manifest. Keys of the object store stay in this
-process. The port is kept over restarts, so that mounts of runs that go on find us again.
+process. The port is kept over restarts, so that mounts of runs that go on find us again. Every run
+reaches loopback: connections are few and short until they have shown a token.
 """
 
 import asyncio
 import hmac
 import os
+import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +22,14 @@ from stellwerk_gpu_executor.webdav import LONG_AGO, Request, RequestError, Tree,
 
 HEAD_BYTES = 64 * 1024
 CHUNK = 1024 * 1024
+FIRST_S = 10.0
+"""A connection's first request has to be here after so long."""
+STRANGERS = 64
+"""Connections without a request yet; one more takes the place of the oldest."""
+TAKING_UP_S = 15.0
+"""So long after the start a token may be of a mount that is about to be taken up again."""
+EACH = 256
+"""Connections of one mount; rclone tries again when it is told 503."""
 XML = {"Content-Type": "application/xml; charset=utf-8"}
 
 log = structlog.get_logger()
@@ -32,6 +43,9 @@ class MountServer:
         self._trees: dict[str, Tree] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
+        self._strangers: dict[asyncio.StreamWriter, None] = {}
+        self._of: Counter[str] = Counter()
+        self._all_known_at = 0.0
         self.port = 0
 
     async def start(self) -> None:
@@ -48,6 +62,7 @@ class MountServer:
                 break
         if self._server is None:
             raise OSError("no loopback port can be had for mounts")
+        self._all_known_at = time.monotonic() + TAKING_UP_S
         self.port = self._server.sockets[0].getsockname()[1]
         self._port_file.write_text(str(self.port))
 
@@ -69,26 +84,43 @@ class MountServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
+        self._strangers[writer] = None
+        if len(self._strangers) > STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.transport.abort()
+        token = ""
         try:
-            while await self._one(reader, writer):
-                pass
+            async with asyncio.timeout(FIRST_S):
+                request = await _request(reader)
+            self._strangers.pop(writer, None)
+            token = self._token(request)
+            if token:
+                self._of[token] += 1
+            while await self._answer(request, writer):
+                request = await _request(reader)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, RequestError):
             pass
         finally:
+            self._strangers.pop(writer, None)
             self._connections.discard(writer)
+            if token:
+                self._of.subtract([token])
+                self._of += Counter()  # without those that have none left
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; False: none came."""
-        try:
-            request = Request.parse(await reader.readuntil(b"\r\n\r\n"))
-        except asyncio.IncompleteReadError:
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; False: it was the connection's last."""
+        token = self._token(request)
+        tree = self._trees.get(token)
+        if tree is None or self._of[token] > EACH:
+            unknown = tree is None and time.monotonic() > self._all_known_at
+            status = "401 Unauthorized" if unknown else "503 Service Unavailable"
+            fields = {"WWW-Authenticate": "Bearer"} if unknown else {}
+            writer.write(head(status, fields | {"Connection": "close"}, 0))
+            await writer.drain()
             return False
-        await reader.readexactly(request.body_bytes)
-        tree = self._tree(request)
-        if tree is None:
-            writer.write(head("401 Unauthorized", {"WWW-Authenticate": "Bearer"}, 0))
-        elif request.method == "PROPFIND":
+        if request.method == "PROPFIND":
             listing = tree.listing(request.path, deep=request.headers.get("depth") != "0")
             if listing is None:
                 writer.write(head("404 Not Found", {}, 0))
@@ -101,12 +133,10 @@ class MountServer:
         await writer.drain()
         return True
 
-    def _tree(self, request: Request) -> Tree | None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        for token, tree in self._trees.items():
-            if hmac.compare_digest(token.encode(), given.encode()):
-                return tree
-        return None
+    def _token(self, request: Request) -> str:
+        """The known token that a request shows, or ''."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        return next((each for each in self._trees if hmac.compare_digest(each.encode(), given)), "")
 
     async def _file(
         self, request: Request, entry: ManifestEntry | None, writer: asyncio.StreamWriter
@@ -163,6 +193,13 @@ class MountServer:
                     writer.write(data)
                     await writer.drain()
                     start += len(data)
+
+
+async def _request(reader: asyncio.StreamReader) -> Request:
+    """The next request, read to its end. Raises IncompleteReadError when none comes."""
+    request = Request.parse(await reader.readuntil(b"\r\n\r\n"))
+    await reader.readexactly(request.body_bytes)
+    return request
 
 
 def _failure(error: StellwerkError) -> str:

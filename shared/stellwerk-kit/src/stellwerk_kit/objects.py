@@ -199,23 +199,21 @@ class ObjectStore:
     ) -> tuple[str, int]:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size <= SMALL:
-                return self._put_small(file, path.name, known)
-            return self._put_large(file, path.name, known, still=still)
+                return self._put_small(file, known)
+            return self._put_large(file, known, still=still)
 
-    def _put_small(
-        self, file: BinaryIO, name: str, known: tuple[str, int] | None
-    ) -> tuple[str, int]:
+    def _put_small(self, file: BinaryIO, known: tuple[str, int] | None) -> tuple[str, int]:
         """Send the very bytes that were hashed: whatever the file becomes, the blob is right."""
         before = _version(file)
         data = file.read(SMALL + 1)
         found = hashlib.sha256(data).hexdigest(), len(data)
         if known not in {None, found} or len(data) > SMALL or _version(file) != before:
-            raise _changed(name)
+            raise _changed()
         _send_again(lambda: self._put(found[0], BytesIO(data), len(data)))
         return found
 
     def _put_large(
-        self, file: BinaryIO, name: str, known: tuple[str, int] | None, *, still: bool
+        self, file: BinaryIO, known: tuple[str, int] | None, *, still: bool
     ) -> tuple[str, int]:
         before = _version(file)
         digest, size = known or _hash(file)
@@ -236,7 +234,7 @@ class ObjectStore:
         # Another run may have stored the right bytes under this name since.
         if self._hash_stored(digest) != digest:
             self._client.remove_object(self._bucket, blob_key(digest))
-        raise _changed(name)
+        raise _changed()
 
     def _hash_stored(self, digest: str) -> str | None:
         """What the bytes that the store has under this name really hash to, None without any."""
@@ -380,8 +378,8 @@ def _version(file: BinaryIO) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _changed(name: str) -> ProtocolError:
-    return ProtocolError(f"{name} changed while it was uploaded", code="output.changed")
+def _changed() -> ProtocolError:
+    return ProtocolError("it changed while it was uploaded", code="output.changed")
 
 
 def _send_again(send: Callable[[], T]) -> T:
