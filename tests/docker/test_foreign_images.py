@@ -5,6 +5,7 @@ Every refusal is exact, and whatever happens leaves no container, image or volum
 
 import asyncio
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from environments import build, builder, failing, run
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import NotFoundError
 from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk_environment_build import image_facts
 from stellwerk_environment_build.image_engine import LABEL, NAME, ImageSettings
 from stellwerk_environment_build.images import ImageMaker
 from stellwerk_kit.registry_logins import RegistryLogins
@@ -206,6 +208,10 @@ async def test_a_folder_with_its_dockerfile_below(folder: Path) -> None:
             ("RUN python3 -c 'import urllib.request as r; r.urlopen(\"http://example.com\")'",),
             "your-spec", "env.dockerfile_network", "STELLWERK_BUILD_NETWORK",
         ),
+        (
+            ("ADD https://example.org/x /x",),
+            "your-spec", "env.dockerfile_network", "line 3 has ADD fetch",
+        ),
         (("RUN dd if=/dev/zero of=/dev/shm/x bs=1M",), "disk-full", "env.disk_full", "write less"),
         (("RUN sh -c 'kill -9 $$'",), "killed", "env.build_killed", "killed from outside"),
         (("RUN rm /usr/bin/python3",), "your-spec", "env.image_python", "no python3 on its PATH"),
@@ -224,6 +230,29 @@ async def test_a_dockerfile_that_does_not_build(
     assert words in found.message
 
 
+async def test_a_base_whose_steps_come_before_the_label(folder: Path) -> None:
+    name = "stellwerk-test/onbuild:1"
+    text = on(stand_ins.base(), "ONBUILD RUN sleep 600")
+    client().images.build(fileobj=io.BytesIO(text.encode()), tag=name, forcerm=True)
+    try:
+        wanted = EnvironmentDefinition(dockerfile=on(name), user_managed=True)
+        found = await failing(await builder(folder, settings()), wanted)
+    finally:
+        client().images.remove(name)
+    assert (found.reason, found.code) == ("your-spec", "env.dockerfile")
+    assert "has ONBUILD steps" in found.message
+
+
+async def test_a_python_that_never_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_facts, "PROBE_S", 1)
+    step = (
+        "RUN printf '#!/bin/sh\\nsleep 600\\n' > /p && chmod 755 /p && ln -sf /p /usr/bin/python3"
+    )
+    found = await failing(await builder(folder, settings()), dockerfile(step))
+    assert (found.reason, found.code) == ("your-spec", "env.image_python"), found.message
+    assert "does not answer within 1 s" in found.message
+
+
 async def test_the_network_where_the_operator_allows_it(folder: Path) -> None:
     step = 'RUN python3 -c "import socket; print(socket.if_nameindex())"'
     log: list[str] = []
@@ -235,7 +264,7 @@ async def test_the_network_where_the_operator_allows_it(folder: Path) -> None:
     made = await builder(folder, settings(network="bridge", proxies=proxies))
     ready = (await build(made, dockerfile(*steps), log)).ready
     assert any("'eth0'" in line for line in log), log
-    assert "      HTTP_PROXY=http://***@proxy:1" in log
+    assert "      HTTP_PROXY=http://proxy:1" in log, "without its user and password"
     image = client().images.get(str(ready.image))
     assert "hidden" not in json.dumps([image.attrs, image.history()])
 
