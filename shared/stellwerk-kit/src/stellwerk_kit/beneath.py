@@ -20,8 +20,14 @@ class OpenFile:
         """Leads to this very file while it is held, whatever stands under its name."""
         return Path(f"/proc/self/fd/{self.descriptor}")
 
+    def close(self) -> None:
+        """Close it now."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        self.close()
 
 
 def open_beneath(top: Path, path: Path) -> OpenFile:

@@ -99,12 +99,17 @@ class ObjectStore:
         """Store a file, by its path or open; returns digest and size. ``known`` skips hashing.
 
         A file that changes while it is read raises ProtocolError ``output.changed``. ``still``: who
-        could write to it has ended, so that a look at its times is enough to know.
+        could write to it has ended, so that a look at its times is enough to know. An open file is
+        closed at the end.
         """
 
         def put() -> tuple[str, int]:  # holds an open file until the thread has read it
-            path = file if isinstance(file, Path) else file.path
-            return self._put_file(path, known, still=still)
+            if isinstance(file, Path):
+                return self._put_file(file, known, still=still)
+            try:
+                return self._put_file(file.path, known, still=still)
+            finally:
+                file.close()
 
         return await self._run(put)
 
