@@ -104,12 +104,14 @@ class Composed:
     def containers(self) -> dict[str, Container]:
         """Containers by service, ended ones too."""
         label = f"com.docker.compose.project={self.project}"
-        found = self.engine.containers.list(all=True, filters={"label": label})
+        found = self.engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         return {each.labels["com.docker.compose.service"]: each for each in found}
 
     def runs(self) -> list[Container]:
         """Containers of runs, ended ones too; those of other projects as well."""
-        return self.engine.containers.list(all=True, filters={"label": "stellwerk.run"})
+        return self.engine.containers.list(
+            all=True, filters={"label": "stellwerk.run"}, ignore_removed=True
+        )
 
     def environment_images(self) -> list[Image]:
         """Images of environments that this project has made or pulled."""
@@ -125,7 +127,7 @@ class Composed:
         """What of this project the engine still has."""
         label = {"label": f"com.docker.compose.project={self.project}"}
         return [
-            *self.engine.containers.list(all=True, filters=label),
+            *self.engine.containers.list(all=True, filters=label, ignore_removed=True),
             *self.engine.volumes.list(filters=label),
             *self.engine.networks.list(filters=label),
         ]

@@ -82,7 +82,9 @@ def in_containers(
     monkeypatch.setattr(ends, "launcher", launcher)
     monkeypatch.setattr(ends, "request", launch_request)
     yield
-    left = client().containers.list(all=True, filters={"label": f"stellwerk.executor={OTHER}"})
+    left = client().containers.list(
+        all=True, filters={"label": f"stellwerk.executor={OTHER}"}, ignore_removed=True
+    )
     for container in left:
         container.remove(force=True)
     if request.function.__name__ not in SAME:

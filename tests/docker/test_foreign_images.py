@@ -71,7 +71,7 @@ def nothing_left(registry: str) -> Iterator[None]:
 def _state() -> dict[str, set[str]]:
     engine = client()
     return {
-        "containers": {each.id for each in engine.containers.list(all=True)},
+        "containers": {each.id for each in engine.containers.list(all=True, ignore_removed=True)},
         "images": {each.id for each in engine.images.list(all=True)},
         "volumes": {each.id for each in engine.volumes.list()},
     }
@@ -382,6 +382,8 @@ async def test_a_killed_builder_leaves_nothing_for_long(folder: Path) -> None:
         return left == client().api.images(filters={**filters, "dangling": True}) == []
 
     await wait_until(swept, 20)
-    assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
+    assert (
+        client().containers.list(all=True, filters={"name": f"^/{NAME}"}, ignore_removed=True) == []
+    )
     ready = (await build(await builder(folder, settings()), dockerfile("RUN true"))).ready
     assert ready.image

@@ -55,7 +55,9 @@ def folder() -> Iterator[Path]:
 def nothing_left() -> Iterator[None]:
     before = nameless()
     yield
-    assert client().containers.list(all=True, filters={"name": f"^/{NAME}"}) == []
+    assert (
+        client().containers.list(all=True, filters={"name": f"^/{NAME}"}, ignore_removed=True) == []
+    )
     assert nameless() == before
 
 

@@ -88,7 +88,9 @@ class ImageMaker:
 
         def remove_all() -> None:
             with suppress(*TROUBLE), connect() as client:
-                for container in client.containers.list(all=True, filters={"name": f"^/{NAME}"}):
+                for container in client.containers.list(
+                    all=True, filters={"name": f"^/{NAME}"}, ignore_removed=True
+                ):
                     remove(container)
                 clear(client)
 
