@@ -29,7 +29,7 @@ from stellwerk.ids import new_id
 from stellwerk_gpu_executor import domain
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
+from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest, WallsError
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.marks import KIND, Progress
 from stellwerk_gpu_executor.mounts import Mounts
@@ -239,7 +239,10 @@ class Attempts:
         attempt.warm = choice.recipe
         request = replace(request, warm=choice.server, cold_reason=choice.reason)
         failpoint("gpu-executor.before_launch")
-        handle = await self.launcher.start(request)
+        try:
+            handle = await self.launcher.start(request)
+        except WallsError as error:
+            raise PrepareError("launch-failed", f"its sandbox cannot be made: {error}") from error
         failpoint("gpu-executor.after_launch")
         folder = handle.attempt
         if choice.recipe and choice.server and not (folder.read_launch() or {}).get("warm"):
