@@ -96,14 +96,24 @@ class Runtime(Generic[S]):
         self._stores.append(store)
         return store
 
-    def consume(self, consumer: str | topology.ConsumerSpec, handlers: Handlers) -> None:
-        """Handle events of a durable consumer, one at a time per worker."""
-        worker = Consumer(self.bus, _spec(consumer), self.tasks)
+    def consume(
+        self,
+        consumer: str | topology.ConsumerSpec,
+        handlers: Handlers,
+        haste: asyncio.Event | None = None,
+    ) -> None:
+        """Handle events of a durable consumer, one at a time per worker.
+
+        ``haste`` is set while somebody waits for what comes: then the consumer does not linger.
+        """
+        worker = Consumer(self.bus, _spec(consumer), self.tasks, haste)
         self._consumers.append((worker, lambda: worker.start(handlers)))
 
-    def consume_batch(self, consumer: str, handler: BatchHandler) -> None:
-        """Handle batches of an ordered durable consumer."""
-        worker = Consumer(self.bus, _spec(consumer), self.tasks)
+    def consume_batch(
+        self, consumer: str, handler: BatchHandler, haste: asyncio.Event | None = None
+    ) -> None:
+        """Handle batches of an ordered durable consumer; ``haste`` as for :meth:`consume`."""
+        worker = Consumer(self.bus, _spec(consumer), self.tasks, haste)
         self._consumers.append((worker, lambda: worker.start_batches(handler)))
 
     def rpc(self, verb: str, request: type[BaseModel], answer: Answer) -> None:
