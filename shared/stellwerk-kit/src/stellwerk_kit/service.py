@@ -72,6 +72,7 @@ class Runtime(Generic[S]):
             self.settings.database_url
             or f"sqlite:///{self.settings.data_dir.resolve()}/{self.name}.db"
         )
+        url = url.replace("{service}", self.name.replace("-", "_"))
         source = f"/stellwerk/{self.name}/{self.settings.instance}"
         db = Database(url, metadata, clock=self.clock, source=source)
         await db.start()
