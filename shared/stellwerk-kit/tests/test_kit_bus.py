@@ -220,12 +220,10 @@ async def _cancels(bus: Bus, expected: int) -> bool:
     return len(info.state.subjects or {}) == expected
 
 
-async def test_write_failure_undoes_only_itself(service_settings: ServiceSettings) -> None:
+async def test_write_failure_undoes_only_itself(store_url: str) -> None:
     metadata = MetaData()
     seen = _store(metadata)
-    db = Database(
-        f"sqlite:///{service_settings.data_dir}.db", metadata, clock=SystemClock(), source="/t"
-    )
+    db = Database(store_url, metadata, clock=SystemClock(), source="/t")
     await db.start()
 
     def work(number: int) -> Any:
@@ -245,10 +243,10 @@ async def test_write_failure_undoes_only_itself(service_settings: ServiceSetting
 
 
 async def test_outbox_publishes_what_a_crash_left(
-    runtime_factory: Any, bus: Bus, tmp_path: Any
+    runtime_factory: Any, bus: Bus, store_url: str
 ) -> None:
     metadata = MetaData()
-    db = Database(f"sqlite:///{tmp_path}/scheduler.db", metadata, clock=SystemClock(), source="/t")
+    db = Database(store_url, metadata, clock=SystemClock(), source="/t")
     await db.start()
     await db.write(lambda tx: tx.emit(RunCancelRequested(run_id="left")) and None)
     await db.close()
@@ -256,7 +254,7 @@ async def test_outbox_publishes_what_a_crash_left(
     async def build(runtime: Runtime[Any]) -> None:
         await runtime.database(MetaData())
 
-    await runtime_factory("scheduler", ServiceSettings, build, data_dir=tmp_path)
+    await runtime_factory("scheduler", ServiceSettings, build, database_url=store_url)
     await wait_until(lambda: _cancels(bus, 1))
 
 

@@ -75,6 +75,7 @@ class Runtime(Generic[S]):
             self.settings.database_url
             or f"sqlite:///{self.settings.data_dir.resolve()}/{self.name}.db"
         )
+        url = url.replace("{service}", self.name.replace("-", "_"))
         db = Database(url, metadata, clock=self.clock, source=self._source)
         await db.start()
         relay = Relay(db, self.bus, self.tasks, self.name)
