@@ -56,7 +56,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     ):
         in_order = InOrder(runtime.bus, consumer, await projection.position(consumer), handle)
         await in_order.recover()
-        runtime.consume_batch(consumer, in_order)
+        runtime.consume_batch(consumer, in_order, wakeups.haste)
     begin = runtime.every("archives", reconcile.ARCHIVES_S, archives.sweep)
     begin.hint()
 
