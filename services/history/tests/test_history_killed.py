@@ -116,6 +116,7 @@ async def test_stopped_while_it_waits_for_a_log(start: Start, sim: Sim) -> None:
     assert (await sim.read(run_id)).headers["Sw-Closed"] == "1"
 
 
+@pytest.mark.store_file
 async def test_a_lost_store_is_filled_again_from_the_stream(
     start: Start, sim: Sim, tmp_path: Path
 ) -> None:

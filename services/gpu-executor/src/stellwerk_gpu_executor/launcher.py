@@ -34,6 +34,10 @@ LOCK_S = 0.02
 log = structlog.get_logger()
 
 
+class NotWarmError(Exception):
+    """A run that must begin warm was not begun by its warm process; nothing of it is left."""
+
+
 class AttemptRunningError(Exception):
     """The attempt's folder cannot be removed: its supervisor is alive."""
 
@@ -73,6 +77,7 @@ class LaunchRequest:
     """Where a Python of this machine loads modules from; the platform's folders stay hidden."""
     warm: ForkServer | None = None
     """A fork server of the run's environment: the script begins in a fork of it."""
+    must_be_warm: bool = False
     cold_reason: str | None = None
     cell: tuple[str, ...] = ()
     """What makes the walls it runs in, see `stellwerk_shim.cell`; empty: none."""
@@ -97,6 +102,7 @@ class LaunchRequest:
             "writable",
             "python",
             "sources",
+            "must_be_warm",
         ):
             del fields[name]
         return {
@@ -141,7 +147,10 @@ class Launcher(Protocol):
     """Something that runs attempts."""
 
     async def start(self, request: LaunchRequest) -> Handle:
-        """Start the attempt; a program that cannot be started is an exit record, no exception."""
+        """Start the attempt; a program that cannot be started is an exit record, no exception.
+
+        Raises NotWarmError for one that must begin warm and did not.
+        """
         ...
 
     async def adopt(self, attempt: AttemptDir) -> Handle | None:
@@ -180,7 +189,10 @@ class ProcessLauncher:
         self._followed: dict[int, ProcessHandle] = {}
 
     async def start(self, request: LaunchRequest) -> ProcessHandle:
-        """Start the attempt. Returns when the run's program is loaded or has failed to."""
+        """Start the attempt. Returns when the run's program is loaded or has failed to.
+
+        Raises NotWarmError.
+        """
         attempt = AttemptDir(request.folder)
         attempt.create()
         if self._walls is not None:
@@ -189,6 +201,8 @@ class ProcessLauncher:
             handle = await self._start_warm(request, attempt, request.warm)
             if handle is not None:
                 return handle
+            if request.must_be_warm:
+                raise NotWarmError
             request = replace(request, warm=None, cold_reason="its warm process did not start it")
         return await self._start(request, attempt, self._spawner, START_TIMEOUT_S)
 
