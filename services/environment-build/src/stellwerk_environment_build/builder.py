@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stellwerk.conda_part import KnownChannels
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # its library is slow to load
     from stellwerk_environment_build.images import ImageMaker
     from stellwerk_kit.objects import ObjectStore
 
+IDENTIFIED_KEPT = 256
 _PROCESSES = "runs are plain processes here"
 BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
 
@@ -82,6 +84,7 @@ class Builder:
         self.overrides = overrides or builtin()
         self._accelerator = accelerator
         self._images, self._objects = images, objects
+        self._identified: dict[tuple[str, bool], tuple[NormalisedSpec, str]] = {}
         self._clock = clock or SystemClock()
         self._secrets = uv_command.secrets_in(environ)
         self._environ = uv_command.uv_environment(
@@ -99,13 +102,27 @@ class Builder:
         return self.identify(definition)
 
     def identify(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
-        """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment."""
+        """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment.
+
+        Most runs ask for what others asked for, and only the channels come and go meanwhile.
+        """
+        conda = self._channels.known(definition)
+        key = definition.model_dump_json(), conda is None
+        if key not in self._identified:
+            if len(self._identified) >= IDENTIFIED_KEPT:
+                self._identified.clear()
+            self._identified[key] = self._identify(definition, conda)
+        return self._identified[key]
+
+    def _identify(
+        self, definition: EnvironmentDefinition, conda: KnownChannels | None
+    ) -> tuple[NormalisedSpec, str]:
         spec = normalise(
             definition,
             available_pythons=tuple(self._interpreters),
             overrides=self.overrides,
             accelerator=self._accelerator,
-            conda=self._channels.known(definition),
+            conda=conda,
         )
         if spec.container is not None and self._images is None:
             said = f"{spec.container.field}: {_PROCESSES}; runs of this environment are refused"
