@@ -33,6 +33,7 @@ from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
 from stellwerk_environment_build.compiled_reuse import MOST_DONORS
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
+from stellwerk_environment_build.conda_logins import ChannelLogins
 from stellwerk_environment_build.construction import Construction, Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure, classify, no_sandbox
 from stellwerk_environment_build.inspection import Lock
@@ -60,7 +61,10 @@ class BuildResult:
 
 
 class Builder:
-    """Builds for one cache with the given interpreters, preferred first."""
+    """Builds for one cache with the given interpreters, preferred first.
+
+    Raises UnreadableLoginsError where the file of channel logins is broken.
+    """
 
     def __init__(
         self,
@@ -89,7 +93,8 @@ class Builder:
         self._sandbox = sandbox or CellSettings()
         self._identified: dict[tuple[str, bool], tuple[NormalisedSpec, str]] = {}
         self._clock = clock or SystemClock()
-        self._secrets = uv_command.secrets_in(environ)
+        logins = ChannelLogins.read(environ.get("RATTLER_AUTH_FILE"))
+        self._secrets = (*uv_command.secrets_in(environ), *logins.secrets)
         self._environ = uv_command.uv_environment(
             environ,
             cache=cache.installer_cache,
