@@ -47,6 +47,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         images=(images := await _images(settings)),
         objects=None if images is None else await runtime.objects(),
         channels=settings.conda,
+        sandbox=settings.cell,
         clock=runtime.clock,
     )
     runtime.log.info(

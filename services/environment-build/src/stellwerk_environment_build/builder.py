@@ -27,13 +27,15 @@ from stellwerk.override_table import Accelerator, OverrideTable, builtin
 from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.apart_construction import ApartConstruction
+from stellwerk_environment_build.build_cell import BuildCell, CellSettings, find_cell
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
 from stellwerk_environment_build.compiled_reuse import MOST_DONORS
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
+from stellwerk_environment_build.conda_logins import ChannelLogins
 from stellwerk_environment_build.construction import Construction, Limits
-from stellwerk_environment_build.failures import BuildFailedError, Failure, classify
+from stellwerk_environment_build.failures import BuildFailedError, Failure, classify, no_sandbox
 from stellwerk_environment_build.inspection import Lock
 from stellwerk_environment_build.interpreters import Interpreter, platform_tag
 from stellwerk_environment_build.uv_command import IndexOptions
@@ -59,7 +61,10 @@ class BuildResult:
 
 
 class Builder:
-    """Builds for one cache with the given interpreters, preferred first."""
+    """Builds for one cache with the given interpreters, preferred first.
+
+    Raises UnreadableLoginsError where the file of channel logins is broken.
+    """
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Builder:
         images: "ImageMaker | None" = None,
         objects: "ObjectStore | None" = None,
         channels: ChannelSettings | None = None,
+        sandbox: CellSettings | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -84,9 +90,11 @@ class Builder:
         self.overrides = overrides or builtin()
         self._accelerator = accelerator
         self._images, self._objects = images, objects
+        self._sandbox = sandbox or CellSettings()
         self._identified: dict[tuple[str, bool], tuple[NormalisedSpec, str]] = {}
         self._clock = clock or SystemClock()
-        self._secrets = uv_command.secrets_in(environ)
+        logins = ChannelLogins.read(environ.get("RATTLER_AUTH_FILE"))
+        self._secrets = (*uv_command.secrets_in(environ), *logins.secrets)
         self._environ = uv_command.uv_environment(
             environ,
             cache=cache.installer_cache,
@@ -265,7 +273,7 @@ class Builder:
         await lines.line(f"Preparing environment {identity} with {python}")
         for warning in spec.warnings:
             await lines.line(f"Warning: {warning}")
-        construction = self._construction(spec, identity, lines, work)
+        construction = await self._construction(spec, identity, lines, work)
         lock = await construction.resolve()
         self.cache.keep_text(lock.digest, lock.text)
         failpoint("environment-build.resolved")
@@ -274,9 +282,12 @@ class Builder:
         construction.mend()
         failpoint("environment-build.installed")
         await construction.compile()
+        set_by_packages = await construction.activate()
         size = await construction.measure()
         ready = self._ready(spec, identity).model_copy(
             update={
+                "package_variables": tuple(set_by_packages.variables.items()),
+                "variable_warnings": set_by_packages.warnings,
                 "python": lock.python or spec.python,
                 "lock_digest": lock.digest,
                 "packages": lock.packages,
@@ -288,7 +299,7 @@ class Builder:
         self.cache.publish(construction.target, ready)
         return ready
 
-    def _construction(
+    async def _construction(
         self, spec: NormalisedSpec, identity: str, lines: BuildLog, work: Path
     ) -> Construction:
         shared = self._shared(spec, lines, work)
@@ -301,7 +312,19 @@ class Builder:
             channels=self._channels.settings,
             conda_cache=self.cache.conda_cache,
             prefix=prefix,
+            cell=await self._cell(lines),
         )
+
+    async def _cell(self, lines: BuildLog) -> BuildCell | None:
+        """What a channel's interpreter is started in. Raises BuildFailedError."""
+        cell, missing = await asyncio.to_thread(find_cell, self._sandbox)
+        if cell is None and self._sandbox.mode == "require":
+            raise BuildFailedError(no_sandbox(missing))
+        if cell is None:
+            await lines.line(
+                f"Warning: the interpreter of the channel is started without a sandbox: {missing}"
+            )
+        return cell
 
     def _apart(self, spec: NormalisedSpec, lines: BuildLog, work: Path) -> Construction:
         any_python = next(iter(self._interpreters.values()))
