@@ -25,8 +25,8 @@ class DockerBuildContext:
     ) -> Self:
         """Upload a folder; ``.amlignore`` (or ``.gitignore``), ``.dockerignore`` leave out files.
 
-        Raises UserError, also where the folder is above 300 MB or has more than 2,000 files, and for
-        an archive or an address: what is built from is always a folder of files.
+        Raises UserError, also where the folder is above 300 MB or has more than 2,000 files, and
+        for an archive or an address: what is built from is always a folder of files.
         """
         if "://" in path or path.startswith("git@") or Path(path).is_file():
             archive = Path(path).name
