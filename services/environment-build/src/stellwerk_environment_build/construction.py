@@ -11,6 +11,7 @@ from stellwerk.environment_spec import NormalisedSpec
 from stellwerk_environment_build import compiled_reuse, inspection, uv_command
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import LOCK, PID_FILE, write_fresh
+from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.failures import (
     BuildFailedError,
     Failure,
@@ -55,7 +56,7 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
-    donors: tuple[Path, ...] = ()
+    donors: tuple[Donor, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -122,9 +123,9 @@ class Construction:
             write_fresh(site / f"{module}.py", source.read_text(encoding="utf-8"))
             write_fresh(site / f"{module}.pth", f"import {module}\n")
 
-    async def compile(self) -> None:
+    async def compile(self, lock: Lock) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""
-        modules = await asyncio.to_thread(self._modules)
+        modules = await asyncio.to_thread(self._modules, lock)
         if not modules:
             return
         total, done = len(modules), 0
@@ -154,11 +155,12 @@ class Construction:
         require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
 
-    def _modules(self) -> list[str]:
+    def _modules(self, lock: Lock) -> list[str]:
         """Those that no other environment has compiled already."""
-        if not self.donors or self.spec.python is None:
+        donors = compiled_reuse.choose(self.donors, lock.packages)
+        if not donors or self.spec.python is None:
             return inspection.modules(self.target)
-        return compiled_reuse.reuse(self.target, self.donors, self.spec.python)
+        return compiled_reuse.reuse(self.target, donors, self.spec.python)
 
     async def measure(self) -> int:
         """Size in bytes, files shared by hard links included."""
