@@ -9,7 +9,7 @@ MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/datas
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo up down check test test-docker e2e chaos bench bench-peers generate constraints curated clean
+.PHONY: help setup demo up down check test test-postgresql test-docker e2e chaos bench bench-peers generate constraints curated clean
 export STELLWERK_HOME ?= $(CURDIR)/.stellwerk
 
 help: ## this list
@@ -49,6 +49,10 @@ test: setup ## every test: real broker, real object store, real Keras
 	@$(BIN)/mypy $(MEMBERS:%=%/src)
 	@deploy/host-packages
 	@$(BIN)/pytest -q --durations=15
+
+test-postgresql: setup ## the services' tests on stores in PostgreSQL (a server of Debian's package)
+	@deploy/host-packages postgresql
+	@STELLWERK_TEST_DATABASE=postgresql STELLWERK_TEST_HOST=complete $(BIN)/pytest -q -n 2 shared/stellwerk-kit services
 
 test-docker: setup $(VENV)/.docker-ready ## what needs a Docker engine; starts one if none answers
 	@deploy/host-packages docker

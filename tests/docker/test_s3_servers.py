@@ -274,6 +274,16 @@ async def test_upload_that_is_cut(server: S3Server, store: ObjectStore, client: 
             assert await cut.get_bytes(await cut.put_bytes(data)) == data
 
 
+async def test_upload_that_is_broken_off(store: ObjectStore, tmp_path: Path) -> None:
+    """All but the last byte of one request, then its end: nothing has the name."""
+    data = os.urandom(3 * MIB)
+    (tmp_path / "file").write_bytes(bytes(3 * MIB))
+    with pytest.raises(ProtocolError):
+        await store.put_file(tmp_path / "file", known=(digest_of(data), len(data)))
+    assert await store.size(digest_of(data)) is None
+    assert await store.put_bytes(data) == digest_of(data)
+
+
 async def test_download_that_is_cut(server: S3Server, store: ObjectStore, tmp_path: Path) -> None:
     data = os.urandom(3 * MIB)
     digest = await store.put_bytes(data)

@@ -92,6 +92,20 @@ def test_the_second_run_in_an_environment_of_the_users_own_is_warm(stack: Stack)
         assert log_text(http, view["run_id"]) == b"False\n", "no framework unless required"
 
 
+def test_more_runs_that_require_it_than_there_may_be_processes(stack: Stack) -> None:
+    """Five at once on a node for two processes, each with a process of its own: they take turns."""
+    with stack.http() as http:
+        wide = {"name": "wide", "max_nodes": 1, "slots_per_node": 5}
+        assert request("POST", http, "/compute", json=wide).status_code < 300
+        spec = {"warm": "require", "target": "wide"}
+        asked = [
+            submit(http, run_body("pass", **spec, environment_variables={"KERAS_HOME": name}))
+            for name in "abcde"
+        ]
+        views = [wait_terminal(http, run_id, 300) for run_id in asked]
+    assert [(view["status"], view["start"]["warm"]) for view in views] == [("Completed", True)] * 5
+
+
 def test_required_and_impossible(stack: Stack) -> None:
     with stack.http() as http:
         body = run_body("print(1)", warm="require")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from docker.errors import ImageNotFound
 
 from stellwerk_environment_build.dockerfile_build import DockerfileBuild, refuse_unwatched
 from stellwerk_environment_build.failures import BuildFailedError
@@ -63,6 +64,42 @@ def test_nothing_is_fetched_for_steps_without_a_network() -> None:
     assert "line 3" in failure.message
     assert "STELLWERK_BUILD_NETWORK" in failure.message
     assert "secret" not in failure.message
+
+
+class Engine:
+    """Has one image, and says so when it would be asked for the base."""
+
+    def __init__(self, here: str) -> None:
+        self.images, self._here = self, here
+
+    def get(self, name: str) -> Any:
+        if name == self._here:
+            return image()
+        if name == "a":
+            raise AssertionError("the build went on")
+        raise ImageNotFound(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "here"), [("b:1", "b:1"), (f"b@sha256:{'0' * 64}", "c"), ("$B", "c")]
+)
+def test_no_image_is_pulled_to_copy_from_without_a_network(source: str, here: str) -> None:
+    text = f"FROM a\nRUN true\nCOPY --from={source} /x /x\n"
+    build = DockerfileBuild("e", text, Path("/nowhere"), ImageSettings("base"))
+    with pytest.raises(BuildFailedError) as caught:
+        build.run(Engine(here), print)  # type: ignore[arg-type]
+    failure = caught.value.failure
+    assert (failure.reason, failure.code) == ("your-spec", "env.dockerfile_network")
+    assert f"line 3 has COPY --from={source}" in failure.message
+    assert f"FROM {source} AS tools" in failure.message
+
+
+def test_an_image_by_digest_that_is_there_may_be_copied_from() -> None:
+    name = f"b@sha256:{'0' * 64}"
+    text = f"FROM a\nCOPY --from={name} /x /x\n"
+    build = DockerfileBuild("e", text, Path("/nowhere"), ImageSettings("base"))
+    with pytest.raises(AssertionError, match="the build went on"):
+        build.run(Engine(name), print)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import venv
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -16,7 +17,8 @@ from stellwerk.events import ImageInfo, RunAssigned
 from stellwerk.runspec import InlineSource, RunSpec
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.forkserver import ForkServer
-from stellwerk_gpu_executor.warm import TRIES, Choice, ColdError, Limits, WarmPool
+from stellwerk_gpu_executor.warm import TRIES, Choice, Limits, WarmPool
+from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
@@ -50,7 +52,6 @@ def assigned(image: dict[str, str] | None = None, **spec: object) -> RunAssigned
         (assigned(warm="never"), ENV, "asks for a cold start"),
         (assigned(script=None, command=("true",)), ENV, "not a Python script"),
         (assigned(distributed={"backend": "mpi", "process_count": 2}), ENV, "distributed"),
-        (assigned(resources={"gpus": 1}), ENV, "GPU"),
         (assigned(), {**ENV, "PYTHONPATH": "src"}, "PYTHONPATH"),
         (assigned({"interpreter": "/usr/bin/python3"}), ENV, None),
     ],
@@ -128,12 +129,12 @@ async def test_the_least_recently_used_leaves(nodes: Nodes, tmp_path: Path) -> N
 
 async def test_one_that_needs_too_much_memory_is_not_kept(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool(memory_bytes=1)
-    await pool.ready(recipe())
+    with pytest.raises(ColdError, match="more memory"):
+        await pool.ready(recipe())
     with pytest.raises(ColdError, match="more memory"):
         pool.take(recipe())
     pool.want(recipe())
-    with pytest.raises(ColdError, match="more memory"):
-        await pool.ready(recipe())
+    assert not pool.servers()
 
 
 @pytest.mark.parametrize(
@@ -169,16 +170,93 @@ async def test_one_that_is_dropped_while_it_loads_is_in_nobodys_way(
     )
     pool = nodes.pool(("slow",), count=1)
     one, two = (recipe(KERAS_BACKEND=name, PYTHONPATH=str(tmp_path)) for name in "ab")
-    pool.want(one)
-    waiting = nodes.tasks.spawn_quiet(pool.ready(one), "waits")
-    await asyncio.sleep(0.1)
+    pool.want(one)  # nobody waits for it
     async with asyncio.timeout(20):
         await pool.ready(two)  # its connection has the number of the one that was closed
-        with pytest.raises(ColdError, match="dropped while it was loading"):
-            await waiting
         gate.unlink()
         await pool.ready(one)
     assert pool.take(one)
+
+
+PLACES = Places(Path(), Path(), Path(), Path(), Path(AGENT), {}, {}, Path())
+
+
+class Slow:
+    """Warm processes that are loading until their gate is removed; one for each value."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "slow.py").write_text(
+            "import os, time\n"
+            f"while os.path.exists(os.path.join({str(folder)!r}, os.environ['KERAS_BACKEND'])):"
+            " time.sleep(0.02)"
+        )
+
+    def env(self, value: str) -> dict[str, str]:
+        return {**ENV, "KERAS_BACKEND": value, "TORCH_HOME": str(self.folder)}
+
+    def close_gates(self, *values: str) -> None:
+        for value in values:
+            (self.folder / value).touch()
+
+    def open_gate(self, value: str) -> None:
+        (self.folder / value).unlink()
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    begin = WarmProcess.begin
+
+    def found(wanted: Recipe, *rest: Any) -> WarmProcess:
+        """With the slow module on its path, which a run's own PYTHONPATH could not say."""
+        more = (*wanted.variables, ("PYTHONPATH", str(tmp_path)))
+        return begin(replace(wanted, variables=more), *rest)
+
+    monkeypatch.setattr(WarmProcess, "begin", found)
+    return Slow(tmp_path)
+
+
+async def test_more_runs_than_places_take_turns(nodes: Nodes, tmp_path: Path, slow: Slow) -> None:
+    pool = nodes.pool(("slow",), count=2)
+    (tmp_path / "work").mkdir()
+    places = replace(PLACES, work=tmp_path / "work")
+    slow.close_gates("a", "b", "c", "d")
+
+    async def require(value: str) -> Choice:
+        return await pool.choose(assigned(warm="require"), sys.executable, slow.env(value), places)
+
+    asked = {value: nodes.tasks.spawn_quiet(require(value), value) for value in "abcd"}
+    await wait_until(lambda: len(pool.servers()) == 2)
+    loading = {server.pid for server in pool.servers()}
+    slow.open_gate("b")
+    second = await asked["b"]
+    assert second.server is not None
+    assert {server.pid for server in pool.servers()} == loading, "it has not begun yet"
+    pool.release(second)
+    await wait_until(lambda: second.server not in pool.servers() and len(pool.servers()) == 2)
+    for value in "cad":  # the third has the second's place, the first was never disturbed
+        slow.open_gate(value)
+        choice = await asked[value]
+        assert choice.server in pool.servers()
+        assert len(pool.servers()) <= 2
+        pool.release(choice)
+
+
+async def test_whoever_waits_too_long_for_a_turn_is_told(
+    nodes: Nodes, tmp_path: Path, slow: Slow
+) -> None:
+    pool = nodes.pool(("slow",), count=1, turn_s=0.1)
+    slow.close_gates("a")
+    first = nodes.tasks.spawn_quiet(pool.ready(recipe_of(sys.executable, slow.env("a"))), "first")
+    await wait_until(pool.servers)
+    other = recipe_of(sys.executable, slow.env("b"))
+    with pytest.raises(ColdError, match=r"waited 0\.1 s for its turn.*STELLWERK_WARM_PROCESSES"):
+        await pool.ready(other)
+    pool.want(other)  # a run that may be cold takes nobody's place
+    slow.open_gate("a")
+    await first
+    await pool.ready(other)
+    assert pool.take(other)
 
 
 async def test_the_end_of_the_service_fails_no_run_that_waits(nodes: Nodes, tmp_path: Path) -> None:
@@ -332,6 +410,7 @@ async def test_the_choice_and_its_reason(nodes: Nodes, tmp_path: Path) -> None:
     assert (cold.server, cold.reason) == (None, "its environment has no warm process yet")
     warm = await pool.choose(must, sys.executable, ENV, places)
     assert (warm.server is not None, warm.reason) == (True, None)
+    pool.release(warm)
     again = await pool.choose(assigned(), sys.executable, ENV, places)
     assert again.server is warm.server
     never = await pool.choose(assigned(warm="never"), sys.executable, ENV, places)

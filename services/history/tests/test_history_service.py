@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import pytest
 from history_setup import START, Sim, Start, closure, completed, image, queued, spec, stream
@@ -11,8 +12,10 @@ from stellwerk import ids
 from stellwerk.answers import FileList, LogList, MetricList
 from stellwerk.api import RunView
 from stellwerk.errors import ConflictError, NotFoundError
+from stellwerk_history import wakeups
 from stellwerk_history.closing import EMPTY_SHA256
 from stellwerk_history.verbs import EventsReply
+from stellwerk_kit import pull, topology
 from stellwerk_kit.testing import wait_until
 
 LOG = b"epoch 1\nepoch 2\n"
@@ -232,6 +235,26 @@ async def test_status_stream_resumes_and_wakes_at_once(start: Start, sim: Sim) -
     assert over.events[0].status == "Canceled"
     done = await sim.ask("run-events", EventsReply, run_id=run_id, after=3, wait_s=20)
     assert done == EventsReply(events=(), terminal=True)
+
+
+async def test_who_follows_a_run_never_waits_for_a_fuller_batch(
+    start: Start, sim: Sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "WORTH_A_WAIT", 0)  # as if much came all the time
+    monkeypatch.setattr(wakeups, "HASTE_S", 600.0)
+    patient = (
+        replace(each, linger_s=600.0) if each.name == "history-events" else each
+        for each in topology.CONSUMERS
+    )
+    monkeypatch.setattr(topology, "CONSUMERS", tuple(patient))
+    await start()
+    run_id = ids.new_id()
+    first = asyncio.ensure_future(sim.ask("run-events", EventsReply, run_id=run_id, wait_s=20))
+    await sim.submit(run_id)
+    assert (await first).events[0].type == "RunSubmitted"
+    await sim.say(e.RunCancelRequested(run_id=run_id, requested_by="me", reason=""))
+    second = await sim.ask("run-events", EventsReply, run_id=run_id, after=1, wait_s=20)
+    assert second.events[0].type == "RunCancelRequested"
 
 
 async def test_unknown_things_are_named(start: Start, sim: Sim) -> None:

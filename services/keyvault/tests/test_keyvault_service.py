@@ -82,6 +82,7 @@ async def test_secrets_are_set_read_listed_and_deleted(start: Start, vault: Vaul
         await vault.call("secret-delete", SecretView, name="api-key")
 
 
+@pytest.mark.store_file
 async def test_no_file_and_no_stream_has_a_value(
     start: Start, vault: Vault, bus: Bus, nats_server: NatsServer, tmp_path: Path,
     capfd: pytest.CaptureFixture[str],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from stellwerk.events import (
 )
 from stellwerk.ids import derived_id
 from stellwerk.manifest import Manifest, ManifestEntry
+from stellwerk_kit import pull, topology
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.objects import ObjectStore
@@ -155,7 +157,12 @@ async def test_the_name_is_the_default_path(service: Any, client: Client) -> Non
     assert (model.path, model.files) == ("mnist.keras", 1)
 
 
-async def test_a_registration_may_come_before_the_news(start: Start, client: Client) -> None:
+async def test_a_registration_may_come_before_the_news(
+    start: Start, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "WORTH_A_WAIT", 0)  # as if much came all the time
+    patient = tuple(replace(spec, linger_s=600.0) for spec in topology.CONSUMERS)
+    monkeypatch.setattr(topology, "CONSUMERS", patient)
     await start(run_wait_s=20)
     early = asyncio.gather(
         client.bus.call(

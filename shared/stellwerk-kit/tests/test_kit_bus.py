@@ -18,6 +18,7 @@ from stellwerk_kit.db import Database, Tx
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.settings import ServiceSettings
 from stellwerk_kit.testing import NatsServer, wait_until
+from stellwerk_kit.voice import Voice
 
 
 def submission(run_id: str, script: str = "a.py") -> RunSubmitted:
@@ -27,6 +28,17 @@ def submission(run_id: str, script: str = "a.py") -> RunSubmitted:
 
 def envelope(event: Any) -> Envelope:
     return Envelope.wrap(event, source="/test", time=SystemClock().now())
+
+
+async def test_a_voice_tells_whether_it_was_heard(bus: Bus, nats_server: NatsServer) -> None:
+    voice = Voice(bus, SystemClock(), "/test")
+    assert [await voice.say(submission("r1"), causation_id="c") for _ in range(2)] == [True, True]
+    assert (await bus.js.stream_info("SW_EVENTS")).state.messages == 1
+    nats_server.kill()
+    try:
+        assert not await voice.say(submission("r2"))
+    finally:
+        nats_server.start()
 
 
 async def test_publish_is_idempotent_and_first_only(bus: Bus) -> None:
@@ -208,12 +220,10 @@ async def _cancels(bus: Bus, expected: int) -> bool:
     return len(info.state.subjects or {}) == expected
 
 
-async def test_write_failure_undoes_only_itself(service_settings: ServiceSettings) -> None:
+async def test_write_failure_undoes_only_itself(store_url: str) -> None:
     metadata = MetaData()
     seen = _store(metadata)
-    db = Database(
-        f"sqlite:///{service_settings.data_dir}.db", metadata, clock=SystemClock(), source="/t"
-    )
+    db = Database(store_url, metadata, clock=SystemClock(), source="/t")
     await db.start()
 
     def work(number: int) -> Any:
@@ -233,10 +243,10 @@ async def test_write_failure_undoes_only_itself(service_settings: ServiceSetting
 
 
 async def test_outbox_publishes_what_a_crash_left(
-    runtime_factory: Any, bus: Bus, tmp_path: Any
+    runtime_factory: Any, bus: Bus, store_url: str
 ) -> None:
     metadata = MetaData()
-    db = Database(f"sqlite:///{tmp_path}/scheduler.db", metadata, clock=SystemClock(), source="/t")
+    db = Database(store_url, metadata, clock=SystemClock(), source="/t")
     await db.start()
     await db.write(lambda tx: tx.emit(RunCancelRequested(run_id="left")) and None)
     await db.close()
@@ -244,7 +254,7 @@ async def test_outbox_publishes_what_a_crash_left(
     async def build(runtime: Runtime[Any]) -> None:
         await runtime.database(MetaData())
 
-    await runtime_factory("scheduler", ServiceSettings, build, data_dir=tmp_path)
+    await runtime_factory("scheduler", ServiceSettings, build, database_url=store_url)
     await wait_until(lambda: _cancels(bus, 1))
 
 

@@ -86,6 +86,37 @@ async def test_a_large_file_that_is_written_to_is_not_stored(
     assert await objects.size(digest) is None
 
 
+@pytest.mark.parametrize("still", [False, True])
+async def test_a_file_that_changes_takes_nothing_from_who_stores_the_same_rightly(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: bool
+) -> None:
+    """The right one comes at any moment: before, while and after the wrong one is sent."""
+    data = os.urandom(3_000_000)
+    digest = hashlib.sha256(data).hexdigest()
+    source, right = tmp_path / "written", tmp_path / "right"
+    right.write_bytes(data)
+    request = objects._pool.request
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        """What is under the name at the moment that the wrong bytes have been sent."""
+        source.write_bytes(bytes(3_000_000))
+        try:
+            return request(*args, **more)
+        finally:
+            seen.append(objects._size(digest))
+            monkeypatch.setattr(objects._pool, "request", request)
+            objects._put_file(right, None, still=True)
+            monkeypatch.setattr(objects._pool, "request", meanwhile)
+
+    seen: list[int | None] = []
+    monkeypatch.setattr(objects._pool, "request", meanwhile)
+    source.write_bytes(data)
+    with pytest.raises(ProtocolError, match="changed while it was uploaded"):
+        await objects.put_file(source, known=(digest, len(data)), still=still)
+    assert seen[0] is None  # nothing that another would take for the blob
+    assert await objects.get_bytes(digest) == data
+
+
 async def test_a_range_of_a_blob(objects: ObjectStore, tmp_path: Path) -> None:
     data = bytes(range(256)) * 40_000
     digest = await objects.put_bytes(data)

@@ -100,6 +100,23 @@ async def test_what_gathered_at_the_broker_comes_at_once(
     await pull.close()
 
 
+@pytest.mark.parametrize("begun_before", [True, False])
+async def test_nothing_lingers_while_somebody_waits(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, *, begun_before: bool
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_WAIT", 0)
+    pull, haste = Pull(bus, "SW_EVENTS", CONSUMER), asyncio.Event()
+    if begun_before:
+        haste.set()
+    taking = asyncio.ensure_future(pull.some(16, linger_s=600, haste=haste))
+    await publish(bus, 1)
+    assert begun_before or not taking.done()
+    haste.set()
+    async with asyncio.timeout(20):
+        assert [run_of(each) for each in await taking] == ["r1"]
+    await pull.close()
+
+
 async def test_a_stop_ends_the_wait(bus: Bus) -> None:
     pull = Pull(bus, "SW_EVENTS", CONSUMER)
     asyncio.get_running_loop().call_later(0.1, pull.stop)

@@ -1,15 +1,14 @@
 """Stores of earlier releases: additions are made, anything else is refused with what to do."""
 
-from pathlib import Path
-
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, inspect, text
+from sqlalchemy import Column, Integer, MetaData, String, Table, inspect, text
 
+from stellwerk_kit.dialects import open_engine
 from stellwerk_kit.schema import SchemaError, upgrade
 
 
-def test_added_tables_and_optional_columns_appear(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/a.db")
+def test_added_tables_and_optional_columns_appear(store_url: str) -> None:
+    engine = open_engine(store_url)
     old, new = MetaData(), MetaData()
     Table("things", old, Column("id", Integer, primary_key=True))
     upgrade(engine, old)
@@ -25,8 +24,8 @@ def test_added_tables_and_optional_columns_appear(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_column_old_rows_cannot_have_is_refused(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/a.db")
+def test_a_column_old_rows_cannot_have_is_refused(store_url: str) -> None:
+    engine = open_engine(store_url)
     old, new = MetaData(), MetaData()
     Table("things", old, Column("id", Integer, primary_key=True))
     upgrade(engine, old)
@@ -38,4 +37,18 @@ def test_a_column_old_rows_cannot_have_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(SchemaError, match=r"things\.must.*new data folder"):
         upgrade(engine, new)
+    engine.dispose()
+
+
+def test_the_store_of_another_service_is_refused(store_url: str) -> None:
+    engine = open_engine(store_url)
+    ours, theirs = MetaData(), MetaData()
+    for metadata, name in ((ours, "things"), (theirs, "runs")):
+        for table in ("outbox", "inbox", name):
+            Table(table, metadata, Column("id", Integer, primary_key=True))
+    upgrade(engine, theirs)
+    with pytest.raises(SchemaError, match=r"another service's \(it holds runs\).*\{service\}"):
+        upgrade(engine, ours)
+    assert not inspect(engine).has_table("things")
+    upgrade(engine, theirs)
     engine.dispose()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stellwerk.dockerfile import bases, check_dockerfile, fetching, labelled
+from stellwerk.dockerfile import bases, check_dockerfile, copying, fetching, labelled
 from stellwerk.environment_requirement import InvalidEnvironment
 
 DOCKERFILE = """\
@@ -112,3 +112,26 @@ def test_what_the_engine_would_fetch(line: str, found: bool) -> None:
     assert (fetching(f"FROM a\nRUN true\n{line}\n") is not None) == found
     if (each := fetching(f"FROM a\nRUN true\n{line}\n")) is not None:
         assert each.line == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "image"),
+    [
+        ("COPY --from=busybox:1 /bin/sh /x", "busybox:1"),
+        ('copy --chown="a b" --FROM=busybox /bin/sh /x', "busybox"),
+        ('COPY --fr"om"=busy\\box /bin/sh /x', "busybox"),
+        ("COPY --from=late /x /x", "late"),
+        ("COPY --from=second /x /x", "second"),
+        ("COPY --from=1 /x /x", "1"),
+        ("COPY --from=$WHERE /x /x", "$WHERE"),
+        ("ONBUILD COPY --from=busybox /x /x", "busybox"),
+        ("COPY --link \\\n  --from=busybox /x /x", "busybox"),
+        ("COPY --from=First /x /x", None),
+        ("COPY --from=0 /x /x", None),
+        ("COPY --chown=1 x --from=busybox /x", None),
+        ("RUN echo COPY --from=busybox", None),
+    ],
+)
+def test_what_the_engine_would_pull_to_copy_from(line: str, image: str | None) -> None:
+    found = copying(f"FROM a AS first\nFROM b AS second\n{line}\nFROM c AS late\n")
+    assert [(each.line, source) for each, source in found] == ([(3, image)] if image else [])

@@ -4,7 +4,12 @@ import time
 
 import pytest
 
-from stellwerk.environment_spec import InvalidEnvironment, from_pyproject, normalise
+from stellwerk.environment_spec import (
+    InvalidEnvironment,
+    from_pyproject,
+    from_requirements,
+    normalise,
+)
 from stellwerk.uv_lock_file import read_uv_lock
 
 PROJECT = """
@@ -267,3 +272,35 @@ wheels = [{{ url = "h/n-1-py3-none-any.whl", hash = "sha256:{3}" }}]
 def test_locked_package_of_another_system_stands_in_nobodys_way() -> None:
     lock = LOCK.replace("cp311-cp311-manylinux_2_27_x86_64", "cp311-cp311-win32")  # under a marker
     assert from_pyproject(PROJECT, lock=lock).hashes["numpy==2.4.6"] == ()
+
+
+def lock_of(packages: str) -> str:
+    root = "version = 1\n[[package]]\nname='p'\nsource={virtual='.'}\ndependencies=[{name='n'}]\n"
+    return root + "[package.metadata]\nrequires-dist=[{name='n'}]\n" + packages
+
+
+def test_many_versions_of_one_name_are_refused() -> None:
+    entry = "[[package]]\nname='n'\nversion='{0}'\nsource={{registry='x'}}\ndependencies=[{{name='n'}}]\n"
+    lock = lock_of("".join(entry.format(number) for number in range(20_000)))
+    with pytest.raises(InvalidEnvironment) as caught:
+        read_uv_lock(lock, "p", ["n"], (), ())
+    assert (caught.value.code, caught.value.field) == ("env.lock_versions", "uv.lock package n")
+    assert "50" in caught.value.hint
+    assert "requires-python" in caught.value.hint
+
+
+def test_extras_of_one_package_are_gone_through_once() -> None:
+    extras = "".join(f"{{name='n', extra=['e{number}']}}," for number in range(8000))
+    needs = "".join(f"{{name='m{number}'}}," for number in range(8000))
+    entry = f"[[package]]\nname='n'\nversion='1'\nsource={{registry='x'}}\ndependencies=[{extras}{needs}]\n"
+    file = f"wheels=[{{url='n-1-py3-none-any.whl',hash='sha256:{A}'}}]\n"
+    began = time.process_time()
+    assert read_uv_lock(lock_of(entry + file), "p", ["n"], (), ()).constraints == ("n==1",)
+    assert time.process_time() - began < 20  # 8000 times 16,000 entries would be minutes
+
+
+@pytest.mark.parametrize("condition", ["(" * 5000 + "os_name == 'x'" + ")" * 5000, "(" * 30_000])
+def test_deeply_nested_markers_are_no_requirement(condition: str) -> None:
+    with pytest.raises(InvalidEnvironment) as caught:
+        from_requirements(f"six ; {condition}\n")
+    assert caught.value.code == "env.requirement"

@@ -76,6 +76,7 @@ def of_service(name: str, layout: Layout, ports: Mapping[str, int]) -> dict[str,
         settings["RUN_TOKEN_KEY"] = str(layout.run_token_key)
     if name == "gpu-executor":
         settings |= {
+            "DATABASE_URL": "",  # its store is of its machine, wherever the others' are
             "EXECUTOR_ID": EXECUTOR_ID,
             "EXECUTOR_DIR": str(layout.executor),
             "SCHEDULER_URL": f"http://127.0.0.1:{ports['scheduler-operations']}",

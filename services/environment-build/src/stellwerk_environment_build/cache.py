@@ -44,6 +44,7 @@ class Ready(BaseModel):
     ``image`` is the environment's image, where images are made: ``image_layers`` on
     ``image_base``. With ``image_python``, an interpreter within the image, the environment is
     nowhere else.
+    ``package_variables``: what conda packages set for runs, and what there is to say about that.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,6 +57,8 @@ class Ready(BaseModel):
     image_layers: tuple[str, ...] = ()
     image_python: str | None = None
     image_variables: tuple[tuple[str, str], ...] = ()
+    package_variables: tuple[tuple[str, str], ...] = ()
+    variable_warnings: tuple[str, ...] = ()
     lock_digest: str | None = None
     sbom_digest: str | None = None
     packages: tuple[str, ...] = ()

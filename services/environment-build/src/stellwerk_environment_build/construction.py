@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -37,6 +37,14 @@ class Limits:
     compile_s: float = 1800.0
     heartbeat_s: float = 5.0
     workers: int = 0
+
+
+@dataclass(frozen=True)
+class Activated:
+    """``variables`` for runs, with ENVIRONMENT_FOLDER for the environment's own place."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +151,7 @@ class Construction:
         listing = self.work / "modules"
         listing.write_bytes(b"\0".join(os.fsencode(path) for path in modules))
         workers = min(self.limits.workers or os.cpu_count() or 1, total)
-        command = uv_command.compile_command(self.python, listing, workers)
+        command = self._compile_command(listing, workers)
         ended = await self._run(
             "compile",
             command,
@@ -155,12 +163,19 @@ class Construction:
         require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
 
+    def _compile_command(self, listing: Path, workers: int) -> list[str]:
+        return uv_command.compile_command(self.python, listing, workers)
+
     def _modules(self, lock: Lock) -> list[str]:
         """Those that no other environment has compiled already."""
         donors = compiled_reuse.choose(self.donors, lock.packages)
         if not donors or self.spec.python is None:
             return inspection.modules(self.target)
         return compiled_reuse.reuse(self.target, donors, self.spec.python)
+
+    async def activate(self) -> Activated:
+        """Which variables its packages set for runs: packages of Python set none."""
+        return Activated()
 
     async def measure(self) -> int:
         """Size in bytes, files shared by hard links included."""
@@ -217,15 +232,17 @@ class Construction:
         *,
         reads_both: bool = True,
         bare: bool = False,
+        more: Mapping[str, str] | None = None,
     ) -> Ended:
         started = self.clock.monotonic()
 
         async def on_silence() -> None:
             await self.log.line(f"      … {so_far()} ({self.clock.monotonic() - started:.0f} s)")
 
+        environ = uv_command.bare_environment(self.environ) if bare else self.environ
         step = Step(
             argv=command,
-            environ=uv_command.bare_environment(self.environ) if bare else self.environ,
+            environ={**environ, **(more or {})},
             folder=self.work,
             limit_s=limit_s,
             silence_s=self.limits.heartbeat_s,

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from docker.errors import APIError, BuildError, DockerException
+from docker.errors import APIError, BuildError, DockerException, ImageNotFound
 
-from stellwerk.dockerfile import OURS, bases, fetching, labelled
+from stellwerk.dockerfile import OURS, bases, copying, fetching, labelled
+from stellwerk.environment_container import by_digest
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
     LABEL,
@@ -30,7 +31,13 @@ from stellwerk_environment_build.image_engine import (
     left,
     need,
 )
-from stellwerk_environment_build.image_failures import fetches, of_dockerfile, too_large, unwatched
+from stellwerk_environment_build.image_failures import (
+    copies,
+    fetches,
+    of_dockerfile,
+    too_large,
+    unwatched,
+)
 
 WATCH_S = 2.0
 KEPT_LINES = 25
@@ -57,6 +64,10 @@ class DockerfileBuild:
         """The image, without a name. Raises BuildFailedError; nothing is left then."""
         if self.settings.network == "none" and (line := fetching(self.text)) is not None:
             raise BuildFailedError(fetches(line.line, line.raw))
+        if self.settings.network == "none":
+            for line, image in copying(self.text):
+                if not (by_digest(image) and _is_here(client, image)):
+                    raise BuildFailedError(copies(line.line, image))
         for image in bases(self.text):
             refuse_unwatched(image, need(client, image, self.settings, anew=self.anew))
         try:
@@ -158,6 +169,14 @@ def refuse_unwatched(name: str, image: Any) -> None:
         raise BuildFailedError(unwatched(name, "has ONBUILD steps"))
     if any(key.startswith(OURS) and key != LABEL for key in config.get("Labels") or ()):
         raise BuildFailedError(unwatched(name, f"has labels that begin with {OURS!r}"))
+
+
+def _is_here(client: Client, image: str) -> bool:
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return False
+    return True
 
 
 def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -136,6 +136,18 @@ def fetches(line: int, text: str) -> Failure:
     )
 
 
+def copies(line: int, image: str) -> Failure:
+    """A COPY --from that the engine would fetch an image for, for a build without a network."""
+    name = redact(image)[:100]
+    return _your_spec(
+        "env.dockerfile_network",
+        f"dockerfile: line {line} has COPY --from={name}, which is no earlier stage, and builds "
+        "have no network here. Give the image a stage of its own, which is pulled before the "
+        f"build: FROM {name} AS tools above, and COPY --from=tools.",
+        "",
+    )
+
+
 def too_large(limit_bytes: int) -> Failure:
     """A step wrote more than it may."""
     return _your_spec(

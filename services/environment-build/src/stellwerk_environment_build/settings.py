@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from stellwerk.errors import UserError
 from stellwerk.override_table import Accelerator, OverrideTable, builtin, with_file
+from stellwerk_environment_build.build_cell import CellSettings
 from stellwerk_environment_build.conda_channels import ChannelSettings, Mode
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.uv_command import IndexOptions
@@ -87,6 +88,14 @@ class Settings(ServiceSettings):
         None,
         description="Where conda-forge lies without an address of its own: a mirror, for example.",
     )
+    build_sandbox: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="Start the interpreter that a conda channel brings in a sandbox: where this "
+        "machine can, always (else such environments are not built), or never.",
+    )
+    sandbox_readable: tuple[Path, ...] = Field(
+        (), description="Folders that it may read there besides the system, as runs may."
+    )
     build_interpreters: tuple[Path, ...] = Field(
         (), description="Python interpreters to prefer over those found on the machine."
     )
@@ -121,6 +130,11 @@ class Settings(ServiceSettings):
     def conda(self) -> ChannelSettings:
         """Where conda packages come from."""
         return ChannelSettings(self.build_conda, self.build_channels, self.build_channel_alias)
+
+    @property
+    def cell(self) -> CellSettings:
+        """What a channel's interpreter is started in."""
+        return CellSettings(self.build_sandbox, self.sandbox_readable)
 
     @property
     def limits(self) -> Limits:

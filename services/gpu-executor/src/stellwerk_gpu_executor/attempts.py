@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from stellwerk.events import (
 from stellwerk.ids import new_id
 from stellwerk_gpu_executor import domain
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
+from stellwerk_gpu_executor.begin import Begin
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
@@ -39,7 +40,7 @@ from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.shipper import Shipper
 from stellwerk_gpu_executor.site_folders import site_folders
 from stellwerk_gpu_executor.store import Store
-from stellwerk_gpu_executor.warm import ColdError, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
 from stellwerk_gpu_executor.warm_rules import Recipe
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import Clock
@@ -47,6 +48,7 @@ from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.run_tokens import RunClaims, issue
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.voice import Voice
 
 LOGS_SCAN_S = 1.0
 SMALL_LOG_BYTES = 1 << 20
@@ -71,15 +73,24 @@ class Attempt:
     timings: dict[str, float] = field(default_factory=dict)
     warm: Recipe | None = None
     """The warm process that serves runs like it."""
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def key(self) -> tuple[str, int]:
         """Run and attempt number."""
         return self.assigned.run_id, self.assigned.attempt
 
+    def not_started(self) -> PrepareError:
+        """What is said of one that was stopped in time."""
+        return PrepareError(
+            "canceled" if self.stop_reason == "canceled" else "superseded",
+            "the attempt was stopped before its process was started",
+        )
+
     def stop(self, reason: str, grace_s: float | None = None) -> None:
         """End it; before its process is there, it will not be started."""
         self.stop_reason = self.stop_reason or reason
+        self.stopped.set()
         if self.handle is not None:
             self.handle.stop(reason, grace_s)
 
@@ -107,6 +118,7 @@ class Attempts:
     warm: WarmPool
     isolation: Isolation
     mounts: Mounts
+    voice: Voice
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -199,11 +211,7 @@ class Attempts:
         confirmed = self.leases.confirm(assigned, attempt, attempt.given_at)
         places, valid = await asyncio.gather(layout, confirmed)
         if attempt.stop_reason is not None or not valid:
-            canceled = attempt.stop_reason == "canceled"
-            raise PrepareError(
-                "canceled" if canceled else "superseded",
-                "the attempt was stopped before its process was started",
-            )
+            raise attempt.not_started()
         attempt.timings |= {"prepare": time.monotonic() - started, **places.seconds}
         prepared = time.monotonic()
         env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
@@ -232,19 +240,12 @@ class Attempts:
             python=Path(python),
             sources=site_folders(Path(python)) if assigned.image.interpreter is not None else (),
         )
-        try:
-            choice = await self.warm.choose(assigned, python, env, places)
-        except ColdError as error:
-            raise PrepareError("launch-failed", f"it asks for a warm start: {error}") from error
-        attempt.warm = choice.recipe
-        request = replace(request, warm=choice.server, cold_reason=choice.reason)
-        failpoint("gpu-executor.before_launch")
-        handle = await self.launcher.start(request)
-        failpoint("gpu-executor.after_launch")
+        begin = Begin(self.warm, self.launcher, self.tasks)
+        handle, attempt.warm = await begin(assigned, request, places, attempt.stopped)
+        if handle is None:
+            raise attempt.not_started()
         folder = handle.attempt
-        if choice.recipe and choice.server and not (folder.read_launch() or {}).get("warm"):
-            self.warm.broken(choice.recipe)
-        elif choice.recipe and choice.server and not choice.recipe.plain:
+        if attempt.warm and not attempt.warm.plain and (folder.read_launch() or {}).get("warm"):
             attempt.timings["imports"] = 0.0  # until the script says more
         attempt.timings["launch"] = max(0.0, _began(folder, time.monotonic()) - prepared)
         return handle
@@ -271,19 +272,20 @@ class Attempts:
         if shim is None:
             return
         assigned, launch = attempt.assigned, folder.read_launch() or {}
-        await self.store.started(
-            AttemptStarted(
-                run_id=assigned.run_id,
-                attempt=assigned.attempt,
-                node_id=assigned.node_id,
-                executor_id=assigned.executor_id,
-                started_at=shim.started_at,
-                pid=shim.child_pid,
-                timings_s=attempt.timings,
-                warm=bool(launch.get("warm")),
-                cold_reason=launch.get("cold_reason"),
-            )
+        started = AttemptStarted(
+            run_id=assigned.run_id,
+            attempt=assigned.attempt,
+            node_id=assigned.node_id,
+            executor_id=assigned.executor_id,
+            started_at=shim.started_at,
+            pid=shim.child_pid,
+            timings_s=attempt.timings,
+            warm=bool(launch.get("warm")),
+            cold_reason=launch.get("cold_reason"),
         )
+        # Whoever takes up the attempt after us says it again.
+        if not await self.voice.say(started):
+            await self.store.started(started)
 
     async def _follow(self, attempt: Attempt, folder: AttemptDir, handle: Handle) -> ExitSummary:
         assigned, work = attempt.assigned, folder.path / "work"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 READERS = {
     "KERAS_": {"keras"},
@@ -28,7 +28,8 @@ _WORD = re.compile(r"(?<![\w.])\w+")
 _ANY_NAME = re.compile(r"\b(?:import_module|__import__|runpy|exec)\b")
 MAYBE = "?"
 """Before a framework that a helper imports somewhere."""
-_MAY_SET = re.compile(r"environ|putenv")
+COMPUTED = "a variable with a computed name"
+_MAY_SET = re.compile(r"environ|putenv|unsetenv")
 _FRAMEWORK = re.compile(rf"(?m)^\s*(?:import|from)\s+({'|'.join(FRAMEWORKS)})\b")
 
 
@@ -110,7 +111,7 @@ def settings_of(
     """
     for name, source in helpers.items():
         for each in _writes(_parse(source), early):
-            raise UnknowableError(f"{name} sets {each.variable}, which is read early")
+            raise UnknowableError(f"{name} sets {each.variable}, which {_is_early(each)}")
     return tuple(_Follower(helpers, early).follow(_parse(script).body, set()))
 
 
@@ -150,8 +151,8 @@ class _Follower:
                 or seen & (readers | {MAYBE + name for name in readers})
             ):
                 raise UnknowableError(
-                    f"line {statement.lineno} of the script sets {each.variable}, which is read "
-                    "early; set it in plain lines above the first framework"
+                    f"line {statement.lineno} of the script sets {each.variable}, which "
+                    f"{_is_early(each)}; set it in plain lines above the first framework"
                 )
             found.append(each)
         return found
@@ -194,39 +195,82 @@ def _imported(statement: ast.stmt, helpers: Mapping[str, str]) -> set[str]:
     return (names & FRAMEWORKS) | {MAYBE + name for name in mentioned}
 
 
+def _is_early(setting: Setting) -> str:
+    return "may be one that is read early" if setting.variable == COMPUTED else "is read early"
+
+
+_Written: TypeAlias = tuple[ast.expr | None, ast.expr | None, bool]
+"""Name, None for any; value, None where it cannot be told or is taken away; whether a default."""
+
+
 def _writes(tree: ast.AST, early: re.Pattern[str]) -> Iterator[Setting]:
-    found: list[tuple[ast.expr, ast.expr | None, bool]]
+    """Early variables that a piece of source sets or takes away, and those with computed names."""
     for node in ast.walk(tree):
-        match node:
-            case ast.Assign(targets=[ast.Subscript(value=where, slice=key)], value=value):
-                found = [(key, value, False)] if _is_environ(where) else []
-            case ast.AugAssign(target=ast.Subscript(value=where, slice=key)):
-                found = [(key, None, False)] if _is_environ(where) else []
-            case ast.Call(func=ast.Attribute(value=where, attr="setdefault"), args=[key, value]):
-                found = [(key, value, True)] if _is_environ(where) else []
-            case ast.Call(func=ast.Attribute(value=where, attr="update"), args=args, keywords=more):
-                found = _updates(args, more) if _is_environ(where) else []
-            case ast.Call(func=ast.Attribute(attr="putenv"), args=[key, value]):
-                found = [(key, value, False)]
-            case _:
-                found = []
-        for name_node, given, default in found:
+        for name_node, given, default in _written(node):
             name = _text(name_node)
-            if name is not None and early.match(name):
+            if name is None:
+                yield Setting(COMPUTED, None)
+            elif early.match(name):
                 yield Setting(name, _text(given), default)
 
 
-def _updates(
-    args: list[ast.expr], more: list[ast.keyword]
-) -> list[tuple[ast.expr, ast.expr | None, bool]]:
-    pairs: list[tuple[ast.expr, ast.expr | None, bool]] = [
-        (key, value, False)
-        for each in args
-        if isinstance(each, ast.Dict)
-        for key, value in zip(each.keys, each.values, strict=True)
-        if key is not None
+def _written(node: ast.AST) -> list[_Written]:
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            return [
+                (inner.slice, value if inner is target else None, False)
+                for target in targets
+                for inner in ast.walk(target)
+                if isinstance(inner, ast.Subscript) and _is_environ(inner.value)
+            ]
+        case ast.AugAssign(target=ast.Subscript(value=where, slice=key)):
+            return [(key, None, False)] if _is_environ(where) else []
+        case ast.AugAssign(target=where, value=value):
+            return _updates([value], []) if _is_environ(where) else []
+        case ast.Delete(targets=targets):
+            return [
+                (each.slice, None, False)
+                for each in targets
+                if isinstance(each, ast.Subscript) and _is_environ(each.value)
+            ]
+        case ast.Call(func=ast.Attribute(value=where, attr=name), args=args, keywords=more):
+            return _called(name, args, more, environ=_is_environ(where))
+        case _:
+            return []
+
+
+def _called(
+    method: str, args: list[ast.expr], more: list[ast.keyword], *, environ: bool
+) -> list[_Written]:
+    match method, args:
+        case ("setdefault", [key, value]) if environ:
+            return [(key, value, True)]
+        case ("update", _) if environ:
+            return _updates(args, more)
+        case ("pop", [key, *_]) if environ:
+            return [(key, None, False)]
+        case ("clear" | "popitem", _) if environ:
+            return [(None, None, False)]
+        case ("putenv", [key, value]):
+            return [(key, value, False)]
+        case ("unsetenv", [key]):
+            return [(key, None, False)]
+        case _:
+            return []
+
+
+def _updates(args: list[ast.expr], more: list[ast.keyword]) -> list[_Written]:
+    found: list[_Written] = []
+    for each in args:
+        if isinstance(each, ast.Dict):
+            found += [
+                (key, value, False) for key, value in zip(each.keys, each.values, strict=True)
+            ]
+        else:
+            found.append((None, None, False))
+    return found + [
+        (ast.Constant(each.arg) if each.arg else None, each.value, False) for each in more
     ]
-    return pairs + [(ast.Constant(each.arg), each.value, False) for each in more if each.arg]
 
 
 def _is_environ(node: ast.expr) -> bool:

@@ -9,19 +9,15 @@ starts at once and costs little. One with frameworks is there when a run has req
 """
 
 import asyncio
-import hashlib
-import json
-import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import psutil
 import structlog
 
-import stellwerk_shim
 from stellwerk.events import RunAssigned
+from stellwerk_gpu_executor import gpu_check
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.early_settings import (
     UnknowableError,
@@ -31,6 +27,7 @@ from stellwerk_gpu_executor.early_settings import (
 )
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
+from stellwerk_gpu_executor.warm_process import ColdError, Told, WarmProcess
 from stellwerk_gpu_executor.warm_rules import (
     READ_EARLY,
     Recipe,
@@ -42,11 +39,7 @@ from stellwerk_gpu_executor.warm_rules import (
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
-LINK = 3
-LOAD_S = 180.0
 TRIES = 3
-TELL_BYTES = 1 << 20
-_ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
 
 log = structlog.get_logger()
 
@@ -55,16 +48,14 @@ log = structlog.get_logger()
 class Limits:
     """How many there may be, with how much memory in all, and how often one may fork.
 
-    As many plain ones are kept besides.
+    As many plain ones are kept besides. A run that must have one waits ``turn_s`` seconds at most
+    while as many as there may be are loading for others.
     """
 
     count: int = 2
     memory_bytes: int = 2 * 1024**3
     forks: int = 500
-
-
-class ColdError(Exception):
-    """There is no warm process for a run; the text says why."""
+    turn_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +70,6 @@ class Choice:
     recipe: Recipe | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What one said when it was ready: modules that are loaded, code its environment runs first."""
-
-    modules: frozenset[str]
-    startup: tuple[str, ...]
-
-
-@dataclass
-class _Warm:
-    server: ForkServer
-    home: Path
-    environment: Marks
-    used: float
-    ready: "asyncio.Future[_Told]"
-    began_ns: int
-    forks: int = 0
-    loading: "asyncio.Task[None] | None" = None
-
-
 @dataclass
 class WarmPool:
     """See the module's text. ``preload`` are the modules each loads, where they are installed."""
@@ -108,14 +79,21 @@ class WarmPool:
     limits: Limits
     clock: Clock
     tasks: TaskOwner
-    _warm: dict[Recipe, _Warm] = field(default_factory=dict)
+    _warm: dict[Recipe, WarmProcess] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
     _deaths: dict[Recipe, int] = field(default_factory=dict)
+    _held: Counter[Recipe] = field(default_factory=Counter)
+    """By how many runs that wait for it or are about to begin in it: it does not leave then."""
+    _let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    _too_much: bool = False
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
     ) -> Choice:
-        """How a run begins. Raises ColdError for one that must begin warm and cannot."""
+        """How a run begins. Raises ColdError for one that must begin warm and cannot.
+
+        The process it begins in stays until `release` has been called with the choice.
+        """
         must = assigned.spec.warm == "require"
         reason = unfit(assigned, env, str(places.agent))
         if not self.limits.count:
@@ -133,17 +111,28 @@ class WarmPool:
             return Choice(reason=str(error))
         user_managed = assigned.image.interpreter is not None
         wanted = recipe_of(python, applied(env, set_by_script), user_managed=user_managed)
+        if not must and user_managed and not self._is_ready(wanted):
+            wanted = replace(wanted, plain=True)
+        if must:
+            await self._turn(wanted)
+        self._held[wanted] += 1
         try:
             if must:
-                await self.ready(wanted)
-            elif wanted.user_managed and not self._is_ready(wanted):
-                wanted = replace(wanted, plain=True)
+                await self._loaded(wanted)
             server = self.take(wanted, sources.names, whatever_starts=must)
+            if assigned.spec.resources.gpus:
+                await self._leaves_gpus_alone(wanted)
             return Choice(server, recipe=wanted)
-        except ColdError as error:
-            if must:
+        except BaseException as error:
+            self._release(wanted)
+            if must or not isinstance(error, ColdError):
                 raise
             return Choice(reason=str(error), recipe=wanted)
+
+    def release(self, choice: Choice) -> None:
+        """The run of a choice has begun, or never will."""
+        if choice.server is not None and choice.recipe is not None:
+            self._release(choice.recipe)
 
     def take(
         self, recipe: Recipe, names: Iterable[str] = (), *, whatever_starts: bool = True
@@ -172,9 +161,11 @@ class WarmPool:
         """Begin to load one in the background unless it is there or was refused."""
         if not self.limits.count or self._refusal(recipe) or self._current(recipe):
             return
-        self._make_room(recipe, self.limits.count - 1)
+        if not self._make_room(recipe, self.limits.count - 1):
+            return
         try:
-            warm = self._begin(recipe)
+            modules = () if recipe.plain else self.preload
+            warm = WarmProcess.begin(recipe, self.folder, modules, self.clock.monotonic())
         except OSError as error:
             self._refuse(recipe, f"its warm process cannot be started: {error.strerror}")
             return
@@ -182,7 +173,15 @@ class WarmPool:
         warm.loading = self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.server.pid}")
 
     async def ready(self, recipe: Recipe) -> None:
-        """Wait until there is one for ``recipe``. Raises ColdError."""
+        """Wait until there is one for ``recipe``, for its turn to load first. Raises ColdError."""
+        await self._turn(recipe)
+        self._held[recipe] += 1
+        try:
+            await self._loaded(recipe)
+        finally:
+            self._release(recipe)
+
+    async def _loaded(self, recipe: Recipe) -> None:
         self.want(recipe)
         warm = self._warm.get(recipe)
         if warm is None:
@@ -193,7 +192,7 @@ class WarmPool:
     def used(self, recipe: Recipe) -> None:
         """A run of it has ended: load it for the next one, or anew when it has forked enough."""
         warm = self._warm.get(recipe)
-        if warm is not None and warm.forks >= self.limits.forks:
+        if warm is not None and warm.forks >= self.limits.forks and not self._held[recipe]:
             self._drop(recipe)
         if recipe not in self._warm:  # else the next run looks whether it is still right
             self.want(recipe)
@@ -213,10 +212,49 @@ class WarmPool:
         """
         self.limits = replace(self.limits, count=0)
         for warm in self._warm.values():
-            _end(warm)
+            warm.end()
         self._warm.clear()
 
-    def _current(self, recipe: Recipe) -> _Warm | None:
+    async def _turn(self, recipe: Recipe) -> None:
+        """Wait while as many as there may be are held by runs of others. Raises ColdError."""
+        try:
+            async with asyncio.timeout(self.limits.turn_s):
+                while not self._has_place(recipe):
+                    self._let_go.clear()
+                    await self._let_go.wait()
+        except TimeoutError:
+            raise ColdError(
+                f"it waited {self.limits.turn_s:g} s for its turn: as many warm processes as "
+                f"this node may have ({self.limits.count}) were loading for other runs; submit it "
+                "again, with warm='auto', or have STELLWERK_WARM_PROCESSES raised on the node"
+            ) from None
+
+    def _has_place(self, recipe: Recipe) -> bool:
+        """Whether there is one for ``recipe`` or may be now; also where there never will be."""
+        if not self.limits.count or self._refusal(recipe) or self._current(recipe):
+            return True
+        others = [each for each in self._held if each.plain == recipe.plain and each != recipe]
+        return len(others) < self.limits.count
+
+    def _release(self, recipe: Recipe) -> None:
+        self._held[recipe] -= 1
+        if self._held[recipe]:
+            return
+        del self._held[recipe]
+        if self._too_much:
+            self._make_room(recipe, self.limits.count)
+        self._let_go.set()
+
+    async def _leaves_gpus_alone(self, recipe: Recipe) -> None:
+        """Raises ColdError where loading it has touched a GPU, or nobody can tell."""
+        warm = self._warm[recipe]
+        if not warm.untouched:
+            reason = await asyncio.to_thread(gpu_check.touched, warm.server.pid)
+            if reason is not None:
+                raise ColdError(reason)
+            warm.untouched = True
+
+    def _current(self, recipe: Recipe) -> WarmProcess | None:
         warm = self._warm.get(recipe)
         if warm is not None and not warm.environment.still():
             self._drop(recipe)
@@ -227,22 +265,9 @@ class WarmPool:
         warm = self._warm.get(recipe)
         return warm is not None and warm.ready.done()
 
-    def _begin(self, recipe: Recipe) -> _Warm:
-        name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
-        home = self.folder.absolute() / name
-        home.mkdir(parents=True, exist_ok=True)
-        env = {**dict(recipe.variables), "HOME": str(home)}
-        modules = () if recipe.plain else self.preload
-        command = [recipe.python, str(_ENTRY), "--warm", str(LINK), *modules]
-        output = str(self.folder / f"{name}.log")
-        environment, began_ns = environment_of(recipe.python), time.time_ns()
-        server = ForkServer(command, env, LINK, output)
-        future: asyncio.Future[_Told] = asyncio.get_running_loop().create_future()
-        return _Warm(server, home, environment, self.clock.monotonic(), future, began_ns)
-
-    async def _load(self, recipe: Recipe, warm: _Warm) -> None:
+    async def _load(self, recipe: Recipe, warm: WarmProcess) -> None:
         try:
-            told = await _hear(warm.server)
+            told = await warm.hear()
             if "refused" in told:
                 raise ColdError(str(told["refused"]))
             marks = origins(warm.home) if recipe.user_managed else warm.environment
@@ -256,13 +281,17 @@ class WarmPool:
         if recipe.user_managed and not marks.older_than(warm.began_ns):
             self._fail(recipe, warm, "its environment changed while its warm process was loading")
             return
+        if warm.memory() > self.limits.memory_bytes:
+            self._refuse(recipe, "its warm process needs more memory than this node allows")
+            self._fail(recipe, warm, self._refusal(recipe) or "")
+            return
         warm.environment = marks
         self._deaths.pop(recipe, None)
         log.info("warm process", action="warm_ready", pid=warm.server.pid, seconds=told["seconds"])
-        warm.ready.set_result(_Told(frozenset(told["modules"]), tuple(told["startup"])))
+        warm.ready.set_result(Told(frozenset(told["modules"]), tuple(told["startup"])))
         self._make_room(recipe, self.limits.count)
 
-    def _ended(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
+    def _ended(self, recipe: Recipe, warm: WarmProcess, reason: str) -> None:
         """It died while it was loading: it gets a few tries, somebody may have killed it."""
         self._deaths[recipe] = self._deaths.get(recipe, 0) + 1
         if self._deaths[recipe] >= TRIES:
@@ -270,35 +299,36 @@ class WarmPool:
             self._refuse(recipe, reason)
         self._fail(recipe, warm, reason)
 
-    def _fail(self, recipe: Recipe, warm: _Warm, reason: str) -> None:
+    def _fail(self, recipe: Recipe, warm: WarmProcess, reason: str) -> None:
         warm.ready.set_exception(ColdError(reason))
         warm.ready.exception()
         self._drop(recipe)
 
-    def _make_room(self, wanted: Recipe, count: int) -> None:
+    def _make_room(self, wanted: Recipe, count: int) -> bool:
         """Drop the least recently used until at most ``count`` are left and their memory fits.
 
-        One that is loading is the last to leave: a run may be waiting for it.
+        One that is loading leaves later than one that is ready, and one that is held by a run not
+        at all. Returns whether at most ``count`` are left.
         """
         alike = [
             (recipe, warm) for recipe, warm in self._warm.items() if recipe.plain == wanted.plain
         ]
         alike.sort(key=lambda each: (not each[1].ready.done(), each[1].used))
-        by_use = [recipe for recipe, _ in alike]
-        memory = {recipe: _memory(self._warm[recipe].server.pid) for recipe in by_use}
-        while by_use and (
-            len(by_use) > count or sum(memory[r] for r in by_use) > self.limits.memory_bytes
-        ):
-            oldest = by_use.pop(0)
-            if not by_use and memory[oldest] > self.limits.memory_bytes:
-                self._refuse(oldest, "its warm process needs more memory than this node allows")
-            self._drop(oldest)
+        memory = {recipe: warm.memory() for recipe, warm in alike}
+        for recipe, _ in alike:
+            much = sum(memory.values()) > self.limits.memory_bytes
+            if (len(memory) <= count and not much) or self._held[recipe]:
+                continue
+            self._drop(recipe)
+            del memory[recipe]
+        self._too_much = sum(memory.values()) > self.limits.memory_bytes
+        return len(memory) <= count
 
     def _drop(self, recipe: Recipe) -> None:
         warm = self._warm.pop(recipe, None)
         if warm is None:
             return
-        _end(warm)
+        warm.end()
         if not warm.ready.done():
             warm.ready.set_exception(ColdError("its warm process was dropped while it was loading"))
             warm.ready.exception()
@@ -311,35 +341,3 @@ class WarmPool:
         """Why there will be none, as long as the environment is the same."""
         marks, reason = self._refused.get(recipe, (None, None))
         return reason if marks is not None and marks.still() else None
-
-
-def _end(warm: _Warm) -> None:
-    if warm.loading is not None and not warm.ready.done():
-        # Its number may be another's as soon as it is closed: nobody listens to it then.
-        warm.ready.get_loop().remove_reader(warm.server.link.fileno())
-        warm.loading.cancel()
-    warm.server.close()
-
-
-async def _hear(server: ForkServer) -> dict[str, Any]:
-    """What a server says when it has loaded everything, or why it refuses."""
-    loop, heard, number = asyncio.get_running_loop(), asyncio.Event(), server.link.fileno()
-    loop.add_reader(number, heard.set)
-    try:
-        async with asyncio.timeout(LOAD_S):
-            await heard.wait()
-    finally:
-        if server.link.fileno() == number:  # else it was dropped, the number may be another's
-            loop.remove_reader(number)
-    data = server.link.recv(TELL_BYTES)
-    if not data:
-        raise ConnectionResetError("it ended while it was loading")
-    told: dict[str, Any] = json.loads(data)
-    return told
-
-
-def _memory(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_full_info().pss)
-    except psutil.Error:
-        return 0

@@ -63,8 +63,6 @@ def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | No
         return "the run is a command, not a Python script"
     if spec.distributed is not None:
         return "the processes of a distributed run are started by their launcher"
-    if spec.resources.gpus:
-        return "GPU runs start cold"
     if env.get("PYTHONPATH") != agent:
         return "the run sets PYTHONPATH"
     return None

@@ -8,6 +8,7 @@ from stellwerk.errors import ServiceUnavailableError
 
 MAX_WAITING = 20_000
 MAX_WAIT_S = 20.0
+HASTE_S = 0.25
 
 T = TypeVar("T")
 
@@ -18,6 +19,13 @@ class Wakeups:
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._count = 0
+        self._calm_at = 0.0
+        self.haste = asyncio.Event()
+        """Set for a quarter of a second after a wait began: what comes is taken up at once.
+
+        Who follows a run waits anew after each piece of news, so his run's next is never held
+        back. Who has waited longer does not keep the rest of the platform from lingering.
+        """
 
     def notify(self, keys: Iterable[str]) -> None:
         """Let everybody who waits for one of ``keys`` look again."""
@@ -55,11 +63,27 @@ class Wakeups:
             found = await look()
             if found is not None:
                 return found
+            self._hurry()
             try:
                 async with asyncio.timeout_at(deadline):
                     await event.wait()
             except TimeoutError:
                 return None
+
+    def _hurry(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._calm_at = now + HASTE_S
+        if not self.haste.is_set():
+            self.haste.set()
+            self._calm()
+
+    def _calm(self) -> None:
+        """End the haste, or look again when its time is over."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._calm_at:
+            loop.call_at(self._calm_at, self._calm)
+        else:
+            self.haste.clear()
 
     def _add(self, keys: tuple[str, ...], event: asyncio.Event) -> None:
         self._count += 1

@@ -25,7 +25,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     objects = await runtime.objects()
     book = RunBook(store)
     ended = (RunCompleted, RunFailed, RunCanceled)
-    runtime.consume(CONSUMER, dict.fromkeys(ended, book.on_run_ended))
+    runtime.consume(CONSUMER, dict.fromkeys(ended, book.on_run_ended), book.haste)
 
     async def sweep() -> None:
         await reconcile.sweep(store, runtime.clock, settings.unsuccessful_days)

@@ -14,6 +14,8 @@ class RunBook:
     def __init__(self, store: ModelStore) -> None:
         self._store = store
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self.haste = asyncio.Event()
+        """Set while a registration waits to hear of its run's end."""
 
     async def on_run_ended(self, envelope: Envelope) -> None:
         """Keep what the run left behind and wake who waits for it."""
@@ -32,6 +34,7 @@ class RunBook:
         try:
             found = await self._store.ended_run(run_id)
             if found is None:
+                self.haste.set()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(arrived.wait(), wait_s)
                 # Asked once more after the time too: another replica may have heard of it.
@@ -41,3 +44,5 @@ class RunBook:
             self._waiting[run_id].discard(arrived)
             if not self._waiting[run_id]:
                 del self._waiting[run_id]
+            if not self._waiting:
+                self.haste.clear()

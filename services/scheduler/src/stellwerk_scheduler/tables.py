@@ -13,12 +13,14 @@ from sqlalchemy import (
     Text,
 )
 
+from stellwerk_kit.dialects import COUNTED
+
 metadata = MetaData()
 
 runs = Table(
     "runs",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("number", COUNTED, primary_key=True, autoincrement=True),
     Column("run_id", String(40), nullable=False, unique=True),
     Column("pool", String(40), nullable=False),
     Column("demanding", Boolean, nullable=False),

@@ -68,8 +68,12 @@ BatchHandler = Callable[[list[Delivery]], Awaitable[None]]
 class Consumer:
     """Takes messages of one durable consumer until stopped."""
 
-    def __init__(self, bus: Bus, spec: ConsumerSpec, tasks: TaskOwner) -> None:
+    def __init__(
+        self, bus: Bus, spec: ConsumerSpec, tasks: TaskOwner, haste: asyncio.Event | None = None
+    ) -> None:
+        """``haste`` is set while somebody waits for what comes: nothing lingers then."""
         self.spec = spec
+        self._haste = haste
         self._bus, self._spec, self._tasks = bus, spec, tasks
         self._stopping = asyncio.Event()
         self._loop: asyncio.Task[Any] | None = None
@@ -131,7 +135,7 @@ class Consumer:
         """Messages as they come; none after trouble with the broker, or when told to stop."""
         self._bus.on_reconnect.add(self._pull.again)
         try:
-            return await self._pull.some(most, self._spec.linger_s)
+            return await self._pull.some(most, self._spec.linger_s, self._haste)
         except (NatsError, OSError) as error:
             log.warning(
                 "fetch failed",

@@ -18,26 +18,23 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     Column,
     DateTime,
-    Engine,
-    Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     bindparam,
-    create_engine,
     delete,
-    event,
     insert,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from stellwerk.errors import ProtocolError
 from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
 from stellwerk_kit import telemetry
 from stellwerk_kit.clock import Clock
+from stellwerk_kit.dialects import COUNTED, WRITER, insert_once, open_engine, say
 from stellwerk_kit.prepared import Prepared
 from stellwerk_kit.schema import upgrade
 
@@ -77,10 +74,7 @@ class Tables:
 
     def speak(self, dialect: str) -> None:
         """Use that dialect's words where there is no common one."""
-        if dialect == "postgresql":
-            self.see = Prepared(postgresql.insert(self.inbox).on_conflict_do_nothing())
-        else:
-            self.see = Prepared(sqlite.insert(self.inbox).on_conflict_do_nothing())
+        self.see = Prepared(insert_once(self.inbox, dialect))
 
     @classmethod
     def define(cls, metadata: MetaData) -> "Tables":
@@ -90,7 +84,7 @@ class Tables:
         outbox = Table(
             "outbox",
             metadata,
-            Column("id", Integer, primary_key=True, autoincrement=True),
+            Column("id", COUNTED, primary_key=True, autoincrement=True),
             Column("lane", String(100), nullable=False),
             Column("subject", String(300), nullable=False),
             Column("type", String(100), nullable=False),
@@ -172,13 +166,13 @@ class Database:
     def __init__(self, url: str, metadata: MetaData, *, clock: Clock, source: str) -> None:
         self.tables = Tables.define(metadata)
         self._metadata, self._clock, self._source = metadata, clock, source
-        self._engine = _engine(url)
+        self._engine = open_engine(url)
         self.tables.speak(self._engine.dialect.name)
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="db-read")
         self._local, self._reading = threading.local(), list[Connection]()
         self._looking: Connection | None = None
-        self._thread = threading.Thread(target=self._write_loop, name="db-write", daemon=True)
+        self._thread = threading.Thread(target=self._write_loop, name=WRITER, daemon=True)
         self.on_emitted: Callable[[list[OutboxRow]], None] | None = None
         """Called on the event loop with the rows of each commit, in order (the relay)."""
 
@@ -220,21 +214,29 @@ class Database:
             self._looking = self._engine.connect()
             self._reading.append(self._looking)
         # Begun and ended past Core, whose transaction costs more than the rows.
-        say = self._looking.connection.cursor().execute
-        say("BEGIN")
+        say(self._looking, "BEGIN")
         try:
             return work(self._looking)
         finally:
-            say("COMMIT")
+            say(self._looking, "COMMIT")
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` with a connection that sees the last commit."""
+        """Run ``work`` with a connection that sees the last commit.
+
+        Once more where the connection turns out to be lost: a server was started anew.
+        """
 
         def run() -> T:
             conn = getattr(self._local, "conn", None)
             if conn is None:
                 conn = self._local.conn = self._engine.connect()
                 self._reading.append(conn)
+            try:
+                with conn.begin():
+                    return work(conn)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
             with conn.begin():
                 return work(conn)
 
@@ -302,15 +304,14 @@ class Database:
 
     def _run(self, conn: Connection, write: _Write) -> list[OutboxRow]:
         """Run one of several writes: its failure leaves the others as they are."""
-        say = conn.connection.cursor().execute
-        say("SAVEPOINT one")
+        say(conn, "SAVEPOINT one")
         emitted: list[OutboxRow] = []
         try:
             emitted = self._work(conn, write)
         except BaseException as error:  # noqa: BLE001 - raised to the caller in write()
-            say("ROLLBACK TO SAVEPOINT one")
+            say(conn, "ROLLBACK TO SAVEPOINT one")
             write.error = error
-        say("RELEASE SAVEPOINT one")
+        say(conn, "RELEASE SAVEPOINT one")
         return emitted
 
     def _work(self, conn: Connection, write: _Write) -> list[OutboxRow]:
@@ -323,27 +324,6 @@ class Database:
             self.on_emitted(emitted)
         for write in group:
             write.resolve()
-
-
-def _engine(url: str) -> Engine:
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        # The driver's own transaction control would commit behind our back (SQLAlchemy docs,
-        # "Serializable isolation / Savepoints / Transactional DDL" of the pysqlite dialect).
-        @event.listens_for(engine, "connect")
-        def _connect(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA busy_timeout=10000")
-            connection.execute("PRAGMA foreign_keys=ON")
-
-        @event.listens_for(engine, "begin")
-        def _begin(conn: Connection) -> None:
-            writer = threading.current_thread().name == "db-write"
-            conn.connection.cursor().execute("BEGIN IMMEDIATE" if writer else "BEGIN")
-
-    return engine
 
 
 def _headers(encoded: bytes) -> dict[str, str]:

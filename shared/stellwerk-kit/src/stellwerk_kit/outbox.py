@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from stellwerk_kit import telemetry
 from stellwerk_kit.bus import Bus
@@ -111,4 +112,11 @@ class Relay:
             self._something_done.clear()
             ids, self._done = self._done, []
             for start in range(0, len(ids), FORGET_BATCH):
-                await self._db.outbox_done(ids[start : start + FORGET_BATCH])
+                try:
+                    await self._db.outbox_done(ids[start : start + FORGET_BATCH])
+                except OperationalError as error:  # a store that is away: they are forgotten later
+                    log.warning("outbox not cleared", action="outbox_kept", error=str(error))
+                    self._done = ids[start:] + self._done
+                    self._something_done.set()
+                    await asyncio.sleep(FORGET_AFTER_S)
+                    break

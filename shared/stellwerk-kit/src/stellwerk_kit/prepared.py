@@ -98,8 +98,9 @@ class Prepared:
         """The first row, None if there is none."""
         form, cursor = self._run(conn, values)
         raw = cursor.fetchone()
+        found = None if raw is None else form.rows(cursor, [raw])[0]
         cursor.close()
-        return None if raw is None else form.rows(cursor, [raw])[0]
+        return found
 
     def scalar(self, conn: Connection, values: Values) -> Any:
         """The first column of the first row, None if there is no row."""

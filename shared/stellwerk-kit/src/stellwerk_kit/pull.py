@@ -4,12 +4,14 @@ The broker sends each message as soon as there is one, up to the number asked fo
 request follows when all of them came. One request is open at a time, and never for more than the
 caller can take up at once, so nothing waits in the client while its time to be acknowledged runs.
 A consumer that may linger asks now and then instead while much comes: what has gathered at the
-broker travels at once, and wakes both sides once.
+broker travels at once, and wakes both sides once. Nobody pays for that by waiting: while somebody
+waits for what comes, nothing lingers.
 """
 
 import asyncio
 import json
 from collections import deque
+from contextlib import suppress
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -40,20 +42,24 @@ class Pull:
         self.waiting: deque[Message] = deque()
         """Arrived and not taken yet."""
 
-    async def some(self, most: int, linger_s: float = 0.0) -> list[Message]:
+    async def some(
+        self, most: int, linger_s: float = 0.0, haste: asyncio.Event | None = None
+    ) -> list[Message]:
         """At least one message and at most ``most``; none once stopped.
 
         While messages keep coming so fast that some are sure to come in ``linger_s`` seconds,
-        they are taken along.
+        they are taken along, unless ``haste`` is set: that ends such a wait at once.
         Raises NatsError when the broker refuses or does not answer.
         """
+        hurried = haste or asyncio.Event()
         lingers = self._rate * linger_s >= WORTH_A_WAIT
         if lingers and self._due <= 0 and not self.waiting and not self._stopped:
-            await asyncio.sleep(linger_s)
-            await self._gathered(most)
+            await _pass_time(linger_s, hurried)
+            if not hurried.is_set():
+                await self._gathered(most)
         await self._arrival(most)
         if lingers and self._due > 0 and len(self.waiting) < most:
-            await asyncio.sleep(linger_s)
+            await _pass_time(linger_s, hurried)
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
 
     def stop(self) -> None:
@@ -135,3 +141,10 @@ class Pull:
             self._rate = self._count if now - self._second < 2.0 else 0
             self._second, self._count = now, 0
         self._count += 1
+
+
+async def _pass_time(seconds: float, hurried: asyncio.Event) -> None:
+    if not hurried.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await hurried.wait()

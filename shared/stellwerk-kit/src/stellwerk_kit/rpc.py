@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from nats.errors import Error as NatsError
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import OperationalError
 
 from stellwerk.errors import (
     ConflictError,
@@ -53,6 +54,10 @@ def encode_error(error: Exception) -> RawReply:
         if isinstance(error, known):
             kind = name
             break
+    if isinstance(error, OperationalError):  # a store that is full or away
+        error = ServiceUnavailableError(
+            "the service's store cannot be used now; see its log", code="store.unavailable"
+        )
     if isinstance(error, ServiceUnavailableError):
         kind = "unavailable"
     content: dict[str, Any] = {

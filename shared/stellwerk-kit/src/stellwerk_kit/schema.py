@@ -9,6 +9,9 @@ from sqlalchemy.schema import CreateColumn
 
 from stellwerk.errors import StellwerkError
 
+KITS = frozenset({"outbox", "inbox"})
+"""Tables that every service's store has."""
+
 
 class SchemaError(StellwerkError):
     """The store belongs to another release."""
@@ -19,13 +22,21 @@ class SchemaError(StellwerkError):
 def upgrade(engine: Engine, metadata: MetaData) -> list[str]:
     """Create missing tables and add missing optional columns; returns what was added.
 
-    Raises SchemaError for a column that cannot be added to rows that are there already.
+    Raises SchemaError for a column that cannot be added to rows that are there already, and for
+    the store of another service.
     """
     inspector = inspect(engine)
     have = {
         name: {c["name"] for c in inspector.get_columns(name)}
         for name in inspector.get_table_names()
     }
+    own = metadata.tables.keys() - KITS
+    if have.keys() >= KITS and own and have.keys().isdisjoint(own):
+        theirs = ", ".join(sorted(have.keys() - KITS)[:3])
+        raise SchemaError(
+            f"the store is another service's (it holds {theirs}); "
+            "each service needs one of its own: write {service} in STELLWERK_DATABASE_URL"
+        )
     added = []
     for table in metadata.sorted_tables:
         for column in table.columns if table.name in have else ():

@@ -32,6 +32,7 @@ from stellwerk_kit.outbox import Relay
 from stellwerk_kit.rpc import Answer, responder
 from stellwerk_kit.settings import ServiceSettings
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.voice import Voice
 from stellwerk_kit.wire import Message
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -57,6 +58,8 @@ class Runtime(Generic[S]):
         self.name, self.settings, self.bus = name, settings, bus
         self.clock: Clock = clock or SystemClock()
         self.log = structlog.get_logger().bind(service=name)
+        self._source = f"/stellwerk/{name}/{settings.instance}"
+        self.voice = Voice(bus, self.clock, self._source)
         self.tasks = TaskOwner()
         self.operations = Operations(settings.http_host, settings.http_port)
         self._consumers: list[tuple[Consumer, Callable[[], None]]] = []
@@ -72,8 +75,8 @@ class Runtime(Generic[S]):
             self.settings.database_url
             or f"sqlite:///{self.settings.data_dir.resolve()}/{self.name}.db"
         )
-        source = f"/stellwerk/{self.name}/{self.settings.instance}"
-        db = Database(url, metadata, clock=self.clock, source=source)
+        url = url.replace("{service}", self.name.replace("-", "_"))
+        db = Database(url, metadata, clock=self.clock, source=self._source)
         await db.start()
         relay = Relay(db, self.bus, self.tasks, self.name)
         await relay.start()
@@ -95,14 +98,24 @@ class Runtime(Generic[S]):
         self._stores.append(store)
         return store
 
-    def consume(self, consumer: str | topology.ConsumerSpec, handlers: Handlers) -> None:
-        """Handle events of a durable consumer, one at a time per worker."""
-        worker = Consumer(self.bus, _spec(consumer), self.tasks)
+    def consume(
+        self,
+        consumer: str | topology.ConsumerSpec,
+        handlers: Handlers,
+        haste: asyncio.Event | None = None,
+    ) -> None:
+        """Handle events of a durable consumer, one at a time per worker.
+
+        ``haste`` is set while somebody waits for what comes: then the consumer does not linger.
+        """
+        worker = Consumer(self.bus, _spec(consumer), self.tasks, haste)
         self._consumers.append((worker, lambda: worker.start(handlers)))
 
-    def consume_batch(self, consumer: str, handler: BatchHandler) -> None:
-        """Handle batches of an ordered durable consumer."""
-        worker = Consumer(self.bus, _spec(consumer), self.tasks)
+    def consume_batch(
+        self, consumer: str, handler: BatchHandler, haste: asyncio.Event | None = None
+    ) -> None:
+        """Handle batches of an ordered durable consumer; ``haste`` as for :meth:`consume`."""
+        worker = Consumer(self.bus, _spec(consumer), self.tasks, haste)
         self._consumers.append((worker, lambda: worker.start_batches(handler)))
 
     def rpc(self, verb: str, request: type[BaseModel], answer: Answer) -> None:

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stellwerk_kit.dialects import checked_url
 
 
 class ServiceSettings(BaseSettings):
@@ -23,7 +25,9 @@ class ServiceSettings(BaseSettings):
     http_host: str = Field("127.0.0.1", description="Operations address: health and metrics.")
     http_port: int = Field(0, ge=0, le=65535, description="Operations port; 0 takes a free one.")
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL; default is SQLite in the data folder."
+        None,
+        description="postgresql://user@host/{service}?passfile=…, or sqlite://; `{service}` stands "
+        "for the service's name. Default: SQLite in the data folder.",
     )
     s3_endpoint: str = Field("127.0.0.1:8480", description="host:port of the S3 server.")
     s3_public_endpoint: str | None = Field(
@@ -40,6 +44,11 @@ class ServiceSettings(BaseSettings):
     time_profile: Literal["production", "test"] = Field(
         "production", description="Timers: production, or about a thirtieth for tests."
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, text: str | None) -> str | None:
+        return text if text is None else checked_url(text)
 
     def read_credentials(self, path: Path | None) -> dict[str, str]:
         """The JSON object in a credentials file; empty without a file."""

@@ -23,6 +23,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}$]*))?\})")
 _HERE = re.compile(r"""(?:^|\s)\d*<<-?["']?[A-Za-z_]""")
 _QUOTING = re.compile(r"[\"'\\]")
 _WORD = r"""(?:"(?:\\.|[^"\\])*"|%s|\\.|[^\s"'\\]|["'\\])+"""
+_FLAG = re.compile(r"""--(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\]|["'\\])*""")
 # Whether a backslash escapes within single quotes depends on the builder: both are tried.
 _LABELS = [re.compile(_WORD % single) for single in (r"'[^']*'", r"'(?:\\.|[^'\\])*'")]
 
@@ -106,6 +107,23 @@ def fetching(dockerfile: str) -> Instruction | None:
     return None
 
 
+def copying(dockerfile: str) -> list[tuple[Instruction, str]]:
+    """Every COPY --from that names no earlier stage, and the image that the engine would fetch."""
+    stages: list[str] = []
+    found = []
+    for each in instructions(dockerfile):
+        keyword, rest = each.steps
+        if keyword == "FROM":
+            match = _FROM.match(f"FROM {rest}")
+            stages.append((match["stage"] or "" if match else "").lower())
+        if keyword in {"COPY", "ADD"}:
+            flags = (flag.partition("=") for flag in _flags(rest))
+            sources = [source for name, _, source in flags if name.lower() == "--from"]
+            earlier = {*filter(None, stages[:-1]), *map(str, range(len(stages) - 1))}
+            found += [(each, source) for source in sources if source.lower() not in earlier]
+    return found
+
+
 def instructions(text: str) -> Iterator[Instruction]:
     """Lines with those that they go on in; comments and blank lines in between belong to them."""
     raw: list[str] = []
@@ -159,6 +177,13 @@ def _wrong_label(rest: str) -> str | None:
         if any("$" in key for key in keys):
             return "a label's name holds no variable; write it out."
     return None
+
+
+def _flags(rest: str) -> Iterator[str]:
+    """The flags that an instruction begins with, their quotes taken off."""
+    while match := _FLAG.match(rest):
+        yield _QUOTING.sub("", match[0])
+        rest = rest[match.end() :].lstrip()
 
 
 def _words(rest: str) -> list[str]:

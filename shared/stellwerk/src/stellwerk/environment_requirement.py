@@ -87,8 +87,9 @@ def parse_requirement(text: str, field: str) -> Requirement:
     _refuse_foreign_sources(stripped, field)
     try:
         requirement = Requirement(stripped)
-    except InvalidRequirement as error:
-        reason = str(error).splitlines()[0]
+    except (InvalidRequirement, RecursionError) as error:
+        is_deep = isinstance(error, RecursionError)
+        reason = "its marker is nested too deeply" if is_deep else str(error).splitlines()[0]
         raise InvalidEnvironment(
             "env.requirement",
             field=field,
@@ -178,7 +179,6 @@ def _without_credentials(text: str) -> str:
 
 def canonical_specifier(specifier: Specifier) -> str:
     """The one spelling of a condition on versions."""
-    """The one spelling of a version condition."""
     operator, version = specifier.operator, specifier.version
     if operator == "===":
         return f"==={version}"

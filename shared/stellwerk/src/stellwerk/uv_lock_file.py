@@ -12,6 +12,8 @@ from stellwerk.environment_requirement import InvalidEnvironment, parse_requirem
 
 FILE = "uv.lock"
 MAX_BYTES = 4 * 1024 * 1024
+MAX_VERSIONS = 50
+"""Of one name: a lock forks by Python and platform, a few times at most."""
 _VERSION = 1
 _SHA256 = re.compile(r"^sha256:[0-9a-f]{64}$")
 _ROOT = ({"virtual": "."}, {"editable": "."}, {"directory": "."})
@@ -32,8 +34,8 @@ def read_uv_lock(
     """What the lock of the project called ``name`` says for these extras and groups.
 
     ``declared`` are the project's requirements, which the lock has to be made for. Raises
-    InvalidEnvironment: env.syntax, env.lock_version, env.lock_stale, env.hash_required,
-    env.no_wheel, env.direct_reference.
+    InvalidEnvironment: env.syntax, env.lock_version, env.lock_versions, env.lock_stale,
+    env.hash_required, env.no_wheel, env.direct_reference.
     """
     from stellwerk.pyproject_file import toml  # noqa: PLC0415 - the two read the same format
 
@@ -128,37 +130,54 @@ def _reached(
         known = {canonicalize_name(key): entries for key, entries in table.items()}
         for name in names:
             first += known.get(canonicalize_name(name), ())
-    by_name: dict[str, list[Package]] = {}
-    for each in packages:
-        by_name.setdefault(_name(each), []).append(each)
+    known_packages = _Index(packages)
     found: dict[tuple[str, str], tuple[Package, bool]] = {}
     pending = [(each, True) for each in first]
-    seen = set[tuple[str, str, tuple[str, ...], bool]]()
+    seen = set[tuple[str, str, str, bool]]()
     while pending:
         wanted, above = pending.pop()
         sure = above and not wanted.get("marker")
-        for package in _fitting(wanted, by_name):
-            name, version = _name(package), str(package.get("version"))
-            asked = tuple(sorted(wanted.get("extra") or ()))
-            if package is root or (name, version, asked, sure) in seen:
+        for package in known_packages.fitting(wanted):
+            if package is root:
                 continue
-            seen.add((name, version, asked, sure))
+            name, version = _name(package), str(package.get("version"))
             _require_registry(package)
             before = found.get((name, version), (package, False))[1]
             found[name, version] = (package, sure or before)
             more = package.get("optional-dependencies") or {}
-            needs = [*(package.get("dependencies") or ())]
-            needs += [each for extra in asked for each in more.get(extra) or ()]
-            pending += [(each, sure) for each in needs]
+            for extra in ("", *(wanted.get("extra") or ())):
+                if (name, version, extra, sure) not in seen:  # each list is gone through once
+                    seen.add((name, version, extra, sure))
+                    needs = more.get(extra) if extra else package.get("dependencies")
+                    pending += [(each, sure) for each in needs or ()]
     return list(found.values())
 
 
-def _fitting(
-    wanted: Mapping[str, Any], by_name: Mapping[str, Sequence[Package]]
-) -> Iterator[Package]:
-    for package in by_name.get(_name(wanted), ()):
-        if wanted.get("version") in (None, package.get("version")):
-            yield package
+class _Index:
+    """The packages of a lock by name and version. Raises InvalidEnvironment (env.lock_versions)."""
+
+    def __init__(self, packages: Sequence[Package]) -> None:
+        self._by_name: dict[str, list[Package]] = {}
+        self._by_version: dict[tuple[str, Any], list[Package]] = {}
+        for each in packages:
+            of_name = self._by_name.setdefault(_name(each), [])
+            of_name.append(each)
+            self._by_version.setdefault((_name(each), each.get("version")), []).append(each)
+            if len(of_name) > MAX_VERSIONS:
+                raise InvalidEnvironment(
+                    "env.lock_versions",
+                    field=f"{FILE} package {_name(each)[:60]}",
+                    got=f"more than {MAX_VERSIONS} entries of one name",
+                    hint=f"At most {MAX_VERSIONS} versions of a package are read; narrow "
+                    "requires-python or tool.uv.environments and run uv lock again.",
+                )
+
+    def fitting(self, wanted: Mapping[str, Any]) -> Sequence[Package]:
+        """Those that an entry of a list of dependencies may mean."""
+        name, version = _name(wanted), wanted.get("version")
+        if version is None:
+            return self._by_name.get(name, ())
+        return self._by_version.get((name, version), ())
 
 
 def _require_registry(package: Package) -> None:

@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from stellwerk_shim.latent import Said
 
+DEVICES = ("/dev/nvidia", "/dev/dri", "/dev/kfd")
 HARMLESS_PTH = ("distutils-precedence.pth", "_virtualenv.pth", "-nspkg.pth")
 """Code of setuptools and virtualenv that looks at nothing but the environment it is in."""
 
@@ -131,13 +132,20 @@ def _check(threads: int) -> None:
     context = sys.modules.get("tensorflow.python.eager.context")
     if context is not None and context.context()._context_handle is not None:
         raise RefusedError("TensorFlow has initialised its devices")
+    for name in _open_or_mapped():
+        if name.startswith(DEVICES):
+            raise RefusedError(f"the preloaded modules have opened {name}")
+
+
+def _open_or_mapped() -> list[str]:
+    names = []
     for entry in os.listdir("/proc/self/fd"):
         try:
-            target = os.readlink(f"/proc/self/fd/{entry}")
+            names.append(os.readlink(f"/proc/self/fd/{entry}"))
         except OSError:
-            continue
-        if target.startswith(("/dev/nvidia", "/dev/dri", "/dev/kfd")):
-            raise RefusedError(f"the preloaded modules have opened {target}")
+            continue  # the one that listed them
+    with open("/proc/self/maps") as maps:
+        return names + [line.split(None, 5)[5] for line in maps if "/dev/" in line]
 
 
 def _blas_libraries() -> int:

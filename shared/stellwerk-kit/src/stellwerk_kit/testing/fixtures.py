@@ -1,6 +1,7 @@
 """pytest fixtures on real servers. Loaded by the root ``conftest.py``."""
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from stellwerk_kit.bus import Bus
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.settings import ServiceSettings
+from stellwerk_kit.testing.host import lacking
+from stellwerk_kit.testing.postgresql import PostgresServer, programs
 from stellwerk_kit.testing.servers import NatsServer, S3Server
 
 RuntimeFactory = Callable[..., Awaitable[Runtime[Any]]]
@@ -33,6 +36,27 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server = S3Server(tmp_path_factory.mktemp("s3")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the session; each test makes its own databases."""
+    found = programs()
+    if found is None:
+        lacking("PostgreSQL is not installed: deploy/host-packages postgresql")
+    server = PostgresServer(found)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of an empty store, of each kind there is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    return _database(request)
 
 
 @pytest.fixture
@@ -76,13 +100,16 @@ async def runtime_factory(
     bus: Bus,  # noqa: ARG001 - applies the topology
     nats_server: NatsServer,
     tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[RuntimeFactory]:
     """Start services in this process: ``await factory(name, Settings, build, **settings)``.
 
     Each gets its own connection and, unless ``data_dir`` is given, its own folder; what still
     runs at the end is stopped. A restart is ``await runtime.stop()`` and a second call with the
-    same ``data_dir``.
+    same ``data_dir``. With STELLWERK_TEST_DATABASE=postgresql their stores are there.
     """
+    on_postgresql = os.environ.get("STELLWERK_TEST_DATABASE") == "postgresql"
+    urls: dict[tuple[str, Path], str] = {}
     started: list[Runtime[Any]] = []
 
     async def start(
@@ -92,6 +119,10 @@ async def runtime_factory(
         **values: Any,
     ) -> Runtime[Any]:
         values.setdefault("data_dir", tmp_path / f"{name}-{next(_numbers)}")
+        if on_postgresql and "database_url" not in values:
+            key = name, values["data_dir"]
+            urls[key] = urls.get(key) or _database(request)
+            values["database_url"] = urls[key]
         settings = settings_class(nats_url=nats_server.url, time_profile="test", **values)
         runtime: Runtime[Any] = Runtime(name, settings, await Bus.connect(settings, name))
         await build(runtime)
@@ -103,3 +134,8 @@ async def runtime_factory(
     for runtime in reversed(started):
         if not runtime.bus.client.is_closed:
             await runtime.stop()
+
+
+def _database(request: pytest.FixtureRequest) -> str:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create(f"test_{next(_numbers)}")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 READY_S = 30.0
 S3_PORTS = (
@@ -41,7 +41,7 @@ def binary(name: str) -> str:
     raise FileNotFoundError(f"{name} is not installed in this environment; run: make setup")
 
 
-class _Server:
+class Server:
     """One process with a log file in ``folder``; kill -9 and start again at will."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -50,13 +50,20 @@ class _Server:
         folder.mkdir(parents=True, exist_ok=True)
 
     def command(self) -> list[str]:
+        """The command line."""
         raise NotImplementedError
 
     def ready(self) -> bool:
+        """Whether it answers."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
+        """Its environment variables."""
         return dict(os.environ)
+
+    def options(self) -> dict[str, Any]:
+        """Further options of its process."""
+        return {}
 
     def start(self) -> Self:
         """Start and wait until it answers."""
@@ -68,6 +75,7 @@ class _Server:
                 cwd=self.folder,
                 env=self.environment(),
                 start_new_session=True,
+                **self.options(),
             )
         deadline = time.monotonic() + READY_S
         while not self.ready():
@@ -99,7 +107,7 @@ class _Server:
         self.process = None
 
 
-class NatsServer(_Server):
+class NatsServer(Server):
     """nats-server with JetStream and ``sync_interval: always``."""
 
     def __init__(self, folder: Path, *, sync: str = "always", extra: str = "") -> None:
@@ -125,7 +133,7 @@ class NatsServer(_Server):
             return False
 
 
-class S3Server(_Server):
+class S3Server(Server):
     """SeaweedFS with one identity; ``credentials`` is the JSON file services read."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,0 +1,121 @@
+"""Where SQLite and PostgreSQL differ: opening them, excluding other writers, words of their own.
+
+Both give a service the same: one writer at a time, readers that see one moment, whole numbers of
+64 bits, times in UTC, byte order where a column asks for it (its collation "C").
+"""
+
+import threading
+from typing import Any
+
+from sqlalchemy import BigInteger, Engine, Insert, Integer, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.url import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.compiler import compiles
+
+WRITER = "db-write"
+"""Name of the thread that writes."""
+WRITERS_LOCK = 0x5357_5752
+"""Advisory lock of PostgreSQL that a writer holds during its transaction."""
+COUNTED = BigInteger().with_variant(Integer(), "sqlite")
+"""Type of a key that the database counts up: SQLite does so for its ``INTEGER`` only."""
+
+
+@compiles(Integer, "postgresql")
+def _whole_number(_type: Integer, _compiler: Any, **_options: Any) -> str:
+    """SQLite's whole numbers have 64 bits; so have PostgreSQL's here, columns and values."""
+    return "BIGINT"
+
+
+def checked_url(text: str) -> str:
+    """``text`` if it can be a store. Raises ValueError."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ValueError("is no URL; wanted: postgresql://user@host/{service}") from error
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ValueError(f"names {url.get_backend_name()!r}; a store is sqlite:// or postgresql://")
+    if url.password is not None:
+        raise ValueError(
+            "holds a password, which others could read; keep it in a file of libpq's format (0600) "
+            "and write postgresql://user@host/{service}?passfile=/that/file"
+        )
+    return text
+
+
+def insert_once(table: Table, dialect: str) -> Insert:
+    """Add a row unless one with its key is there."""
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def say(conn: Connection, text: str) -> None:
+    """Run a word of transactions: past Core on SQLite, where Core costs more than the word."""
+    if conn.dialect.name == "sqlite":
+        conn.connection.cursor().execute(text)
+    else:
+        conn.exec_driver_sql(text)
+
+
+def open_engine(url: str) -> Engine:
+    """The engine of a store. Raises RuntimeError where PostgreSQL's driver is missing."""
+    if make_url(url).get_backend_name() == "postgresql":
+        return _postgresql(url)
+    engine = create_engine(url)
+
+    # The driver's own transaction control would commit behind our back (SQLAlchemy docs,
+    # "Serializable isolation / Savepoints / Transactional DDL" of the pysqlite dialect).
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA busy_timeout=10000")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        conn.connection.cursor().execute("BEGIN IMMEDIATE" if _writing() else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    try:
+        from psycopg.adapt import Loader  # noqa: PLC0415 - an optional dependency
+
+        engine = create_engine(url, isolation_level="REPEATABLE READ")
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"STELLWERK_DATABASE_URL names PostgreSQL, whose driver {error.name!r} is not "
+            "installed: pip install 'stellwerk-kit[postgresql]'"
+        ) from error
+
+    class _Whole(Loader):
+        """Sums of whole numbers are NUMERIC there; no column is."""
+
+        def load(self, data: Any) -> int:
+            return int(bytes(data))
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.adapters.register_loader("numeric", _Whole)
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        if _writing():  # waits for another writer and sees then what that one has committed
+            conn.exec_driver_sql(
+                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+                f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})"
+            )
+
+    return engine
+
+
+def _writing() -> bool:
+    return threading.current_thread().name == WRITER
