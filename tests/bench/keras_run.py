@@ -23,6 +23,8 @@ EXAMPLE = ROOT / "training" / "examples" / "keras-mnist"
 AGENT = ROOT / "training" / "agent" / "src"
 ROUNDS = int(os.environ.get("STELLWERK_BENCH_KERAS_ROUNDS", "5"))
 VARIABLES = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+ONLY_HERE = ("PYTHONDONTWRITEBYTECODE", "OPENBLAS_")
+"""No bytecode and another kernel of NumPy's would slow the bare script, and no run has them."""
 SPAWNS, KERAS_RUNS = 4, 40
 OPTIONS = ["--batch-size", "50", "--epochs", "1"]
 
@@ -175,8 +177,9 @@ def _run(stack: Stack, workspace: Workspace, config: ScriptRunConfig) -> Measure
 
 
 def bare_environment() -> dict[str, str]:
+    """What a bare script gets: the caller's variables but those that a run does not have either."""
     return {
-        **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        **{name: text for name, text in os.environ.items() if not name.startswith(ONLY_HERE)},
         **VARIABLES,
         "PYTHONPATH": str(AGENT),
         "MPLCONFIGDIR": tempfile.gettempdir(),

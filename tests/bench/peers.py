@@ -23,10 +23,10 @@ PEERS = Path(__file__).parent / "peers"
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from control import control_rate
-from keras_run import EXAMPLE
+from figures import Figure, main
+from keras_run import EXAMPLE, bare_environment
 from latency import HELLO, follow
 from measure import ROUNDS, Report, SkippedError, summary, timed
-from run import two_nodes
 from stack import Stack, run_body, submit
 from trials import GRID, SWEEPS, TRIAL, environment, opened
 
@@ -223,7 +223,7 @@ def sweep_ray(stack: Stack, report: Report) -> None:
         done = subprocess.run(
             command,
             input=json.dumps(GRID),
-            env={**os.environ, **quiet},
+            env={**bare_environment(), **quiet},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -249,7 +249,7 @@ def sweep_ray(stack: Stack, report: Report) -> None:
     )
 
 
-FIGURES: dict[str, Callable[[Stack, Report], None]] = {
+FIGURES: dict[str, Figure] = {
     "hello_mlflow": hello_mlflow,
     "control_mlflow": control_mlflow,
     "hello_ray": hello_ray,
@@ -257,26 +257,5 @@ FIGURES: dict[str, Callable[[Stack, Report], None]] = {
 }
 
 
-def main(names: list[str]) -> int:
-    """Measure all of them, or those named; 1 when a name is unknown."""
-    if unknown := [name for name in names if name not in FIGURES]:
-        print(f"no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}", file=sys.stderr)
-        return 1
-    report = Report(ROOT / "bench-results" / f"{time.strftime('%Y%m%d-%H%M%S')}-peers.jsonl")
-    with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.up()
-        try:
-            two_nodes(stack)
-            for name in names or list(FIGURES):
-                print(f"measuring {name} …", file=sys.stderr, flush=True)
-                FIGURES[name](stack, report)
-        finally:
-            stack.down()
-    missed = [row["figure"] for row in report.rows if not row["met"]]
-    print(f"{len(report.rows) - len(missed)} of {len(report.rows)} goals met; missed: {missed}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(FIGURES, sys.argv[1:], "-peers"))

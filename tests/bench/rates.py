@@ -12,7 +12,7 @@ from stack import HERE, Stack, log_text, request, run_body, submit, wait_termina
 
 VALUES = 200_000
 LINES = 2_000_000
-ROUNDS = 3
+ROUNDS = 5
 BEGAN = "outputs/began.txt"
 START = f"""
 import time
@@ -39,7 +39,7 @@ for first in range(0, {LINES}, 1000):
 
 
 def rates(stack: Stack, report: Report) -> None:
-    """Each the median of three runs; nothing may be lost, and lines keep their order."""
+    """Each the median of five runs; nothing may be lost, and lines keep their order."""
     expected = "".join(f"line {n}\n" for n in range(LINES))
     values, lines, lost = [], [], 0
     with stack.http(timeout=600) as http:

@@ -23,7 +23,7 @@ def sandbox(_stack: Stack, report: Report) -> None:
     """Start of a run's program, and the whole of a run that does nothing, over the plain ones."""
     with tempfile.TemporaryDirectory() as folder:
         walls = isolate(Settings(executor_dir=Path(folder) / "executor"))
-        if walls.view is None:
+        if walls.views is None:
             raise SkippedError("no sandbox here; stellwerk doctor says why")
         starts, wholes = asyncio.run(_rounds(Path(folder), walls))
     for name, found in (("start", starts), ("whole", wholes)):

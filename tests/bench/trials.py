@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from keras_run import EXAMPLE, bare_environment
-from measure import Report, SkippedError, summary
+from measure import Report, SkippedError, memory_of, summary
 from stack import Stack, log_text, wait_terminal
 
 from stellwerk import Dataset, Environment, Experiment, ScriptRunConfig, StellwerkError, Workspace
@@ -161,14 +162,18 @@ def first_step(stack: Stack, report: Report) -> None:
 
 
 def memory(stack: Stack, report: Report) -> None:
-    """Proportional memory of a run in training, two at a time, warm over bare."""
+    """Proportional memory of a run in training, two at a time, warm over bare.
+
+    The warm process stays besides, whatever number of runs there is: its own share is told.
+    """
     trials, options = opened(stack), {"images": 10_000}
-    bare, mine = [], []
-    for _ in range(max(1, ROUNDS // 2)):
+    bare, mine, resident = [], [], []
+    for _ in range((ROUNDS + 1) // 2):
         with ThreadPoolExecutor(2) as pool:
             bare += [each.pss_mib for each in pool.map(trials.bare, [options] * 2)]
         asked = [trials.submit(options, environment()) for _ in range(2)]
         mine += [trials.result(*each).pss_mib for each in asked]
+        resident.append(_warm_processes(stack) / 2**20)
     value = statistics.median(mine) / statistics.median(bare)
     report.add(
         "warm.pss_in_training_over_bare",
@@ -178,6 +183,7 @@ def memory(stack: Stack, report: Report) -> None:
         value <= 0.80,
         bare_mib=summary(bare),
         platform_mib=summary(mine),
+        warm_process_alone_mib=summary(resident),
     )
 
 
@@ -205,6 +211,13 @@ def sweep(stack: Stack, report: Report) -> None:
         platform_s=summary(seconds),
         **summary(ratios),
     )
+
+
+def _warm_processes(stack: Stack) -> int:
+    """Proportional memory in bytes of those that have frameworks loaded, no run beside them."""
+    executor = psutil.Process(stack.processes()["gpu-executor"])
+    found = [each.pid for each in executor.children() if "keras" in each.cmdline()]
+    return memory_of(found)
 
 
 def _arguments(options: Options) -> Sequence[str]:

@@ -12,7 +12,7 @@ from stack import Stack
 
 sys.path.append(str(Path(__file__).parents[2] / "services/environment-build/tests"))
 
-from conda_channel import MINOR, CondaChannel
+from conda_channel import MINOR, PLATFORM, CondaChannel
 
 pytestmark = pytest.mark.slow
 
@@ -80,18 +80,22 @@ def test_conda_file_gets_conda_packages(stack: Stack, script_folder: Path) -> No
     channel = CondaChannel(stack.home / "channel")
     channel.add_python()
     channel.add_module("tool", "2.0")
+    told = b'export TOOL_DATA="$CONDA_PREFIX/share/tool"\n'
+    channel.add("tool-data", "1.0", {"etc/conda/activate.d/tool.sh": told}, subdir=PLATFORM)
     conda = script_folder / "environment.yml"
     conda.write_text(
-        f"channels: [ours]\ndependencies:\n- python={MINOR}\n- tool=2\n- pip: [six==1.16.0]\n"
+        f"channels: [ours]\ndependencies:\n- python={MINOR}\n- tool=2\n- tool-data\n- pip: [six==1.16.0]\n"
     )
     script = script_folder / "hello.py"
     script.write_text(
         "import six, sys, tool\nprint('tool', tool.VERSION, six.__version__, 'conda-meta' in "
         "__import__('os').listdir(sys.prefix))\n"
+        "import os; print(os.environ['TOOL_DATA'] == sys.prefix + '/share/tool',"
+        " os.environ['CONDA_PREFIX'] == sys.prefix)\n"
     )
     run, said = ran(stack, "--conda", str(conda), str(script))
-    assert "Solving 2 conda packages from ours" in said
-    assert "tool 2.0 1.16.0 True" in said
+    assert "Solving 3 conda packages from ours" in said
+    assert "tool 2.0 1.16.0 True\nTrue True" in said
     document = json.loads(stack.command("run", "sbom", run).stdout)
     assert "pkg:conda/tool@2.0?build=0&channel=ours&subdir=noarch" in {
         each["bom-ref"] for each in document["components"]

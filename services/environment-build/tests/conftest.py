@@ -8,7 +8,9 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,12 +19,16 @@ from nats.aio.msg import Msg
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode does not
 
+from conda_channel import CondaChannel
+
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.events import Envelope, Event, ImageFailed, ImageReady, RunPreparing, decode
 from stellwerk.runspec import EnvironmentPin, EnvironmentReference
 from stellwerk_environment_build.app import build
+from stellwerk_environment_build.build_cell import CellSettings
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import EnvironmentCache
+from stellwerk_environment_build.conda_channels import ChannelSettings
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.interpreters import Interpreter
 from stellwerk_environment_build.settings import Settings
@@ -83,12 +89,41 @@ def make_builder(tmp_path: Path, python: Interpreter) -> Callable[..., Builder]:
             "index": IndexOptions(find_links=(tmp_path / "wheels",), no_index=True),
             "limits": Limits(heartbeat_s=0.5, workers=1),
             "environ": {"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            # The interpreter of the tests' conda channel is this machine's, by links.
+            "sandbox": CellSettings("require", (Path(sys.base_prefix),)),
             **changes,
         }
         root = options.pop("root", tmp_path / "cache")
         return Builder(EnvironmentCache(root), [python], **options)
 
     return make
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> CondaChannel:
+    made = CondaChannel(tmp_path / "channel")
+    made.add_python()
+    return made
+
+
+@pytest.fixture
+def builder(make_builder: Callable[..., Builder], channel: CondaChannel) -> Builder:
+    return make_builder(channels=ChannelSettings("channels", {"ours": channel.address}))
+
+
+@pytest.fixture
+def served(channel: CondaChannel) -> Any:
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(channel.folder.parent))
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture

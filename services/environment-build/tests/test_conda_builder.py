@@ -8,62 +8,23 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
+from conda_building import build, failure, wants
 from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
 
-from stellwerk.environment_spec import InvalidEnvironment, NormalisedSpec, from_conda_yaml
+from stellwerk.environment_spec import InvalidEnvironment, from_conda_yaml
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.conda_channels import ChannelSettings, worker_command
 from stellwerk_environment_build.conda_prefix import moved
 from stellwerk_environment_build.construction import Limits
-from stellwerk_environment_build.failures import BuildFailedError, Failure
+from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import archive
 
 MakeWheel = Callable[..., Path]
 MakeBuilder = Callable[..., Builder]
-
-
-@pytest.fixture
-def channel(tmp_path: Path) -> CondaChannel:
-    made = CondaChannel(tmp_path / "channel")
-    made.add_python()
-    return made
-
-
-@pytest.fixture
-def builder(make_builder: MakeBuilder, channel: CondaChannel) -> Builder:
-    return make_builder(channels=ChannelSettings("channels", {"ours": channel.address}))
-
-
-def wants(
-    *conda: str, pip: tuple[str, ...] = (), channels: str = "ours", python: str = MINOR
-) -> str:
-    content = {
-        "channels": [channels],
-        "dependencies": [f"python={python}", *conda, *([{"pip": [*pip]}] if pip else [])],
-    }
-    return json.dumps(content)
-
-
-async def build(
-    builder: Builder, text: str, log: list[str] | None = None, **changes: Any
-) -> BuildResult:
-    spec, identity = await builder.recognise(from_conda_yaml(text))
-    lines = [] if log is None else log
-    return await builder.build(spec, identity, lines.append, **changes)
-
-
-async def failure(builder: Builder, text: str) -> Failure:
-    with pytest.raises(BuildFailedError) as caught:
-        await build(builder, text)
-    assert not list((builder.cache.root / ".building").iterdir())
-    assert builder.cache.usage() == ()
-    return caught.value.failure
 
 
 def run_in(builder: Builder, result: BuildResult, *words: str) -> str:
@@ -241,21 +202,6 @@ async def test_broken_index_and_broken_package(builder: Builder, channel: CondaC
     assert (found.reason, found.code) == ("index-unreachable", "env.channel_broken")
 
 
-@pytest.fixture
-def served(channel: CondaChannel) -> Any:
-    class Quiet(SimpleHTTPRequestHandler):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args, directory=str(channel.folder.parent))
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
 async def test_auto_takes_channels_that_answer_and_the_index_where_none_does(
     make_builder: MakeBuilder, make_wheel: MakeWheel, channel: CondaChannel, served: Any
 ) -> None:
@@ -343,36 +289,6 @@ async def test_only_python_and_pip_stay_with_the_machines_interpreter(
     result = await build(builder, wants("pip", pip=("alpha",)))
     assert result.ready.packages == ("alpha==1.0",)
     assert (builder.cache.path(result.ready.env_id) / "pyvenv.cfg").exists()
-
-
-async def test_interpreter_of_a_channel_sees_no_login_and_links_are_not_followed(
-    make_builder: MakeBuilder, channel: CondaChannel, make_wheel: MakeWheel, tmp_path: Path
-) -> None:
-    seen, outside = tmp_path / "seen", tmp_path / "outside"
-    outside.write_text("mine")
-    spy = f'#!/bin/sh\nenv >> {seen}\nexec "$(dirname "$0")/python{MINOR}" "$@"\n'
-    links = {"ready.json": str(outside), "requirements.lock": str(outside)}
-    (channel.folder / PLATFORM / f"python-{VERSION}-0.tar.bz2").unlink()
-    channel.add_python(spy.encode(), links)
-    make_wheel("alpha", "1.0")
-    channel.add_module("tool", "1.0")
-    environ = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "UV_INDEX_URL": "https://name:geheim@index.invalid/simple",
-        "HTTPS_PROXY": "http://name:geheim@127.0.0.1:9",
-        "RATTLER_AUTH_FILE": "/geheim",
-    }
-    builder = make_builder(
-        channels=ChannelSettings("channels", {"ours": channel.address}), environ=environ
-    )
-    result = await build(builder, wants("tool", pip=("alpha",)))
-    assert seen.exists()
-    assert "geheim" not in seen.read_text()
-    assert str(tmp_path / "cache" / ".uv") not in seen.read_text()
-    assert outside.read_text() == "mine"
-    assert builder.cache.known(result.ready.env_id) == result.ready
-    assert builder._donors(NormalisedSpec(python=result.ready.python)) == ()
 
 
 async def test_package_from_a_channel_of_its_own(

@@ -104,7 +104,7 @@ async def test_a_pinned_image_counts_as_used(tmp_path: Path) -> None:
     os.utime(path, (1.0, 1.0))
     builds = Mock(spec=BuildStore)
     builds.known.return_value = ready
-    handlers = Handlers(Mock(cache=cache), builds, Mock(), Mock(), Mock())
+    handlers = Handlers(Mock(cache=cache), builds, *[Mock() for _ in range(4)])
     pin = EnvironmentPin(env_id=ready.env_id, lock_digest=None, image="b@sha256:2")
     meant = await handlers._meant(from_packages([]), pin)
     found = meant.lookup()

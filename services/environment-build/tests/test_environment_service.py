@@ -22,6 +22,7 @@ from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.testing import wait_until
+from stellwerk_kit.voice import Voice
 
 MakeWheel = Callable[..., Path]
 Start = Callable[..., Awaitable[Runtime[Settings]]]
@@ -58,6 +59,22 @@ async def test_first_run_waits_for_the_build_and_the_second_is_served_at_once(
     assert not seen.about("run-2", ImageBuildStarted)
     view = await bus.call(NAME, "build-get", {"env_id": image.env_id}, BuildView)
     assert (view.state, view.build, view.packages) == ("ready", 1, ("alpha==1.0",))
+
+
+async def test_the_outbox_answers_where_the_broker_did_not_acknowledge(
+    seen: Any, start: Start, make_wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel("alpha")
+    await start()
+    await seen.prepare("run-1", from_packages(["alpha"]))
+    await seen.ready("run-1")
+
+    async def unheard(*_: object, **__: object) -> bool:
+        return False
+
+    monkeypatch.setattr(Voice, "say", unheard)
+    await seen.prepare("run-2", from_packages(["alpha"]))
+    assert (await seen.ready("run-2")).cached
 
 
 async def test_many_runs_join_one_build(

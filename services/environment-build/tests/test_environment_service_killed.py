@@ -35,31 +35,10 @@ async def test_run_gets_its_environment_though_the_service_is_killed(
 ) -> None:
     make_wheel("alpha")
     (tmp_path / "fired").mkdir()
-    environ = {
-        **os.environ,
-        "PATH": "/usr/bin:/bin",
-        "PYENV_ROOT": str(tmp_path),
-        "STELLWERK_NATS_URL": nats_server.url,
-        "STELLWERK_DATA_DIR": str(tmp_path / "data"),
-        "STELLWERK_ENVIRONMENTS_DIR": str(tmp_path / "environments"),
-        "STELLWERK_BUILD_FIND_LINKS": f'["{tmp_path / "wheels"}"]',
-        "STELLWERK_BUILD_NO_INDEX": "1",
-        "STELLWERK_TIME_PROFILE": "test",
-        "STELLWERK_FAILPOINTS": f"{point}=kill",
-        "STELLWERK_FAILPOINTS_DIR": str(tmp_path / "fired"),
-    }
-
-    async def service() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stellwerk_environment_build"),
-            env=environ,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-
-    first = await service()
+    first = await service(nats_server, tmp_path, point)
     await seen.prepare("run-1", from_packages(["alpha"]))
     assert await asyncio.wait_for(first.wait(), 60) == -signal.SIGKILL
-    second = await service()
+    second = await service(nats_server, tmp_path, point)
     try:
         image = await seen.ready("run-1", 60)
         assert (tmp_path / "environments" / image.env_id / "bin/python").exists()
@@ -71,3 +50,57 @@ async def test_run_gets_its_environment_though_the_service_is_killed(
     finally:
         second.terminate()
         assert await asyncio.wait_for(second.wait(), 30) == 0
+
+
+async def test_an_answer_that_nobody_wrote_down_is_given_again(
+    seen: Any, nats_server: NatsServer, make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    make_wheel("alpha")
+    (tmp_path / "fired").mkdir()
+    first = await service(nats_server, tmp_path)
+    await seen.prepare("run-1", from_packages(["alpha"]))
+    await seen.ready("run-1", 60)
+    first.terminate()
+    assert await asyncio.wait_for(first.wait(), 30) == 0
+    second = await service(nats_server, tmp_path, f"{NAME}-runs.before_ack")
+    await seen.prepare("run-2", from_packages(["alpha"]))
+    assert await asyncio.wait_for(second.wait(), 60) == -signal.SIGKILL
+    third = await service(nats_server, tmp_path)
+    try:
+        await seen.prepare("run-3", from_packages(["alpha"]))
+        for run_id in ("run-2", "run-3"):
+            assert (await seen.ready(run_id)).cached
+        consumer = f"{NAME}-runs"
+        while (await seen.bus.js.consumer_info("SW_EVENTS", consumer)).num_ack_pending:
+            await asyncio.sleep(0.05)
+        subject = f"sw.evt.image.{(await seen.ready('run-2')).env_id}.ready"
+        info = await seen.bus.js.stream_info("SW_EVENTS", subjects_filter=subject)
+        assert info.state.subjects == {subject: 3}
+    finally:
+        third.terminate()
+        assert await asyncio.wait_for(third.wait(), 30) == 0
+
+
+async def service(
+    nats_server: NatsServer, folder: Path, point: str | None = None
+) -> asyncio.subprocess.Process:
+    """The service as a process on ``folder``, killed at ``point`` once."""
+    environ = {
+        **os.environ,
+        "PATH": "/usr/bin:/bin",
+        "PYENV_ROOT": str(folder),
+        "STELLWERK_NATS_URL": nats_server.url,
+        "STELLWERK_DATA_DIR": str(folder / "data"),
+        "STELLWERK_ENVIRONMENTS_DIR": str(folder / "environments"),
+        "STELLWERK_BUILD_FIND_LINKS": f'["{folder / "wheels"}"]',
+        "STELLWERK_BUILD_NO_INDEX": "1",
+        "STELLWERK_TIME_PROFILE": "test",
+        "STELLWERK_FAILPOINTS_DIR": str(folder / "fired"),
+    }
+    if point is not None:
+        environ["STELLWERK_FAILPOINTS"] = f"{point}=kill"
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stellwerk_environment_build"),
+        env=environ,
+        stderr=asyncio.subprocess.DEVNULL,
+    )

@@ -23,8 +23,9 @@ from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.isolation import Isolation, isolate
 from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
 from stellwerk_gpu_executor.notify import NotifyServer
-from stellwerk_gpu_executor.sandbox import prefixes
+from stellwerk_gpu_executor.sandbox import Base, prefixes
 from stellwerk_gpu_executor.settings import Settings
+from stellwerk_gpu_executor.views import make
 from stellwerk_kit.testing import wait_until
 from stellwerk_kit.testing.host import lacking
 
@@ -52,7 +53,7 @@ def walls(node: Path, **changes: Any) -> Isolation:
             **changes,
         )
     )
-    if found.view is None:
+    if found.views is None:
         lacking("no sandbox here")
     return found
 
@@ -127,7 +128,7 @@ async def test_a_run_sees_the_system_and_itself(node: Path) -> None:
         assert seen[fixed] == "Read-only file system", fixed
     assert "mine" not in os.listdir("/tmp")  # noqa: PTH208 - the machine's
     assert (seen["passwd"], seen["uid"]) == ("root", os.getuid())
-    assert seen["processes"] == ["1", "2", "3"]  # bubblewrap, what holds the cell, the run
+    assert seen["processes"] == ["1", "2"]  # what holds the cell, the run
     assert set(seen["status"].values()) == {"0000000000000000", "1"}
     assert seen["interfaces"] == [name for _, name in socket.if_nameindex()]
 
@@ -301,7 +302,7 @@ async def test_cancel_asks_and_then_takes_everything(node: Path) -> None:
         assert (record.reason, record.exit_code) == ("canceled", 3)
         assert read(handle.attempt.log).endswith(b"asked\n")
         assert b'"n":"up"' in read(handle.attempt.records)
-        assert len(processes) >= 5
+        assert len(processes) >= 4  # its supervisor, what holds the cell, the run, its daemon
         assert all(map(is_gone, processes))
 
 
@@ -337,8 +338,10 @@ HOG = "data = bytearray()\nwhile True: data += bytes(8 << 20)\n"
 
 
 async def test_a_cell_whose_processes_were_killed_has_ended(node: Path) -> None:
-    view = walls(node).view
-    assert view is not None
+    views = walls(node).views
+    assert views is not None
+    view = make(views.view.command(Base(str(node / "executor/attempts"))))
+    wanted = {"root": str(node), "mounts": [], "below_tmp": [], "network": True}
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(stellwerk_shim.__file__).parent.parent)!r})
@@ -346,8 +349,8 @@ from stellwerk_shim import tree
 from stellwerk_shim.cell import Cell
 import ctypes
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # as a supervisor, it reaps what its children leave
-cell = Cell({view.probe()!r})
-cell.join()
+cell = Cell({wanted!r}, {view.descriptors!r})
+cell.make()
 tree.kill_descendants(os.getpid())
 try:
     while os.waitpid(-1, 0): pass
@@ -356,7 +359,11 @@ except ChildProcessError:
     print("ended")
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=view.descriptors,
     )
     assert (done.stdout, done.stderr) == ("ended\n", "")
 
@@ -418,14 +425,14 @@ def test_what_is_asked_for_is_said(node: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shutil, "which", lambda name: None)
     settings = {"executor_dir": node / "executor"}
     auto = isolate(Settings(**settings))
-    assert (auto.view, auto.refusal) == (None, None)
+    assert (auto.views, auto.refusal) == (None, None)
     refused = isolate(Settings(**settings, sandbox="require")).refusal
     assert refused == (
         "this node starts no run without a sandbox (its operator set STELLWERK_SANDBOX=require) and has none: "
         "bubblewrap is not installed (apt-get install bubblewrap)"
     )
     off = isolate(Settings(**settings, sandbox="off"))
-    assert (off.view, off.groups.folders, off.refusal) == (None, {}, None)
+    assert (off.views, off.groups.folders, off.refusal) == (None, {}, None)
 
 
 def test_a_bubblewrap_that_does_not_work_is_no_sandbox(

@@ -22,7 +22,7 @@ from stellwerk_kit.testing.host import lacking
 @asynccontextmanager
 async def launcher(folder: Path) -> AsyncIterator[ProcessLauncher]:
     walls = isolate(Settings(executor_dir=folder / "executor"))
-    if walls.view is None:
+    if walls.views is None:
         lacking("no sandbox here")
     notify = NotifyServer(folder / "notify.sock")
     await notify.start()

@@ -18,6 +18,7 @@ from stellwerk_kit.db import Database, Tx
 from stellwerk_kit.service import Runtime
 from stellwerk_kit.settings import ServiceSettings
 from stellwerk_kit.testing import NatsServer, wait_until
+from stellwerk_kit.voice import Voice
 
 
 def submission(run_id: str, script: str = "a.py") -> RunSubmitted:
@@ -27,6 +28,17 @@ def submission(run_id: str, script: str = "a.py") -> RunSubmitted:
 
 def envelope(event: Any) -> Envelope:
     return Envelope.wrap(event, source="/test", time=SystemClock().now())
+
+
+async def test_a_voice_tells_whether_it_was_heard(bus: Bus, nats_server: NatsServer) -> None:
+    voice = Voice(bus, SystemClock(), "/test")
+    assert [await voice.say(submission("r1"), causation_id="c") for _ in range(2)] == [True, True]
+    assert (await bus.js.stream_info("SW_EVENTS")).state.messages == 1
+    nats_server.kill()
+    try:
+        assert not await voice.say(submission("r2"))
+    finally:
+        nats_server.start()
 
 
 async def test_publish_is_idempotent_and_first_only(bus: Bus) -> None:

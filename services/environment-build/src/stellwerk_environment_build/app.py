@@ -47,6 +47,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         images=(images := await _images(settings)),
         objects=None if images is None else await runtime.objects(),
         channels=settings.conda,
+        sandbox=settings.cell,
         clock=runtime.clock,
     )
     runtime.log.info(
@@ -72,7 +73,8 @@ async def build(runtime: Runtime[Settings]) -> None:
     builds_due = runtime.every("builds", SWEEP_S, reconciler.sweep)
     builds_due.hint()
     pruner = Pruner(cache, images, runtime.clock)
-    handlers = Handlers(builder, builds, EnvironmentStore(db), pruner, builds_due)
+    registry = EnvironmentStore(db)
+    handlers = Handlers(builder, builds, registry, pruner, builds_due, runtime.voice)
     await handlers.register_curated()
     runtime.consume(CONSUMER, {RunPreparing: handlers.on_run_preparing})
     runtime.rpc("environment-register", EnvironmentRequest, handlers.register)
@@ -95,6 +97,7 @@ async def _images(settings: Settings) -> "ImageMaker | None":
         ImageSettings(
             base=settings.base_image,
             registry=settings.registry,
+            registry_url=settings.registry_url,
             logins=settings.registry_logins,
             limit_s=settings.build_image_s,
             network=settings.build_network,

@@ -10,10 +10,10 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stellwerk.conda_part import KnownChannels
 from stellwerk.environment_spec import (
     EnvironmentDefinition,
     InvalidEnvironment,
@@ -26,13 +26,15 @@ from stellwerk.override_table import Accelerator, OverrideTable, builtin
 from stellwerk.runspec import EnvironmentPin
 from stellwerk_environment_build import uv_command
 from stellwerk_environment_build.apart_construction import ApartConstruction
+from stellwerk_environment_build.build_cell import BuildCell, CellSettings, find_cell
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
-from stellwerk_environment_build.compiled_reuse import MOST_DONORS
+from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
+from stellwerk_environment_build.conda_logins import ChannelLogins
 from stellwerk_environment_build.construction import Construction, Limits
-from stellwerk_environment_build.failures import BuildFailedError, Failure, classify
+from stellwerk_environment_build.failures import BuildFailedError, Failure, classify, no_sandbox
 from stellwerk_environment_build.inspection import Lock
 from stellwerk_environment_build.interpreters import Interpreter, platform_tag
 from stellwerk_environment_build.uv_command import IndexOptions
@@ -43,8 +45,9 @@ if TYPE_CHECKING:  # its library is slow to load
     from stellwerk_environment_build.images import ImageMaker
     from stellwerk_kit.objects import ObjectStore
 
+IDENTIFIED_KEPT = 256
 _PROCESSES = "runs are plain processes here"
-BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
+BUILDER_VERSION = "2"  # raise it when the same spec has to be built anew: every id changes with it
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ class BuildResult:
 
 
 class Builder:
-    """Builds for one cache with the given interpreters, preferred first."""
+    """Builds for one cache with the given interpreters, preferred first.
+
+    Raises UnreadableLoginsError where the file of channel logins is broken.
+    """
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class Builder:
         images: "ImageMaker | None" = None,
         objects: "ObjectStore | None" = None,
         channels: ChannelSettings | None = None,
+        sandbox: CellSettings | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -82,8 +89,11 @@ class Builder:
         self.overrides = overrides or builtin()
         self._accelerator = accelerator
         self._images, self._objects = images, objects
+        self._sandbox = sandbox or CellSettings()
+        self._identified: dict[tuple[str, bool], tuple[NormalisedSpec, str]] = {}
         self._clock = clock or SystemClock()
-        self._secrets = uv_command.secrets_in(environ)
+        logins = ChannelLogins.read(environ.get("RATTLER_AUTH_FILE"))
+        self._secrets = (*uv_command.secrets_in(environ), *logins.secrets)
         self._environ = uv_command.uv_environment(
             environ,
             cache=cache.installer_cache,
@@ -99,13 +109,27 @@ class Builder:
         return self.identify(definition)
 
     def identify(self, definition: EnvironmentDefinition) -> tuple[NormalisedSpec, str]:
-        """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment."""
+        """What ``definition`` means on this machine, and its id. Raises InvalidEnvironment.
+
+        Most runs ask for what others asked for, and only the channels come and go meanwhile.
+        """
+        conda = self._channels.known(definition)
+        key = definition.model_dump_json(), conda is None
+        if key not in self._identified:
+            if len(self._identified) >= IDENTIFIED_KEPT:
+                self._identified.clear()
+            self._identified[key] = self._identify(definition, conda)
+        return self._identified[key]
+
+    def _identify(
+        self, definition: EnvironmentDefinition, conda: KnownChannels | None
+    ) -> tuple[NormalisedSpec, str]:
         spec = normalise(
             definition,
             available_pythons=tuple(self._interpreters),
             overrides=self.overrides,
             accelerator=self._accelerator,
-            conda=self._channels.known(definition),
+            conda=conda,
         )
         if spec.container is not None and self._images is None:
             said = f"{spec.container.field}: {_PROCESSES}; runs of this environment are refused"
@@ -168,7 +192,7 @@ class Builder:
                 ready = await self._with_sbom(ready, self.cache.path(identity))
                 self.cache.note(ready)
             if self._images is not None and ready.image_python is None:
-                ready = await self._with_image(self._images, ready, lines, started)
+                ready = await self._with_image(self._images, ready, lines, started, anew=rebuild)
         return BuildResult(ready, cached=False, seconds=ready.seconds)
 
     def _whole(self, ready: Ready | None) -> Ready | None:
@@ -197,17 +221,28 @@ class Builder:
         return ready.model_copy(update={"sbom_digest": digest})
 
     async def _with_image(
-        self, images: "ImageMaker", ready: Ready, lines: BuildLog, started: float
+        self,
+        images: "ImageMaker",
+        ready: Ready,
+        lines: BuildLog,
+        started: float,
+        *,
+        anew: bool,
     ) -> Ready:
         try:
-            image = await images.make(ready, self.cache, lines)
+            made = await images.make(ready, self.cache, lines, anew=anew)
         except BuildFailedError as error:
             await lines.line(f"Image not made: {error.failure.message}")
             raise
         failpoint("environment-build.image_made")
         seconds = round(self._clock.monotonic() - started, 3)
         ready = ready.model_copy(
-            update={"image": image, "image_base": images.base, "seconds": seconds}
+            update={
+                "image": made.reference,
+                "image_base": images.base,
+                "image_layers": made.layers,
+                "seconds": seconds,
+            }
         )
         self.cache.note(ready)
         await lines.line(f"Image ready in {seconds:.1f} s")
@@ -248,7 +283,7 @@ class Builder:
         await lines.line(f"Preparing environment {identity} with {python}")
         for warning in spec.warnings:
             await lines.line(f"Warning: {warning}")
-        construction = self._construction(spec, identity, lines, work)
+        construction = await self._construction(spec, identity, lines, work)
         lock = await construction.resolve()
         self.cache.keep_text(lock.digest, lock.text)
         failpoint("environment-build.resolved")
@@ -256,10 +291,13 @@ class Builder:
         await construction.install(lock)
         construction.mend()
         failpoint("environment-build.installed")
-        await construction.compile()
+        await construction.compile(lock)
+        set_by_packages = await construction.activate()
         size = await construction.measure()
         ready = self._ready(spec, identity).model_copy(
             update={
+                "package_variables": tuple(set_by_packages.variables.items()),
+                "variable_warnings": set_by_packages.warnings,
                 "python": lock.python or spec.python,
                 "lock_digest": lock.digest,
                 "packages": lock.packages,
@@ -271,7 +309,7 @@ class Builder:
         self.cache.publish(construction.target, ready)
         return ready
 
-    def _construction(
+    async def _construction(
         self, spec: NormalisedSpec, identity: str, lines: BuildLog, work: Path
     ) -> Construction:
         shared = self._shared(spec, lines, work)
@@ -284,7 +322,19 @@ class Builder:
             channels=self._channels.settings,
             conda_cache=self.cache.conda_cache,
             prefix=prefix,
+            cell=await self._cell(lines),
         )
+
+    async def _cell(self, lines: BuildLog) -> BuildCell | None:
+        """What a channel's interpreter is started in. Raises BuildFailedError."""
+        cell, missing = await asyncio.to_thread(find_cell, self._sandbox)
+        if cell is None and self._sandbox.mode == "require":
+            raise BuildFailedError(no_sandbox(missing))
+        if cell is None:
+            await lines.line(
+                f"Warning: the interpreter of the channel is started without a sandbox: {missing}"
+            )
+        return cell
 
     def _apart(self, spec: NormalisedSpec, lines: BuildLog, work: Path) -> Construction:
         any_python = next(iter(self._interpreters.values()))
@@ -304,17 +354,19 @@ class Builder:
             "donors": self._donors(spec),
         }
 
-    def _donors(self, spec: NormalisedSpec) -> tuple[Path, ...]:
+    def _donors(self, spec: NormalisedSpec) -> tuple[Donor, ...]:
         """Environments of the same Python, the last used first."""
         if spec.python is None:
             return ()
-        found = (each.env_id for each in reversed(self.cache.usage()))
-        known = (self.cache.known(env_id) for env_id in found)
-        same = (each for each in known if each is not None and each.python == spec.python)
-        paths = (self.cache.path(each.env_id) for each in same)
-        # What a channel's interpreter compiled stays where it is.
-        own = (path for path in paths if not (path / "conda-meta").exists())
-        return tuple(islice(own, MOST_DONORS))
+        found = (self.cache.known(each.env_id) for each in reversed(self.cache.usage()))
+        return tuple(
+            Donor(path, frozenset(each.packages))
+            for each in found
+            if each is not None
+            and (each.python, each.builder_version) == (spec.python, BUILDER_VERSION)
+            # What a channel's interpreter compiled stays where it is.
+            and not ((path := self.cache.path(each.env_id)) / "conda-meta").exists()
+        )
 
     async def _in_container(
         self,

@@ -1,30 +1,55 @@
 """An environment with conda packages: a prefix from the channels, the pip packages on top of it."""
 
+import asyncio
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from stellwerk_environment_build import conda_prefix, inspection, uv_command
+from stellwerk.events.image import ENVIRONMENT_FOLDER
+from stellwerk_environment_build import (
+    activation_worker,
+    compile_worker,
+    conda_prefix,
+    inspection,
+    uv_command,
+)
+from stellwerk_environment_build.build_cell import BuildCell
 from stellwerk_environment_build.cache import LOCK, write_fresh
 from stellwerk_environment_build.conda_channels import ChannelSettings, worker_command
 from stellwerk_environment_build.conda_failures import of_conda
 from stellwerk_environment_build.conda_request import Answer, Request
-from stellwerk_environment_build.construction import Construction, require
+from stellwerk_environment_build.construction import Activated, Construction, require
 from stellwerk_environment_build.failures import BuildFailedError, Failure, Phase
 from stellwerk_environment_build.inspection import Lock
+from stellwerk_environment_build.run_variables import activated
+from stellwerk_kit.beneath import open_beneath
 
 _PLANNED = re.compile(r"^\s*(?P<sign>[+-]) (?P<name>[\w.-]+)==(?P<version>\S+)", re.MULTILINE)
 
 
+ACTIVATE_S = 60.0
+MOST_SAID_BYTES = 1 << 20
+NOT_ACTIVATED = (
+    "activation scripts of its conda packages were not run, for lack of a sandbox on the builder's "
+    "machine; put the variables that they would set under variables of the definition"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CondaConstruction(Construction):
-    """``prefix``: where the environment will lie; ``conda_cache``: kept packages and indexes."""
+    """``prefix``: where the environment will lie; ``conda_cache``: kept packages and indexes.
+
+    ``cell``: what the channel's interpreter is started in; None starts it plainly, and runs no
+    activation script, which would be code of packages outside of any wall.
+    """
 
     channels: ChannelSettings
     conda_cache: Path
     prefix: Path
+    cell: BuildCell | None = None
 
     async def resolve(self) -> Lock:
         """Choose and install conda packages, then choose pip packages that go with them."""
@@ -58,9 +83,63 @@ class CondaConstruction(Construction):
     def _shim(self) -> Path:
         """What uv asks about the prefix: its interpreter, which sees none of uv's logins."""
         shim = self.work / "python"
-        write_fresh(shim, uv_command.bare_interpreter(self.python))
+        cache = Path(self.environ["UV_CACHE_DIR"])
+        script = (
+            uv_command.bare_interpreter(self.python)
+            if self.cell is None
+            else self.cell.asked_by_uv(self.python, self.target, cache)
+        )
+        write_fresh(shim, script)
         shim.chmod(0o700)
         return shim
+
+    async def activate(self) -> Activated:
+        """Which variables the conda packages set for runs. Raises BuildFailedError after a minute.
+
+        Told by the packages' own scripts, once, as if the environment were in place already.
+        """
+        own = {"CONDA_PREFIX": ENVIRONMENT_FOLDER}
+        if not await asyncio.to_thread(has_activation, self.target):
+            return Activated(own)
+        if self.cell is None:
+            return Activated(own, (NOT_ACTIVATED,))
+        answers = self.work / "activated"
+        answers.mkdir()
+        worker = Path(activation_worker.__file__)
+        python, answer = self.prefix / "bin" / "python", answers / "answer.json"
+        command = self.cell.command(
+            [str(python), "-I", "-S", str(worker), str(self.prefix), str(answer)],
+            readable=(worker,),
+            writable=(answers,),
+            at={self.target: self.prefix},
+        )
+
+        async def on_line(line: str) -> None:
+            await self.log.line(f"      {line}")
+
+        more = {
+            "CONDA_PREFIX": str(self.prefix),
+            "CONDA_DEFAULT_ENV": str(self.prefix),
+            "CONDA_SHLVL": "1",
+            "HOME": "/tmp",  # noqa: S108 - the cell's own
+            "PATH": f"{self.prefix}/bin:{os.defpath}",
+        }
+        await self.log.line("      Asking the conda packages which variables they set")
+        await self._run(
+            "activate", command, ACTIVATE_S, on_line, lambda: "activating", bare=True, more=more
+        )
+        said = await asyncio.to_thread(_read_small, self.work, answer)
+        variables, warnings = activated(said, self.prefix)
+        for warning in warnings:
+            await self.log.line(f"Warning: {warning}")
+        return Activated({**own, **variables}, warnings)
+
+    def _compile_command(self, listing: Path, workers: int) -> list[str]:
+        plain = super()._compile_command(listing, workers)
+        if self.cell is None:
+            return plain
+        worker = Path(compile_worker.__file__)
+        return self.cell.command(plain, readable=(listing, worker), writable=(self.target,))
 
     @property
     def _conda_lock(self) -> Path:
@@ -131,3 +210,21 @@ class CondaConstruction(Construction):
                 failure = of_conda(said.error, said.message, self.spec.conda.channels)
                 raise BuildFailedError(failure)
         require(ended, phase)
+
+
+def has_activation(environment: Path) -> bool:
+    """Whether a package wants something done when the environment is activated."""
+    folder = environment / "etc" / "conda"
+    return any(any(folder.glob(each)) for each in ("activate.d/*.sh", "env_vars.d/*.json"))
+
+
+def _read_small(top: Path, path: Path) -> bytes:
+    """The file, whatever a package may have put in its place; nothing where it is none."""
+    try:
+        file = open_beneath(top, path)
+    except OSError:
+        return b""
+    try:
+        return os.read(file.descriptor, MOST_SAID_BYTES)
+    finally:
+        file.close()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from stellwerk.environment_spec import NormalisedSpec
 from stellwerk_environment_build import compiled_reuse, inspection, uv_command
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import LOCK, PID_FILE, write_fresh
+from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.failures import (
     BuildFailedError,
     Failure,
@@ -38,6 +39,14 @@ class Limits:
     workers: int = 0
 
 
+@dataclass(frozen=True)
+class Activated:
+    """``variables`` for runs, with ENVIRONMENT_FOLDER for the environment's own place."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Construction:
     """Everything the phases share. ``work`` is empty at first; the result is ``work/env``.
@@ -55,7 +64,7 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
-    donors: tuple[Path, ...] = ()
+    donors: tuple[Donor, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -122,9 +131,9 @@ class Construction:
             write_fresh(site / f"{module}.py", source.read_text(encoding="utf-8"))
             write_fresh(site / f"{module}.pth", f"import {module}\n")
 
-    async def compile(self) -> None:
+    async def compile(self, lock: Lock) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""
-        modules = await asyncio.to_thread(self._modules)
+        modules = await asyncio.to_thread(self._modules, lock)
         if not modules:
             return
         total, done = len(modules), 0
@@ -142,7 +151,7 @@ class Construction:
         listing = self.work / "modules"
         listing.write_bytes(b"\0".join(os.fsencode(path) for path in modules))
         workers = min(self.limits.workers or os.cpu_count() or 1, total)
-        command = uv_command.compile_command(self.python, listing, workers)
+        command = self._compile_command(listing, workers)
         ended = await self._run(
             "compile",
             command,
@@ -154,11 +163,19 @@ class Construction:
         require(ended, "compile")
         await self.log.line(f"      compiled in {self.clock.monotonic() - started:.1f} s")
 
-    def _modules(self) -> list[str]:
+    def _compile_command(self, listing: Path, workers: int) -> list[str]:
+        return uv_command.compile_command(self.python, listing, workers)
+
+    def _modules(self, lock: Lock) -> list[str]:
         """Those that no other environment has compiled already."""
-        if not self.donors or self.spec.python is None:
+        donors = compiled_reuse.choose(self.donors, lock.packages)
+        if not donors or self.spec.python is None:
             return inspection.modules(self.target)
-        return compiled_reuse.reuse(self.target, self.donors, self.spec.python)
+        return compiled_reuse.reuse(self.target, donors, self.spec.python)
+
+    async def activate(self) -> Activated:
+        """Which variables its packages set for runs: packages of Python set none."""
+        return Activated()
 
     async def measure(self) -> int:
         """Size in bytes, files shared by hard links included."""
@@ -215,15 +232,17 @@ class Construction:
         *,
         reads_both: bool = True,
         bare: bool = False,
+        more: Mapping[str, str] | None = None,
     ) -> Ended:
         started = self.clock.monotonic()
 
         async def on_silence() -> None:
             await self.log.line(f"      … {so_far()} ({self.clock.monotonic() - started:.0f} s)")
 
+        environ = uv_command.bare_environment(self.environ) if bare else self.environ
         step = Step(
             argv=command,
-            environ=uv_command.bare_environment(self.environ) if bare else self.environ,
+            environ={**environ, **(more or {})},
             folder=self.work,
             limit_s=limit_s,
             silence_s=self.limits.heartbeat_s,

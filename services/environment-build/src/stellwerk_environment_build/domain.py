@@ -58,10 +58,15 @@ class Waiter:
             image=ready.image,
             image_python=ready.image_python,
             image_variables=dict(ready.image_variables),
+            package_variables=dict(ready.package_variables),
             lock_digest=ready.lock_digest,
             sbom_digest=ready.sbom_digest,
             environment_variables=dict(self.variables),
-            warnings=(*self.warnings, *(ready.warnings if ready.image_python else ())),
+            warnings=(
+                *self.warnings,
+                *(ready.warnings if ready.image_python else ()),
+                *ready.variable_warnings,
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from stellwerk.events.image import BuildFailure
 
-Phase = Literal["resolve", "create", "install", "compile"]
+Phase = Literal["resolve", "create", "install", "compile", "activate"]
 
 _MAX_WORDS = 2000
 _CREDENTIALS = re.compile(r"://[^/\s@'\"`]+@")
@@ -50,6 +50,17 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return _CREDENTIALS.sub("://***@", text)
+
+
+def no_sandbox(missing: str) -> Failure:
+    """The operator wants a sandbox for what a channel brings, and there is none."""
+    return Failure(
+        "internal",
+        "env.sandbox_required",
+        "Conda packages bring an interpreter of their own, which is started in a sandbox alone "
+        f"here (STELLWERK_BUILD_SANDBOX=require), and there is none: {missing}. Tell the operator.",
+        retryable=False,
+    )
 
 
 def timed_out(phase: Phase, limit_s: float) -> Failure:
@@ -157,4 +168,5 @@ _PHASE_NAMES: dict[Phase, str] = {
     "create": "creation",
     "install": "installation",
     "compile": "compilation",
+    "activate": "activation",
 }

@@ -30,6 +30,7 @@ from stellwerk.environment_spec import (
 from stellwerk.errors import ConflictError, NotFoundError, UserError
 from stellwerk.events import Envelope, RunPreparing
 from stellwerk.runspec import EnvironmentPin, EnvironmentReference
+from stellwerk_environment_build import domain
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.domain import Waiter, Wanted
@@ -40,6 +41,7 @@ from stellwerk_environment_build.registry import EnvironmentStore
 from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.rpc import RawReply
 from stellwerk_kit.service import Trigger
+from stellwerk_kit.voice import Voice
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Handlers:
     registry: EnvironmentStore
     pruner: Pruner
     builds_due: Trigger
+    voice: Voice
 
     async def on_run_preparing(self, envelope: Envelope) -> None:
         """Answer ImageReady or ImageFailed at once, or let the run wait for a build."""
@@ -120,8 +123,23 @@ class Handlers:
             await self._refuse(envelope.id, event.run_id, error.code, error.message)
             return
         waiter = Waiter.of(event.run_id, wanted, meant.spec)
+        if await self._answered_at_once(envelope.id, meant, waiter):
+            return
         if await self.builds.request(envelope.id, meant.spec, meant.env_id, waiter, meant.lookup):
             self.builds_due.hint()
+
+    async def _answered_at_once(self, cause: str, meant: _Meant, waiter: Waiter) -> bool:
+        """Whether the run was told that its environment is there.
+
+        Nobody has to remember that: asked again, the answer is the same fact.
+        """
+        if (found := meant.lookup()) is None:
+            return False
+        number = await self.builds.number(meant.env_id)
+        for there in domain.ready(found, number, [waiter], cached=True):
+            if not await self.voice.say(there, causation_id=cause):
+                return False
+        return True
 
     async def register_curated(self) -> None:
         """Have the curated environments registered; new pins are a new version of theirs."""

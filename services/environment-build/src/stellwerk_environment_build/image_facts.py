@@ -1,11 +1,10 @@
 """What a run meets in a foreign image: its Python, its variables. Tried in a container.
 
 The container has no network, no capability, a read-only root and another user than root's: as a
-run has. ``variables_of`` is pure.
+run has.
 """
 
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +16,11 @@ from docker.types import LogConfig
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import Client, remove
 from stellwerk_environment_build.image_failures import no_python
+from stellwerk_environment_build.run_variables import variables_of
 
 _FEW_WORDS = LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"})
 OLDEST = (3, 8)
 PROBE_S = 60
-NOT_TAKEN = (
-    "LD_PRELOAD",
-    "LD_AUDIT",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONSTARTUP",
-    "STELLWERK_",
-    "AZUREML_",
-)
-"""How variables begin that an image may not set for a run: they are the platform's, or run code."""
-_OWN = {"HOME", "TMPDIR", "HOSTNAME", "VIRTUAL_ENV", "PWD"}
 
 _PROBE = """\
 import json, shutil, sys
@@ -115,16 +104,3 @@ def _read(image: Any, status: int, said: str) -> Facts:
         variables=variables,
         not_taken=not_taken,
     )
-
-
-def variables_of(
-    pairs: Iterable[tuple[str, str]],
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What a run takes over of an image's variables, and the names of what it does not."""
-    taken, left = {}, []
-    for name, value in pairs:
-        if name.upper().startswith(NOT_TAKEN):
-            left.append(name)
-        elif name not in _OWN:
-            taken[name] = value
-    return taken, tuple(sorted(left))

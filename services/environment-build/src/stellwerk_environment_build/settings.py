@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from stellwerk.errors import UserError
 from stellwerk.override_table import Accelerator, OverrideTable, builtin, with_file
+from stellwerk_environment_build.build_cell import CellSettings
 from stellwerk_environment_build.conda_channels import ChannelSettings, Mode
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.uv_command import IndexOptions
@@ -52,6 +53,12 @@ class Settings(ServiceSettings):
     registry: str | None = Field(
         None, description="host:port to push images to; without it they stay in the engine."
     )
+    registry_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@/]+/?$",
+        description="Where this service reaches that registry, if not as the engine does: "
+        "http://host:port. Default: https, or http on loopback.",
+    )
     registry_credentials: Path | None = Field(
         None,
         description='JSON file {"username", "password"} of the registry; of several {host: {…}}.',
@@ -80,6 +87,14 @@ class Settings(ServiceSettings):
     build_channel_alias: str | None = Field(
         None,
         description="Where conda-forge lies without an address of its own: a mirror, for example.",
+    )
+    build_sandbox: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="Start the interpreter that a conda channel brings in a sandbox: where this "
+        "machine can, always (else such environments are not built), or never.",
+    )
+    sandbox_readable: tuple[Path, ...] = Field(
+        (), description="Folders that it may read there besides the system, as runs may."
     )
     build_interpreters: tuple[Path, ...] = Field(
         (), description="Python interpreters to prefer over those found on the machine."
@@ -115,6 +130,11 @@ class Settings(ServiceSettings):
     def conda(self) -> ChannelSettings:
         """Where conda packages come from."""
         return ChannelSettings(self.build_conda, self.build_channels, self.build_channel_alias)
+
+    @property
+    def cell(self) -> CellSettings:
+        """What a channel's interpreter is started in."""
+        return CellSettings(self.build_sandbox, self.sandbox_readable)
 
     @property
     def limits(self) -> Limits:

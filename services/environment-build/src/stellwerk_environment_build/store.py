@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection
 
 from stellwerk.api import BuildView
@@ -15,8 +15,11 @@ from stellwerk_environment_build.domain import Job, Waiter
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.tables import builds, waiters
 from stellwerk_kit.db import Database, Tx
+from stellwerk_kit.prepared import Prepared
 
 CONSUMER = "environment-build-runs"
+
+_NUMBER = Prepared(select(builds.c.build).where(builds.c.env_id == bindparam("of")))
 
 
 class BuildStore:
@@ -147,6 +150,10 @@ class BuildStore:
 
         return await self._db.read(look)
 
+    async def number(self, env_id: str) -> int:
+        """How many builds an environment has had."""
+        return await self._db.look(lambda conn: _number(conn, env_id))
+
     async def states(self, env_ids: list[str]) -> dict[str, str]:
         """States of those environments that were ever built."""
         query = select(builds.c.env_id, builds.c.state).where(builds.c.env_id.in_(env_ids))
@@ -197,8 +204,7 @@ def _row(conn: Connection, env_id: str) -> Row[tuple[object, ...]]:
 
 
 def _number(conn: Connection, env_id: str) -> int:
-    number = conn.execute(select(builds.c.build).where(builds.c.env_id == env_id)).scalar()
-    return number or 0
+    return int(_NUMBER.scalar(conn, {"of": env_id}) or 0)
 
 
 def _running(conn: Connection, env_id: str) -> bool:

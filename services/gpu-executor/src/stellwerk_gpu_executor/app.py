@@ -78,6 +78,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         _warm_pool(runtime),
         isolation,
         mounts,
+        runtime.voice,
     )
     reconciler = Reconciler(attempts, cache, parts)
 

@@ -48,6 +48,7 @@ from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.run_tokens import RunClaims, issue
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.voice import Voice
 
 LOGS_SCAN_S = 1.0
 SMALL_LOG_BYTES = 1 << 20
@@ -117,6 +118,7 @@ class Attempts:
     warm: WarmPool
     isolation: Isolation
     mounts: Mounts
+    voice: Voice
     live: dict[tuple[str, int], Attempt] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -270,19 +272,20 @@ class Attempts:
         if shim is None:
             return
         assigned, launch = attempt.assigned, folder.read_launch() or {}
-        await self.store.started(
-            AttemptStarted(
-                run_id=assigned.run_id,
-                attempt=assigned.attempt,
-                node_id=assigned.node_id,
-                executor_id=assigned.executor_id,
-                started_at=shim.started_at,
-                pid=shim.child_pid,
-                timings_s=attempt.timings,
-                warm=bool(launch.get("warm")),
-                cold_reason=launch.get("cold_reason"),
-            )
+        started = AttemptStarted(
+            run_id=assigned.run_id,
+            attempt=assigned.attempt,
+            node_id=assigned.node_id,
+            executor_id=assigned.executor_id,
+            started_at=shim.started_at,
+            pid=shim.child_pid,
+            timings_s=attempt.timings,
+            warm=bool(launch.get("warm")),
+            cold_reason=launch.get("cold_reason"),
         )
+        # Whoever takes up the attempt after us says it again.
+        if not await self.voice.say(started):
+            await self.store.started(started)
 
     async def _follow(self, attempt: Attempt, folder: AttemptDir, handle: Handle) -> ExitSummary:
         assigned, work = attempt.assigned, folder.path / "work"

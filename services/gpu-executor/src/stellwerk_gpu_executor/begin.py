@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor.domain import Places
-from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest, NotWarmError
+from stellwerk_gpu_executor.launcher import (
+    Handle,
+    Launcher,
+    LaunchRequest,
+    NotWarmError,
+    WallsError,
+)
 from stellwerk_gpu_executor.prepare import PrepareError
 from stellwerk_gpu_executor.warm import Choice, WarmPool
 from stellwerk_gpu_executor.warm_process import ColdError
@@ -31,7 +37,7 @@ class Begin:
         """Start one; its handle, and the warm process that serves runs like it.
 
         No handle where ``stopped`` came before. Raises PrepareError for a run that must begin warm
-        and cannot.
+        and cannot, or whose sandbox cannot be made.
         """
         request = replace(request, must_be_warm=assigned.spec.warm == "require")
         for _ in range(TRIES):
@@ -48,6 +54,9 @@ class Begin:
                 )
             except NotWarmError:
                 handle = None
+            except WallsError as error:
+                why = f"its sandbox cannot be made: {error}"
+                raise PrepareError("launch-failed", why) from error
             finally:
                 self.warm.release(choice)
             failpoint("gpu-executor.after_launch")

@@ -2,19 +2,26 @@
 
 Version 1, version 2 and hosts with both. A group for each run and controller that it needs lies
 below one folder of this executor; the supervisor moves the run's first process there and reads
-what the kernel counted.
+what the kernel counted. To make and to remove one takes the kernel milliseconds, so a group that
+has the usual limit of processes and nothing else goes from run to run.
 """
 
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from stellwerk_shim import cgroup
 
 CONTROLLERS = ("memory", "pids", "cpu")
 PERIOD_US = 100_000
 PIDS = 4096
 """Threads count; a framework starts several for each core."""
+SHARED = "usual-"
+"""Begin of the name of a group that goes from run to run."""
+SPARE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,26 @@ class Cgroups:
 
     folders: Mapping[str, Path]
     unified: frozenset[str] = frozenset()
+    _spare: list[Path] = field(default_factory=list)
+
+    def take(self, name: str, wanted: Wanted) -> list[Path]:
+        """The groups of a run, new ones called ``name`` or one that waits. Raises OSError."""
+        if wanted != Wanted() or "pids" not in self.folders:
+            return self.make(name, wanted)
+        while self._spare:
+            group = self._spare.pop()
+            if _is_untouched(group):
+                return [group]
+        return self.make(SHARED + secrets.token_hex(4), wanted)
+
+    def give_back(self, groups: Iterable[Path]) -> None:
+        """Take the groups of a run that is gone: one without a trace of it waits for the next."""
+        for group in groups:
+            usual = group.name.startswith(SHARED) and len(self._spare) < SPARE
+            if usual and group not in self._spare and _is_untouched(group):
+                self._spare.append(group)
+            else:
+                self.remove(group.name)
 
     def make(self, name: str, wanted: Wanted) -> list[Path]:
         """Make the groups that a run needs; returns their folders. Raises OSError."""
@@ -76,18 +103,31 @@ class Cgroups:
 
     def close(self) -> None:
         """Remove the executor's own folders; where a run goes on its folder stays."""
+        for group in self._spare:
+            self.remove(group.name)
+        self._spare.clear()
         for folder in set(self.folders.values()):
             with suppress(OSError):
                 folder.rmdir()
 
     def sweep(self, known: Iterable[str]) -> None:
-        """Remove the groups of runs that are not ``known``."""
-        keep = set(known)
+        """Remove the groups that are neither ``known`` nor wait for a run."""
+        keep = {*known, *(group.name for group in self._spare)}
         for folder in set(self.folders.values()):
             with suppress(OSError):
                 names = [path.name for path in folder.iterdir() if path.is_dir()]
                 for name in set(names) - keep:
                     self.remove(name)
+
+
+def _is_untouched(group: Path) -> bool:
+    """Whether nothing is in a group and the kernel has counted nothing a supervisor would tell."""
+    try:
+        if (group / "pids.current").read_text() != "0\n":
+            return False
+    except OSError:
+        return False
+    return not cgroup.refused_forks([str(group)])[0] and not cgroup.oom_kills([str(group)])
 
 
 def find(name: str, root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> Cgroups:

@@ -9,6 +9,7 @@ from typing import get_args
 
 from stellwerk.events import ExitSummary, LogClosure, RunAssigned, StoredOutput
 from stellwerk.events.attempt import ExitReason
+from stellwerk.events.image import ENVIRONMENT_FOLDER
 from stellwerk.runspec import Argument, InputArgument, OutputArgument
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_shim import marks
@@ -151,8 +152,8 @@ def environment(
 ) -> dict[str, str]:
     """The run's whole environment: nothing of the executor's own leaks into it.
 
-    Later entries win: image, data, platform, environment definition, the run's own variables. An
-    input called ``path`` must not take the place of PATH.
+    Later entries win: image, conda packages, data, platform, environment definition, the run's own
+    variables. An input called ``path`` must not take the place of PATH.
     """
     set_there = assigned.image.image_variables
     if "PATH" in set_there:
@@ -172,7 +173,14 @@ def environment(
         own["PYTHONPATH"] = f"{own['PYTHONPATH']}:{places.agent}"
     data = {**_inputs(assigned, places.inputs), **_outputs(places.outputs)}
     own = {**assigned.image.environment_variables, **own}
-    return {**set_there, **data, **platform, **own}
+    return {**set_there, **_of_packages(assigned, python), **data, **platform, **own}
+
+
+def _of_packages(assigned: RunAssigned, python: str) -> dict[str, str]:
+    """What conda packages set, with the environment's folder as this run has it."""
+    folder = str(Path(python).parent.parent)
+    variables = assigned.image.package_variables.items()
+    return {name: value.replace(ENVIRONMENT_FOLDER, folder) for name, value in variables}
 
 
 def early_environment(

@@ -54,9 +54,15 @@ class ForkServer:
             )
         self.link.settimeout(ANSWER_S)
 
-    def spawn(self, folder: Path) -> Spawned:
-        """Start a supervisor for ``folder``. Raises OSError when the server is gone or hangs."""
-        self.link.send(os.fsencode(folder))
+    def spawn(self, folder: Path, view: Sequence[int] = ()) -> Spawned:
+        """Start a supervisor for ``folder``, whose run may have a ``view``.
+
+        Raises OSError when the server is gone or hangs.
+        """
+        if view:
+            socket.send_fds(self.link, [os.fsencode(folder)], view)
+        else:
+            self.link.send(os.fsencode(folder))
         answer, descriptors, _, _ = socket.recv_fds(self.link, 64, 1)
         if not answer or not descriptors:
             raise ConnectionResetError("the fork server ended before it answered")

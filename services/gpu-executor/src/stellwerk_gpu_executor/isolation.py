@@ -18,10 +18,20 @@ import structlog
 
 import stellwerk_shim
 from stellwerk_gpu_executor import cgroups, rclone
+from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.launcher import LaunchRequest
-from stellwerk_gpu_executor.sandbox import View, copy_configuration, libraries, outermost
+from stellwerk_gpu_executor.sandbox import (
+    Base,
+    View,
+    base_of,
+    cell_of,
+    copy_configuration,
+    libraries,
+    outermost,
+)
 from stellwerk_gpu_executor.settings import Settings
+from stellwerk_gpu_executor.views import Machine, ViewError, Views, make
 
 PROBE_S = 20.0
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
@@ -34,32 +44,40 @@ log = structlog.get_logger()
 class Isolation:
     """Walls and limits of runs; see launcher.Walls. ``refusal``: why no run may start here."""
 
-    view: View | None = None
+    views: Views | None = None
     groups: Cgroups = field(default_factory=lambda: Cgroups({}))
     refusal: str | None = None
 
-    def around(self, request: LaunchRequest) -> LaunchRequest:
-        """The request with its cell, and its control groups made."""
-        cell = () if self.view is None else tuple(self.view.command(request))
+    async def around(self, request: LaunchRequest) -> LaunchRequest:
+        """The request with its cell, and its control groups made. Raises ViewError."""
+        if self.views is not None:
+            view = await self.views.of(base_of(request))
+            cell = cell_of(request, view.below_tmp, network=self.views.view.network)
+            request = replace(request, cell=cell, view=view)
         wanted = Wanted(request.memory_limit_bytes, request.cpus)
         groups: Sequence[Path] = ()
         try:
-            groups = self.groups.make(request.folder.name, wanted)
+            groups = self.groups.take(request.folder.name, wanted)
         except OSError as error:
             log.warning("no control group", action="cgroup_failed", error=str(error))
-        return replace(request, cell=cell, cgroups=tuple(str(group) for group in groups))
+        return replace(request, cgroups=tuple(str(group) for group in groups))
 
-    def clear(self, name: str) -> None:
-        """Remove the control groups of an attempt that is gone."""
-        self.groups.remove(name)
+    def clear(self, groups: Sequence[str]) -> None:
+        """An attempt with these control groups is gone."""
+        self.groups.give_back(map(Path, groups))
 
     async def close(self) -> None:
         """Leave nothing of ours where no run goes on."""
         self.groups.close()
+        if self.views is not None:
+            await self.views.close()
 
     async def sweep(self, attempts: Path) -> None:
-        """Remove control groups whose attempt folder is gone."""
-        self.groups.sweep(path.name for path in attempts.iterdir()) if attempts.exists() else None
+        """Remove control groups of attempts whose folder is gone."""
+        if attempts.exists():
+            launches = (AttemptDir(path).read_launch() or {} for path in attempts.iterdir())
+            used = [group for launch in launches for group in launch.get("cgroups") or ()]
+            self.groups.sweep(Path(group).name for group in used)
 
 
 def isolate(settings: Settings) -> Isolation:
@@ -80,7 +98,8 @@ def isolate(settings: Settings) -> Isolation:
             refusal=f"this node starts no run without a sandbox (its operator set "
             f"STELLWERK_SANDBOX=require) and has none: {missing}"
         )
-    return Isolation(view, groups)
+    attempts = settings.executor_dir.absolute() / "attempts"
+    return Isolation(None if view is None else Views(view, Machine(str(attempts))), groups)
 
 
 def look(settings: Settings) -> tuple[View | None, str]:
@@ -96,13 +115,30 @@ def look(settings: Settings) -> tuple[View | None, str]:
         libraries=libraries(os.environ),
         network=settings.sandbox_network == "host",
     )
-    command = [sys.executable, "-I", "-S", str(_ENTRY), "--probe", *view.probe()]
+    said = _tried(view, str(settings.executor_dir.absolute() / "attempts"))
+    return (None, said) if said else (view, "")
+
+
+def _tried(view: View, attempts: str) -> str:
+    """Make a view and a cell as runs have it; returns why that is not possible, or ''."""
+    plain = {"root": attempts, "mounts": [], "below_tmp": [], "network": view.network}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=PROBE_S, check=False)
+        opened = make(view.command(Base(attempts)))
+        descriptors = opened.descriptors
+        command = [sys.executable, "-I", "-S", str(_ENTRY), "--probe", json.dumps(plain)]
+        done = subprocess.run(
+            [*command, *map(str, descriptors)],
+            capture_output=True,
+            timeout=PROBE_S,
+            check=False,
+            pass_fds=descriptors,
+        )
+    except ViewError as error:
+        return f"bubblewrap does not work here: {error}"
     except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"bubblewrap cannot be tried: {error}"
+        return f"the sandbox cannot be tried: {error}"
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
-    return (None, f"bubblewrap does not work here: {said[-500:]}") if said else (view, "")
+    return f"the sandbox does not work here: {said[-500:]}" if said else ""
 
 
 def hidden(settings: Settings) -> list[Path]:

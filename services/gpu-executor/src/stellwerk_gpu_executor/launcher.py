@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,12 +34,25 @@ LOCK_S = 0.02
 log = structlog.get_logger()
 
 
+class WallsError(Exception):
+    """What a run is to be walled in with cannot be made; the text says why."""
+
+
 class NotWarmError(Exception):
     """A run that must begin warm was not begun by its warm process; nothing of it is left."""
 
 
 class AttemptRunningError(Exception):
     """The attempt's folder cannot be removed: its supervisor is alive."""
+
+
+class OpenView(Protocol):
+    """A view of this machine, held open as long as it is referred to."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a supervisor needs of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +92,10 @@ class LaunchRequest:
     """A fork server of the run's environment: the script begins in a fork of it."""
     must_be_warm: bool = False
     cold_reason: str | None = None
-    cell: tuple[str, ...] = ()
-    """What makes the walls it runs in, see `stellwerk_shim.cell`; empty: none."""
+    cell: Mapping[str, object] | None = None
+    """What is its own within the walls it runs in, see `stellwerk_shim.cell`; None: no walls."""
+    view: OpenView | None = None
+    """What it has in common with others in there."""
     cgroups: tuple[str, ...] = ()
     """Control groups that its processes belong to."""
 
@@ -102,6 +117,7 @@ class LaunchRequest:
             "writable",
             "python",
             "sources",
+            "view",
             "must_be_warm",
         ):
             del fields[name]
@@ -149,7 +165,7 @@ class Launcher(Protocol):
     async def start(self, request: LaunchRequest) -> Handle:
         """Start the attempt; a program that cannot be started is an exit record, no exception.
 
-        Raises NotWarmError for one that must begin warm and did not.
+        Raises NotWarmError for one that must begin warm and did not, WallsError.
         """
         ...
 
@@ -169,12 +185,12 @@ class Launcher(Protocol):
 class Walls(Protocol):
     """What keeps a plain process apart from this machine, and within its limits."""
 
-    def around(self, request: LaunchRequest) -> LaunchRequest:
-        """The same request with its cell and control groups."""
+    async def around(self, request: LaunchRequest) -> LaunchRequest:
+        """The same request with its cell and control groups. Raises WallsError."""
         ...
 
-    def clear(self, name: str) -> None:
-        """The attempt of that name is gone."""
+    def clear(self, groups: Sequence[str]) -> None:
+        """The attempt that had these control groups is gone."""
         ...
 
 
@@ -199,12 +215,12 @@ class ProcessLauncher:
     async def start(self, request: LaunchRequest) -> ProcessHandle:
         """Start the attempt. Returns when the run's program is loaded or has failed to.
 
-        Raises NotWarmError.
+        Raises NotWarmError, WallsError.
         """
         attempt = AttemptDir(request.folder)
         attempt.create()
         if self._walls is not None:
-            request = self._walls.around(request)
+            request = await self._walls.around(request)
         if request.warm is not None:
             handle = await self._start_warm(request, attempt, request.warm)
             if handle is not None:
@@ -239,7 +255,9 @@ class ProcessLauncher:
     ) -> ProcessHandle:
         attempt.write_launch(request.launch_file(attempt, self._notify.path))
         activity = self._notify.event(key(request.run_id, request.attempt))
-        spawned = server.spawn(attempt.path)
+        spawned = server.spawn(
+            attempt.path, () if request.view is None else request.view.descriptors
+        )
         pid, pidfd = spawned.pid, spawned.pidfd
         try:
             await _await_start(attempt, activity, pidfd, timeout_s)
@@ -292,8 +310,8 @@ class ProcessLauncher:
         launch = attempt.read_launch()
         if not remove_small(os.fspath(attempt.path)):
             await asyncio.to_thread(remove, attempt.path)
-        if self._walls is not None:
-            self._walls.clear(attempt.path.name)
+        if launch is not None and self._walls is not None:
+            self._walls.clear(launch.get("cgroups") or ())
         if launch is not None:
             self._notify.forget(str(launch["notify_key"]))
 

@@ -1,13 +1,15 @@
-"""What a run may see of this machine, as bubblewrap is told it. Pure but for links and folders.
+"""What a run may see of this machine: pure but for links and folders.
 
 A run sees the system, its environment and its own attempt. Nothing else of the machine is there:
-no other run, no folder of the platform, no home. docs/adr/0030-sandbox.md says why each line is.
+no other run, no folder of the platform, no home. The first two are one view for all runs of an
+environment, as bubblewrap is told it (`Base`); its own folders each run lays on a copy of that
+(`stellwerk_shim.cell`). docs/adr/0030-sandbox.md says why each line is.
 """
 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +29,76 @@ HARDWARE = ("/sys/devices", "/sys/class")
 HARDWARE_GPU = ("/sys/bus", "/sys/module")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 GPUS = ("nvidia*", "nvidia-caps", "dri", "kfd")
+WALLS = (
+    *("--unshare-user", "--unshare-pid", "--unshare-ipc"),
+    *("--cap-drop", "ALL", "--die-with-parent", "--new-session"),
+)
+"""Of the process that holds a view until the executor does; each run has its own."""
+LINKS = 10
+"""So many lead to an interpreter at most."""
 OWN_IN_A_CELL = ("/etc", "/proc", "/sys", "/dev", "/run")
 """Nothing of the machine's is shown there but what is named above."""
 OWN = ("work", "home", "tmp", "uploads", "produced", "user_logs")
 """Of its attempt folder a run writes to these; its log, records, lease and end are not its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the view of an environment's runs is made of, besides what all runs have.
+
+    ``attempts``: where the folders of attempts will be; ``writable``: places of other folders that
+    each run has to write to; ``devices``: of GPUs.
+    """
+
+    attempts: str
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    python: Path | None = None
+    sources: tuple[Path, ...] = ()
+    devices: tuple[Path, ...] = ()
+
+
+def base_of(request: LaunchRequest) -> Base:
+    """What a run shares with others: all but what lies beside its attempt folder."""
+    attempts = os.path.dirname(os.path.abspath(request.folder))  # noqa: PTH100, PTH120 - half the cost
+    below = attempts + "/"
+    devices = (path for pattern in GPUS for path in Path("/dev").glob(pattern))
+    return Base(
+        attempts,
+        tuple(path for path in request.readable if not os.fspath(path).startswith(below)),
+        tuple(path for path in request.writable if not os.fspath(path).startswith(below)),
+        request.python,
+        request.sources,
+        tuple(sorted(devices)) if request.gpus else (),
+    )
+
+
+def cell_of(
+    request: LaunchRequest, below_tmp: Sequence[str], *, network: bool
+) -> dict[str, object]:
+    """What a run lays on its copy of the view, as `stellwerk_shim.cell` reads it."""
+    folder = os.path.abspath(request.folder)  # noqa: PTH100 - half its cost
+    attempts = os.path.dirname(folder)  # noqa: PTH120
+    beside = [str(path) for path in map(os.path.abspath, request.readable)]
+    mounts = [(f"{folder}/tmp", "/tmp", True)]  # noqa: S108 - inside
+    mounts += [(path, path, False) for path in beside if _is_beside(path, folder, attempts)]
+    mounts.append((folder, folder, False))
+    writable = [*own_folders(folder, beside), *map(os.path.abspath, request.writable)]
+    mounts += [(path, path, True) for path in writable]
+    mounts.append((RESOLVER, RESOLVER, False))  # as it is at the time: networks change
+    return {"root": attempts, "mounts": mounts, "below_tmp": below_tmp, "network": network}
+
+
+def below_tmp(command: Sequence[str]) -> list[str]:
+    """Places of a view that a run's own /tmp would hide."""
+    binds = (command[at + 2] for at, part in enumerate(command) if part == "--ro-bind-try")
+    covers = (command[at + 1] for at, part in enumerate(command) if part == "--tmpfs")
+    found = {Path(place): Path(place) for place in (*binds, *covers) if place.startswith("/tmp/")}  # noqa: S108
+    return [str(place) for place in outermost(found, within=())]
+
+
+def _is_beside(path: str, folder: str, attempts: str) -> bool:
+    return path.startswith(attempts + "/") and path != folder and not path.startswith(folder + "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +116,52 @@ class View:
     libraries: tuple[Path, ...] = ()
     network: bool = True
 
-    def command(self, request: LaunchRequest) -> list[str]:
-        """Bubblewrap's command line for one run, without a program.
+    def command(self, base: Base) -> list[str]:
+        """Bubblewrap's command line for a view, without a program.
 
         Nothing that a run may choose (its variables, its command) says what it sees.
         """
-        folder = request.folder.absolute()
-        needed = [*self.libraries, *request.sources]
-        needed += [] if request.python is None else prefixes(request.python)
+        needed = [*self.libraries, *base.sources]
+        needed += [] if base.python is None else prefixes(base.python)
         shown = outermost(places(self.readable) | places(needed, self.hidden))
-        line = [self.bwrap, *_walls(network=self.network), *_system(self.etc, request.gpus)]
-        line += ["--bind", str(folder / "tmp"), "/tmp", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside
+        line = [self.bwrap, *WALLS, *_system(self.etc, base.devices)]
+        line += ["--dir", "/tmp", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside
         for place, real in shown.items():
             line += ["--ro-bind-try", str(real), str(place)]
         for place in covered(self.hidden, places(map(Path, SYSTEM)) | shown):
             line += ["--tmpfs", str(place)]
-        readable = [path.absolute() for path in request.readable]
-        line += _binds("--ro-bind-try", [*readable, folder])
-        writable = [path.absolute() for path in request.writable]
-        line += _binds("--bind", [*own_folders(folder, readable), *writable])
+        line += _binds("--ro-bind-try", [path.absolute() for path in base.readable])
+        for folder in (base.attempts, *(path.absolute() for path in base.writable)):
+            line += ["--dir", str(folder)]
         return [*line, "--chdir", "/"]
 
-    def probe(self) -> list[str]:
-        """A cell as runs have it, without any run's own folders."""
-        return [self.bwrap, *_walls(network=self.network), *_system(self.etc, 0), "--chdir", "/"]
+    def marks(self, base: Base) -> tuple[object, ...]:
+        """What the command line was made from as it is now: as long as that stays, it is right."""
+        needed = (*self.readable, *self.libraries, *base.sources, *base.readable)
+        folders = tuple(_identity(os.fspath(path)) for path in needed)
+        return folders if base.python is None else (*folders, *_links(base.python))
+
+
+def _identity(path: str) -> object:
+    """Which folder or file that is; one that a view shows keeps its number to itself."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path for each would double the cost
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _links(python: Path) -> Iterator[object]:
+    """The links that lead to an interpreter's file, and the folders its installations are in."""
+    path = os.fspath(python)
+    for _ in range(LINKS):
+        yield _identity(os.path.dirname(os.path.dirname(path)))  # noqa: PTH120
+        try:
+            target = os.readlink(path)  # noqa: PTH115
+        except OSError:
+            return
+        yield target
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
 
 
 def copy_configuration(folder: Path, source: Path = Path("/etc")) -> Path:
@@ -103,15 +193,7 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [f for p in sorted(path.iterdir()) for f in _files(p)]
 
 
-def _walls(*, network: bool) -> list[str]:
-    walls = [
-        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
-        *("--cap-drop", "ALL", "--die-with-parent", "--new-session"),
-    ]
-    return walls if network else [*walls, "--unshare-net"]
-
-
-def _system(etc: Path, gpus: int) -> list[str]:
+def _system(etc: Path, gpus: Sequence[Path]) -> list[str]:
     line = _binds("--ro-bind-try", map(Path, SYSTEM))
     for place in MERGED:
         if Path(place).is_symlink():
@@ -119,12 +201,10 @@ def _system(etc: Path, gpus: int) -> list[str]:
         elif Path(place).exists():
             line += ["--ro-bind", place, place]
     line += ["--ro-bind", str(etc), "/etc"]
-    line += ["--ro-bind-try", RESOLVER, RESOLVER]  # as it is at the time: networks change
     line += ["--proc", "/proc", *_devices(), "--dir", "/run"]
     line += _binds("--ro-bind-try", map(Path, HARDWARE))
     if gpus:
-        found = (path for pattern in GPUS for path in Path("/dev").glob(pattern))
-        line += _binds("--dev-bind-try", sorted(found))
+        line += _binds("--dev-bind-try", gpus)
         line += _binds("--ro-bind-try", map(Path, HARDWARE_GPU))
     return line
 
@@ -137,7 +217,7 @@ def _devices() -> list[str]:
     line = ["--tmpfs", "/dev", *_binds("--dev-bind", (Path("/dev", name) for name in DEVICES))]
     for name, target in (links | {"stderr": "/proc/self/fd/2"}).items():
         line += ["--symlink", target, f"/dev/{name}"]
-    return [*line, "--tmpfs", "/dev/shm"]  # noqa: S108 - a new one
+    return [*line, "--dir", "/dev/shm"]  # noqa: S108 - a place for one
 
 
 def prefixes(python: Path) -> list[Path]:
@@ -146,7 +226,7 @@ def prefixes(python: Path) -> list[Path]:
     Those under /usr are seen anyway.
     """
     found: list[Path] = []
-    for _ in range(10):
+    for _ in range(LINKS):
         place = python.parent.parent
         if python.parent.name == "bin" and place != Path("/") and place != Path("/usr"):
             found.append(place)
@@ -163,12 +243,14 @@ def libraries(env: Mapping[str, str]) -> tuple[Path, ...]:
     return tuple(Path(each) for each in named if each.startswith("/") and each.strip("/"))
 
 
-def own_folders(folder: Path, readable: Sequence[Path]) -> list[Path]:
+def own_folders(folder: str, readable: Sequence[str]) -> list[str]:
     """What of its attempt folder a run may write to; an input that it has a copy of is its own."""
-    inputs = folder / "inputs"
-    copies = sorted(inputs.iterdir()) if inputs.exists() else []
-    places = [folder / name for name in OWN if (folder / name).exists()]
-    return [*places, *(path for path in copies if path not in readable)]
+    there = set(os.listdir(folder))  # noqa: PTH208 - a tenth of the cost of paths
+    own = [f"{folder}/{name}" for name in OWN if name in there]
+    if "inputs" in there:
+        copies = sorted(os.listdir(f"{folder}/inputs"))  # noqa: PTH208
+        own += [path for name in copies if (path := f"{folder}/inputs/{name}") not in readable]
+    return own
 
 
 def places(paths: Iterable[Path], hidden: Sequence[Path] | None = None) -> dict[Path, Path]:

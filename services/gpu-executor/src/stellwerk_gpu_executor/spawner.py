@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -34,14 +35,14 @@ class Spawner:
             self._server = ForkServer(command, env | {"LC_CTYPE": "C.UTF-8"}, descriptor=0)
         return self._server
 
-    def spawn(self, folder: Path) -> Spawned:
-        """Start a supervisor for ``folder``. Raises SpawnError.
+    def spawn(self, folder: Path, view: Sequence[int] = ()) -> Spawned:
+        """Start a supervisor for ``folder``, whose run may have a ``view``. Raises SpawnError.
 
         After a lost answer it is asked again: of two supervisors the folder's lock lets one run.
         """
         for _ in range(TRIES):
             try:
-                return self.prepare().spawn(folder)
+                return self.prepare().spawn(folder, view)
             except (OSError, ValueError) as error:
                 log.warning("fork server lost", action="fork_server_lost", error=str(error))
                 self.close()

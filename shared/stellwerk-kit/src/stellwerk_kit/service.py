@@ -32,6 +32,7 @@ from stellwerk_kit.outbox import Relay
 from stellwerk_kit.rpc import Answer, responder
 from stellwerk_kit.settings import ServiceSettings
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.voice import Voice
 from stellwerk_kit.wire import Message
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -57,6 +58,8 @@ class Runtime(Generic[S]):
         self.name, self.settings, self.bus = name, settings, bus
         self.clock: Clock = clock or SystemClock()
         self.log = structlog.get_logger().bind(service=name)
+        self._source = f"/stellwerk/{name}/{settings.instance}"
+        self.voice = Voice(bus, self.clock, self._source)
         self.tasks = TaskOwner()
         self.operations = Operations(settings.http_host, settings.http_port)
         self._consumers: list[tuple[Consumer, Callable[[], None]]] = []
@@ -73,8 +76,7 @@ class Runtime(Generic[S]):
             or f"sqlite:///{self.settings.data_dir.resolve()}/{self.name}.db"
         )
         url = url.replace("{service}", self.name.replace("-", "_"))
-        source = f"/stellwerk/{self.name}/{self.settings.instance}"
-        db = Database(url, metadata, clock=self.clock, source=source)
+        db = Database(url, metadata, clock=self.clock, source=self._source)
         await db.start()
         relay = Relay(db, self.bus, self.tasks, self.name)
         await relay.start()

@@ -3,7 +3,7 @@
 With `--serve` it forks a supervisor for each folder named on the socket that is its stdin, so that
 no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <module>...`
 does the same on that descriptor in an environment's own Python, with these modules loaded.
-`--probe <bubblewrap> <option>...` tells why runs cannot be walled in so; nothing if they can.
+`--probe <cell> <descriptor>...` tells why runs cannot be walled in so; nothing if they can.
 """
 
 import os
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     elif sys.argv[1] == "--warm":
         serve_warm(int(sys.argv[2]), sys.argv[3:], began.WITH)
     elif sys.argv[1] == "--probe":
-        os.write(1, probe(sys.argv[2:]).encode())
+        os.write(1, probe(sys.argv[2], [int(number) for number in sys.argv[3:]]).encode())
     else:
         status = supervise(sys.argv[1])
     # Everything is on disk by now; the interpreter's own teardown would only delay the executor.

@@ -1,31 +1,34 @@
-"""The cell a run is in: namespaces that bubblewrap makes and holds, entered by a fork of ours.
+"""The cell a run is in: namespaces of its own, made by its first process from a view that is ready.
 
-The run's first process stays the supervisor's own child, so its exit status, signals and a warm
-interpreter are what they are without walls; bubblewrap's first process is the init of its process
-namespace, and the kernel ends everything in there with it. It holds the cell as long as this
-supervisor lives. docs/adr/0030-sandbox.md says why it is done this way.
+The view is a mount namespace that bubblewrap made once for all runs of an environment; nothing runs
+in it, the executor holds it open and hands it over. Each run has a copy of it that cannot be
+written, and lays its own folders on that. The run's first process stays the supervisor's own child,
+so its exit status, signals and a warm interpreter are what they are without walls.
+docs/adr/0030-sandbox.md says why it is done this way.
 """
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import json
 import os
-import signal
+import socket
+import struct
 
-NEW_FILES = 0x00020000
-NEW_USER = 0x10000000
-NEW_PROCESSES = 0x20000000
-NEW_NETWORK = 0x40000000
-OTHERS = 0x04000000 | 0x08000000  # host name, IPC
-PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 4, 24, 38, 47
-CAPABILITY_VERSION_3 = 0x20080522
-HOLDER = "/bin/cat"
-"""Runs in the cell until its stdin ends: it hands one byte back when the cell is made."""
-INFO = 3
-NO_MORE_USERS = "/proc/sys/user/max_user_namespaces"
+from stellwerk_shim import kernel, signals
 
-_libc = ctypes.CDLL(None, use_errno=True)
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+INIT = "/bin/cat"
+"""First process of a cell: waits for the end of its stdin, and with it the kernel ends the rest."""
+OWN = kernel.FILES | kernel.IPC | kernel.HOST_NAME
+WALLED = kernel.NO_SUID | kernel.NO_DEVICES
+MACHINES = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
+"""How the machine is set: files that are root's, and a run of root's has the same number."""
+FOLDER, KIND = 0o040000, 0o170000
+SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
 
 class CellError(Exception):
@@ -33,113 +36,165 @@ class CellError(Exception):
 
 
 class Cell:
-    """One cell. `command` is bubblewrap and its options, without a program."""
+    """One cell.
 
-    def __init__(self, command: list[str]) -> None:
-        hold, self._gate = os.pipe2(os.O_CLOEXEC)
-        self._made, made = os.pipe2(os.O_CLOEXEC)
-        self._info, info = os.pipe2(os.O_CLOEXEC)
-        self._words, words = os.pipe2(os.O_CLOEXEC)
-        theirs = (hold, made, words, info)
+    ``wanted``: `root`, the folder of attempts; `mounts`, each a source, its place and whether the
+    run may write there, first of all /tmp; `below_tmp`, what of the view that would hide;
+    `network`, whether it is the machine's. ``view``: descriptors of the view's
+    mounts and of the users that own them.
+    """
+
+    def __init__(self, wanted: dict[str, object], view: Sequence[int]) -> None:
+        self._wanted, self._view = wanted, view
+        self._gate = -1
+
+    def make(self) -> None:
+        """From now on children of this process belong to its processes. Raises CellError."""
+        if len(self._view) != 2:
+            raise CellError("its view of the machine was not handed over")
         try:
-            os.posix_spawn(
-                command[0],
-                [*command, "--info-fd", str(INFO), "--", HOLDER],
-                {"PATH": "/usr/bin:/bin"},
-                file_actions=[
-                    # Out of the way first: one of ours may have the number of another's place.
-                    *((os.POSIX_SPAWN_DUP2, end, 20 + place) for place, end in enumerate(theirs)),
-                    *((os.POSIX_SPAWN_DUP2, 20 + place, place) for place in range(len(theirs))),
-                    *((os.POSIX_SPAWN_CLOSE, 20 + place) for place in range(len(theirs))),
-                ],
-                setsigmask=[],
-                setsigdef=[signal.SIGPIPE, signal.SIGINT],
-            )
-        except OSError as error:  # told by join: who makes a cell has nobody to tell yet
-            os.write(words, f"cannot start {command[0]}: {error.strerror}".encode())
-        os.write(self._gate, b"\n")
-        for end in theirs:
-            os.close(end)
-        self._init = -1
-        self._kinds = NEW_FILES | OTHERS | (NEW_NETWORK if "--unshare-net" in command else 0)
+            _, users = self._view
+            # Root enters the users of a cell last: it would lose what root may. Who is not root
+            # has no right to namespaces but as the owner of the view's users.
+            if os.geteuid() != 0:
+                kernel.enter(users, kernel.USERS)
+                kernel.be_ones_own()
+            os.close(users)
+            kernel.leave(kernel.PROCESSES)
+            self._start_init()
+        except OSError as error:
+            raise CellError(str(error.strerror)) from error
 
-    def join(self) -> None:
-        """Wait until it is made; from then on children of this process belong to its processes.
+    def enter(self) -> None:
+        """Go in for good and give up every privilege: for the child that becomes the run.
 
         Raises CellError.
         """
-        made = os.read(self._made, 1)
-        with os.fdopen(self._words, "rb") as words:
-            if not made:
-                raise CellError(words.read().decode(errors="replace").strip()[:500])
-        with os.fdopen(self._info, "rb") as info:
-            self._init = os.pidfd_open(json.loads(info.read())["child-pid"])
-        os.close(self._made)
-        # Only a privileged process may enter a process namespace from outside; another one becomes
-        # privileged by entering the cell's users first. Root does not: it would lose what root may.
-        self._user_first = os.geteuid() != 0
-        if self._user_first:
-            _enter(self._init, NEW_USER | NEW_PROCESSES)
-            _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or its files in /proc would be root's
-        else:
-            _enter(self._init, NEW_PROCESSES)
+        try:
+            self._enter()
+        except OSError as error:
+            raise CellError(str(error.strerror)) from error
 
-    def enter(self) -> None:
-        """Go in for good and give up every privilege: for the child that becomes the run."""
-        if not self._user_first:
-            _enter(self._init, NEW_USER)
-        with open(NO_MORE_USERS, "w") as limit:
-            limit.write("0")
-        _enter(self._init, self._kinds)
-        _give_up_privileges()
+    def _enter(self) -> None:
+        os.close(self._gate)  # only the supervisor's keeps the cell
+        view, self._view = self._view[0], ()
+        if os.geteuid() != 0:
+            kernel.leave(kernel.FILES)  # the machine's mounts, as ones that we may copy
+        outside = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mounts: list[tuple[str, str, bool]] = self._wanted["mounts"]  # type: ignore[assignment]
+        trees = _copies(mounts)
+        kernel.enter(view, kernel.FILES)
+        os.close(view)
+        own_network = not self._wanted["network"]
+        kernel.leave(OWN | (kernel.NETWORK if own_network else 0))
+        kernel.fix("/")
+        kept: list[str] = self._wanted["below_tmp"]  # type: ignore[assignment]
+        below_tmp = _copies([(place, place, False) for place in kept])
+        _lay([*trees[:1], *below_tmp])
+        attempts = str(self._wanted["root"])
+        os.makedirs(attempts, exist_ok=True)
+        kernel.mount("tmpfs", attempts, WALLED, "mode=755")
+        _lay(trees[1:])
+        _mount_systems()
+        if own_network:
+            _bring_up("lo")
+        _become_own_users(outside)
+        os.close(outside)
+        kernel.give_up_privileges()
+        kernel.be_ones_own()
 
     def end(self) -> None:
-        """End every process in it; bubblewrap, a child of ours, ends with them."""
-        if self._init >= 0:
-            try:
-                signal.pidfd_send_signal(self._init, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # a kill of everything below the supervisor took it along
-            os.close(self._init)
-            self._init = -1
+        """End every process in it; its first one, a child of ours, ends with them."""
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
+
+    def _start_init(self) -> None:
+        """A program, not a fork: this process may have all of a framework in its memory."""
+        hold, self._gate = os.pipe2(os.O_CLOEXEC)
+        signals.handle(signals.CHLD, signals.IGNORE)  # it inherits that, and need not reap orphans
+        try:
+            os.posix_spawn(INIT, [INIT], {}, file_actions=[(os.POSIX_SPAWN_DUP2, hold, 0)])
+        finally:
+            signals.handle(signals.CHLD, signals.DEFAULT)
+            os.close(hold)
 
 
-def _enter(init: int, kinds: int) -> None:
-    if _libc.setns(init, kinds) != 0:
-        number = ctypes.get_errno()
-        raise CellError(f"cannot enter the cell ({kinds:#x}): {os.strerror(number)}")
+def _copies(mounts: Iterable[tuple[str, str, bool]]) -> list[tuple[int, str]]:
+    """A copy of each source that is there, and its place."""
+    trees = []
+    for source, place, writable in mounts:
+        try:
+            tree = kernel.copy(source, WALLED | (0 if writable else kernel.READ_ONLY))
+        except FileNotFoundError:
+            continue  # a machine need not have a resolv.conf
+        trees.append((tree, place))
+    return trees
 
 
-def _give_up_privileges() -> None:
-    """No capability, now or by any later exec."""
-    capability = 0
-    while _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
-        capability += 1
-    _libc.prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or _libc.capset(
-        header, (ctypes.c_uint32 * 6)()
+def _lay(trees: Iterable[tuple[int, str]]) -> None:
+    for tree, place in trees:
+        _make_place(tree, place)
+        kernel.put(tree, place)
+
+
+def _make_place(tree: int, place: str) -> None:
+    if os.path.exists(place):
+        return
+    if os.fstat(tree).st_mode & KIND == FOLDER:
+        os.makedirs(place)
+    else:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
+
+
+def _mount_systems() -> None:
+    """What no two runs share: processes, shared memory and, where root makes them, terminals."""
+    kernel.mount("proc", "/proc", WALLED | kernel.NO_EXEC)
+    _lay(_copies([(place, place, False) for place in MACHINES]))
+    kernel.mount("tmpfs", "/dev/shm", WALLED, "mode=1777")
+    if os.path.isdir("/dev/pts"):
+        options = "newinstance,ptmxmode=0666,mode=620"
+        kernel.mount("devpts", "/dev/pts", kernel.NO_SUID | kernel.NO_EXEC, options)
+
+
+def _become_own_users(proc: int) -> None:
+    """Users of its own, with nobody but us among them and no more below them."""
+    user, group = os.geteuid(), os.getegid()
+    kernel.leave(kernel.USERS)
+    kernel.be_ones_own()
+    for name, text in (
+        ("self/setgroups", "deny"),
+        ("self/uid_map", f"{user} {user} 1"),
+        ("self/gid_map", f"{group} {group} 1"),
+        ("sys/user/max_user_namespaces", "0"),
     ):
-        raise CellError(f"cannot give up privileges: {os.strerror(ctypes.get_errno())}")
-    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+        file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+        os.write(file, text.encode())
+        os.close(file)
 
 
-def probe(command: list[str]) -> str:
-    """Make a cell and enter it, as a run would; returns why that is not possible, or ''."""
+def _bring_up(interface: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14x", interface.encode(), UP))
+
+
+def probe(wanted: str, view: Sequence[int]) -> str:
+    """Make a cell, given in JSON, and enter it; returns why a run could not do that, or ''."""
+    cell = Cell(json.loads(wanted), view)
+    read, write = os.pipe()
     try:
-        cell = Cell(command)
-        cell.join()
-        read, write = os.pipe()
+        cell.make()
         if os.fork() == 0:
             try:
                 cell.enter()
             except BaseException as error:
                 os.write(write, str(error).encode())
             os._exit(0)
-        os.close(write)
-        with os.fdopen(read, "rb") as words:
-            said = words.read().decode()
-        cell.end()
     except (CellError, OSError) as error:
         return str(error)
+    os.close(write)
+    with os.fdopen(read, "rb") as words:
+        said = words.read().decode()
+    cell.end()
     return said

@@ -8,6 +8,7 @@ import os
 import resource
 
 from stellwerk_shim import cgroup, signals
+from stellwerk_shim.cell import CellError
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ class Child:
         self._report, report = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         try:
+            if cell is not None:
+                cell.make()
             self.pid = os.fork()
-        except OSError as error:
+        except (CellError, OSError) as error:
             self._refused = str(error)
         else:
             if self.pid == 0:
@@ -119,7 +122,6 @@ def _become(
         if interpreter is not None:
             _keep_only(report, gate)
             gate, report = KEPT_GATE, KEPT_REPORT
-            _forget_signals()
             interpreter.run(argv, env, _enter)
         for number in RESET:
             signals.handle(number, signals.DEFAULT)
@@ -128,14 +130,6 @@ def _become(
     except BaseException as error:
         os.write(report, f"cannot {step}: {_words(error, argv[0])}".encode()[:2000])
     os._exit(127)
-
-
-def _forget_signals() -> None:
-    """Undo what a supervisor that made a cell first has done already; an exec does it by itself."""
-    signals.wake_by(-1)
-    for number in (signals.TERM, signals.HUP, signals.CHLD):
-        signals.handle(number, signals.DEFAULT)
-    signals.handle(signals.INT, signals.interrupt)
 
 
 def _enter() -> None:

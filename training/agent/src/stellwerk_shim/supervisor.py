@@ -12,7 +12,7 @@ import select
 import time
 
 from stellwerk_shim import cgroup, child, files, signals, tree
-from stellwerk_shim.cell import Cell, CellError
+from stellwerk_shim.cell import Cell
 from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
 from stellwerk_shim.logpipe import LogPipe
 from stellwerk_shim.notifier import Notifier
@@ -22,6 +22,8 @@ from stellwerk_shim.wakeups import Wakeups
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stellwerk_shim.forked import Interpreter
 
 GIB = 1 << 30
@@ -31,20 +33,21 @@ CLEAR_S = 10.0
 DRAIN_S = 5.0
 
 
-def supervise(folder: str, interpreter: Interpreter | None = None) -> int:
+def supervise(folder: str, interpreter: Interpreter | None = None, view: Sequence[int] = ()) -> int:
     """Run the attempt in `folder` to its end. Returns 0, or 1 if there is nothing to run here.
 
-    Its script runs in a fork of this process where there is an `interpreter` for it.
+    Its script runs in a fork of this process where there is an `interpreter` for it. `view`: what
+    the executor handed over for its cell, see `stellwerk_shim.cell`.
     """
-    _detach()
+    _detach(view)
     try:
-        return _supervise(folder, interpreter)
+        return _supervise(folder, interpreter, view)
     except BaseException as error:
         _tell(folder, error)
         raise
 
 
-def _supervise(folder: str, interpreter: Interpreter | None) -> int:
+def _supervise(folder: str, interpreter: Interpreter | None, view: Sequence[int]) -> int:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,7 +56,9 @@ def _supervise(folder: str, interpreter: Interpreter | None) -> int:
     launch = files.read_json(folder, "launch.json")
     if not launch or files.read_json(folder, "exit.json"):
         return 1
-    Supervisor(folder, lock, launch, interpreter).run()
+    wanted = launch.get("cell")
+    cell = Cell(wanted, view) if isinstance(wanted, dict) else None
+    Supervisor(folder, lock, launch, interpreter, cell).run()
     return 0
 
 
@@ -61,22 +66,27 @@ class Supervisor:
     """One attempt from start to exit record."""
 
     def __init__(
-        self, folder: str, lock: int, launch: dict[str, object], interpreter: Interpreter | None
+        self,
+        folder: str,
+        lock: int,
+        launch: dict[str, object],
+        interpreter: Interpreter | None,
+        cell: Cell | None,
     ) -> None:
         self._folder, self._lock = folder, lock
         self._launch = launch
-        self._interpreter = interpreter
+        self._cell = cell
         child.become_subreaper()
-        self._cell = _cell(launch)
         self._cgroups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
         self._log = LogPipe(
             folder + "/std.log",
             _integer(launch.get("log_limit_bytes"), GIB),
             drop=launch.get("log_overflow") == "drop",
         )
-        self._child = 0
-        if self._cell is None:  # else a fork would not be in it yet
-            self._fork()
+        output = self._log.child_end
+        self._program = child.Child(launch, output, interpreter, cell)
+        self._child = self._program.pid
+        os.close(output)
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
         self._socket = RunSocket(folder, GIB)
@@ -89,10 +99,8 @@ class Supervisor:
     def run(self) -> None:
         """Start the run, wait for its end, write exit.json, notify."""
         try:
-            if self._cell is not None:
-                self._fork()
             self._program.begin()
-        except (child.LaunchError, CellError, OSError) as error:
+        except (child.LaunchError, OSError) as error:
             self._outcome.launch_failed(str(error))
             self._clear()
         else:
@@ -100,17 +108,6 @@ class Supervisor:
             self._loop()
             self._clear()
         self._finish()
-
-    def _fork(self) -> None:
-        """Make the run's first process, in its cell if it has one."""
-        output = self._log.child_end
-        try:
-            if self._cell is not None:
-                self._cell.join()
-            self._program = child.Child(self._launch, output, self._interpreter, self._cell)
-            self._child = self._program.pid
-        finally:
-            os.close(output)
 
     def _announce(self) -> None:
         own = os.getpid()
@@ -272,9 +269,12 @@ class Supervisor:
         self._notifier.send(time.monotonic())
 
 
-def _detach() -> None:
+def _detach(kept: Sequence[int]) -> None:
     """Cut every tie to the executor: session, inherited descriptors, standard streams."""
-    os.closerange(3, 1 << 16)
+    first = 3
+    for last in (*sorted(kept), 1 << 16):
+        os.closerange(first, last)
+        first = last + 1
     try:
         os.setsid()
     except PermissionError:
@@ -297,12 +297,6 @@ def _tell(folder: str, error: BaseException) -> None:
         ),
     )
     os.close(trace)
-
-
-def _cell(launch: dict[str, object]) -> Cell | None:
-    """The cell that the executor wants for this run, in the making."""
-    command = launch.get("cell")
-    return Cell([str(part) for part in command]) if isinstance(command, list) and command else None
 
 
 def _integer(value: object, default: int) -> int:

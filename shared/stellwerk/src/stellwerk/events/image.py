@@ -18,6 +18,8 @@ BuildFailure = Literal[
 
 IMAGE_ENVIRONMENT = "/opt/environment"
 """Where an image holds its environment."""
+ENVIRONMENT_FOLDER = "@STELLWERK_ENVIRONMENT@"
+"""Stands in ``package_variables`` for the folder of the environment, wherever a run has it."""
 
 
 class ImageInfo(BaseModel):
@@ -28,7 +30,8 @@ class ImageInfo(BaseModel):
     its lock and of its bill of materials (CycloneDX). ``image`` names an image that holds the
     environment at :data:`IMAGE_ENVIRONMENT`, by digest or id, for nodes whose runs are containers.
     With ``image_python`` there is nothing but that image: it is the interpreter within it, and
-    ``image_variables`` are what the image sets.
+    ``image_variables`` are what the image sets. ``package_variables`` are what the environment's
+    conda packages set when it is activated.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,6 +44,7 @@ class ImageInfo(BaseModel):
     image: str | None = None
     image_python: str | None = None
     image_variables: dict[str, str] = {}
+    package_variables: dict[str, str] = {}
     lock_digest: str | None = None
     sbom_digest: str | None = None
     environment_variables: dict[str, str] = {}

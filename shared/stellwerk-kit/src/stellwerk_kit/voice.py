@@ -1,0 +1,33 @@
+"""Facts that are said without a row of the store.
+
+A fact goes through the outbox where it belongs to what a transaction writes. One that only says
+what is the case anyway, and that its speaker says again whenever the question comes again, needs
+no such promise: it is published straight away, and the cause is settled after that. Ids are made
+of what a fact says, so whoever hears it twice knows it.
+"""
+
+from dataclasses import dataclass
+
+from stellwerk.errors import ServiceUnavailableError
+from stellwerk.events import Envelope, Event
+from stellwerk_kit.bus import Bus
+from stellwerk_kit.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Publishes facts under a service's name."""
+
+    bus: Bus
+    clock: Clock
+    source: str
+
+    async def say(self, event: Event, *, causation_id: str | None = None) -> bool:
+        """Whether the broker has the fact now; where it has not, the outbox is the way."""
+        now = self.clock.now()
+        envelope = Envelope.wrap(event, source=self.source, time=now, causation_id=causation_id)
+        try:
+            await self.bus.publish(envelope)
+        except ServiceUnavailableError:
+            return False
+        return True
