@@ -43,9 +43,9 @@ def walls(node: Path, **changes: Any) -> Isolation:
 
 @asynccontextmanager
 async def walled(node: Path, **changes: Any) -> AsyncIterator[ProcessLauncher]:
+    found = walls(node, **changes)  # first: it may end the test
     notify = NotifyServer(node / "notify.sock")
     await notify.start()
-    found = walls(node, **changes)
     service = ProcessLauncher(notify, walls=found)
     try:
         yield service

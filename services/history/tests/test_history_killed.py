@@ -15,6 +15,7 @@ from history_setup import Sim, Start, completed
 
 from stellwerk import events as e
 from stellwerk.answers import FileList
+from stellwerk.errors import NotFoundError, ServiceUnavailableError
 from stellwerk_history.stream import InOrder
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.consumer import Delivery
@@ -72,6 +73,8 @@ async def test_killed_anywhere_the_run_is_archived_once(
     subscription = await sim.bus.client.subscribe("sw.evt.archive.>")
     process = launch(f"{point}=kill")
     run_id = await sim.submit()
+    if "publish" in point:  # what the answer does not tell has to be sealed with it
+        await with_build_log(sim, run_id)
     await sim.until_running(run_id)
     for offset in range(0, len(LOG), 25_000):
         await sim.write(run_id, LOG[offset : offset + 25_000], offset=offset)
@@ -95,11 +98,30 @@ async def test_killed_anywhere_the_run_is_archived_once(
     assert [each.sequence for each in seen] == list(range(1, len(seen) + 1))
     assert [each.type for each in seen].count("RunArchived") == 1
     files = (await sim.ask("run-files", FileList, run_id=run_id)).files
+    built = [("azureml-logs/20_image_build_log.txt", 6)] if "publish" in point else []
     assert [(file.path, file.size) for file in files] == [
+        *built,
         ("outputs/x", 1),
         ("user_logs/std_log.txt", len(LOG)),
     ]
     assert await sim.follow(run_id, len(LOG)) == LOG
+
+
+async def with_build_log(sim: Sim, run_id: str) -> None:
+    """Let the run have waited for a build whose log history has completely."""
+    env_id = "e" * 32
+    await sim.say(e.ImageBuildStarted(env_id=env_id, build=1, run_ids=(run_id,)))
+    await sim.write(env_id, b"built\n", stream="build", **{"Sw-Final": "1"})
+
+    async def closed() -> bool:
+        try:
+            asked = {"env_id": env_id, "build": 1}
+            reply = await sim.bus.call_raw("history", "build-log-read", asked)
+        except (NotFoundError, ServiceUnavailableError):
+            return False
+        return reply.headers["Sw-Closed"] == "1"
+
+    await wait_until(closed, 30)
 
 
 async def test_stopped_while_it_waits_for_a_log(start: Start, sim: Sim) -> None:

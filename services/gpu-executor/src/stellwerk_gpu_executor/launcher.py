@@ -177,6 +177,10 @@ class Launcher(Protocol):
         """Remove the attempt's processes and folder; AttemptRunningError if it is alive."""
         ...
 
+    def unseen(self, folder: Path) -> str:
+        """Why attempts would not see what is mounted below ``folder``, or ''."""
+        ...
+
 
 class Walls(Protocol):
     """What keeps a plain process apart from this machine, and within its limits."""
@@ -203,6 +207,10 @@ class ProcessLauncher:
         self._spawner = Spawner()
         self._spawner.prepare()
         self._followed: dict[int, ProcessHandle] = {}
+
+    def unseen(self, folder: Path) -> str:  # noqa: ARG002 - of every launcher
+        """Nothing: processes have the files that we have."""
+        return ""
 
     async def start(self, request: LaunchRequest) -> ProcessHandle:
         """Start the attempt. Returns when the run's program is loaded or has failed to.

@@ -38,7 +38,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     limits = Limits(settings.archive_limit_s, settings.archive_retry_s, settings.archive_parallel)
     owed = ArchiveStore(db, seconds)
     verifier = Verifier(owed, logs, metrics, objects, wakeups, clock, limits)
-    archiver = Archiver(verifier, owed, logs, objects, wakeups, clock, limits)
+    archiver = Archiver(verifier, owed, logs, objects, wakeups, clock, limits, runtime.voice)
     archives = reconcile.Archives(owed, archiver, runtime.spawn)
     prune = reconcile.prune(logs, settings.log_cache_bytes)
     runtime.every("prune-logs", reconcile.PRUNE_S, prune).hint()

@@ -1,6 +1,6 @@
 """Post-processing: an ended attempt is verified, its log closed and stored, its archive listed.
 
-A row in ``archives`` is owed an answer; it goes in the transaction that emits the answer, so a
+A row in ``archives`` is owed an answer; it goes when the answer is emitted or projected, so a
 kill at any point only makes the work begin again, and all of it is addressed by content. The
 budget for what is missing runs only while the object store answers.
 """
@@ -17,13 +17,14 @@ from stellwerk.events import ArchiveFailed, LogClosure, RunArchived
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk_history import closing
 from stellwerk_history.archive_store import ArchiveStore, Pending
-from stellwerk_history.closing import BUILD, STD, Log
+from stellwerk_history.closing import BUILD, STD, Log, LogKey
 from stellwerk_history.log_store import LogStore
 from stellwerk_history.verifying import Limits, TroubleError, Verifier
 from stellwerk_history.wakeups import Wakeups, log_key
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.failpoints import failpoint
 from stellwerk_kit.objects import ObjectStore
+from stellwerk_kit.voice import Voice
 
 SMALL_LOG = 4 * 1024 * 1024
 MAX_CLOSURE_CHARS = 100_000
@@ -46,9 +47,10 @@ class Archiver:
         wakeups: Wakeups,
         clock: Clock,
         limits: Limits,
+        voice: Voice,
     ) -> None:
         self._verifier, self._store, self._logs = verifier, store, logs
-        self._objects, self._wakeups = objects, wakeups
+        self._objects, self._wakeups, self._voice = objects, wakeups, voice
         self._clock, self._limits = clock, limits
 
     async def archive(self, pending: Pending) -> None:
@@ -88,11 +90,23 @@ class Archiver:
             bytes=manifest.size,
             logs=_closures(sealed, pending.attempt),
         )
-        await self._store.answer(pending, archived, sealed)
+        await self._answer(pending, archived, [each for each in sealed if each not in logs])
         failpoint("history.after_archived")
         ARCHIVED.labels("archived").inc()
         if here := [each.key for each in sealed if each.local]:
             await self._logs.release(here)
+
+    async def _answer(self, pending: Pending, archived: RunArchived, sealed: list[Log]) -> None:
+        """State that the run is archived.
+
+        Where the fact tells all there is to seal, its own projection does that, and takes the row
+        that says it is owed; until then a kill makes us say it again. The rest needs a transaction.
+        """
+        told = {LogKey(archived.run_id, archived.attempt, each.stream) for each in archived.logs}
+        all_told = all(each.key in told for each in sealed)
+        if all_told and await self._voice.say(archived, causation_id=pending.event_id):
+            return
+        await self._store.answer(pending, archived, sealed)
         self._wakeups.notify([log_key(pending.run_id)])
 
     async def _fail(self, pending: Pending, trouble: TroubleError) -> None:

@@ -37,6 +37,8 @@ from stellwerk_kit.prepared import Prepared, Sized
 
 CONSUMER = "history-logs"
 MAX_PARKED_BYTES = 32 * 1024 * 1024
+SMALL_BYTES = 64 * 1024
+DIGESTS_KEPT = 4096
 
 APPENDED = Counter("stellwerk_history_log_bytes", "Log bytes stored")
 PARKED = Counter("stellwerk_history_log_parked", "Chunks that came too early")
@@ -84,6 +86,7 @@ class _Batch:
     parked: list[Chunk]
     park: list[Chunk] = field(default_factory=list)
     unpark: list[Chunk] = field(default_factory=list)
+    digests: dict[LogKey, tuple[int, str]] = field(default_factory=dict)
 
 
 class LogStore:
@@ -92,6 +95,8 @@ class LogStore:
     def __init__(self, db: Database, files: LogFiles, now: Callable[[], float]) -> None:
         self._db, self._files, self._now = db, files, now
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-files")
+        self._digests: dict[LogKey, tuple[int, str]] = {}
+        """Length and SHA-256 of logs that grow, as far as they are known without reading."""
 
     async def close(self) -> None:
         """Close all files."""
@@ -106,6 +111,9 @@ class LogStore:
         await self._on_thread(lambda: self._write(batch, chunks))
         failpoint("history.logs_written")
         await self._db.write(lambda tx: _save(tx, batch, before, position, self._now()))
+        if len(self._digests) > DIGESTS_KEPT:
+            self._digests.clear()
+        self._digests |= batch.digests
         return {key.owner for key, each in batch.logs.items() if before.get(key) != each}
 
     async def of(self, owner: str) -> list[Log]:
@@ -123,10 +131,15 @@ class LogStore:
         size = min(limit, entry.bytes - offset)
         if size <= 0:
             return b""
+        if not entry.stored and size <= SMALL_BYTES:  # just written: in memory, no disk is asked
+            return read_piece(self._files.path(entry.key), offset, size)
         return await asyncio.to_thread(read_piece, self._files.path(entry.key), offset, size)
 
     async def digest(self, entry: Log, size: int) -> str:
         """SHA-256 of the first ``size`` bytes of a log whose file is here."""
+        known_size, known = self._digests.get(entry.key, (-1, ""))
+        if known_size == size:
+            return known
         return await self._on_thread(lambda: self._files.digest(entry.key, size))
 
     def path(self, key: LogKey) -> Any:
@@ -136,6 +149,8 @@ class LogStore:
     async def release(self, keys: Iterable[LogKey]) -> None:
         """Close the files of logs that will not grow."""
         done = list(keys)
+        for key in done:
+            self._digests.pop(key, None)
 
         def work() -> None:
             for key in done:
@@ -192,6 +207,10 @@ class LogStore:
                 batch.parked.remove(each)
                 batch.unpark.append(each)
         self._files.sync()
+        for key in {chunk.key for chunk in chunks}:
+            size = batch.logs[key].bytes
+            if (digest := self._files.known_digest(key, size)) is not None:
+                batch.digests[key] = size, digest
 
     def _take(self, batch: _Batch, chunk: Chunk) -> None:
         key = chunk.key
@@ -236,17 +255,17 @@ def seal(conn: Connection, closed: Iterable[Log], now: float) -> None:
             _ADD.run(conn, values)
 
 
-def restore(conn: Connection, event: RunArchived) -> None:
-    """Logs of an archived attempt whose rows were lost: they are in the object store."""
+def close(conn: Connection, event: RunArchived, now: float) -> None:
+    """Seal the logs of an archived attempt; those whose rows were lost are in the object store."""
     known = _load(conn, [LogKey(event.run_id, event.attempt, each.stream) for each in event.logs])
+    ended = []
     for each in event.logs:
         key = LogKey(event.run_id, event.attempt, each.stream)
-        if key not in known:
-            path = checked_path(each.stream, each.path)
-            entry = Log(
-                key, path, each.bytes, closed=True, sha256=each.sha256, stored=True, local=False
-            )
-            conn.execute(insert(logs).values(_values(entry) | {"used_at": 0.0}))
+        entry = known.get(key) or Log(key, checked_path(each.stream, each.path), local=False)
+        if not entry.closed:
+            sealed = replace(entry, bytes=each.bytes, sha256=each.sha256)
+            ended.append(replace(sealed, closed=True, stored=True))
+    seal(conn, ended, now)
 
 
 def _least_used(conn: Connection) -> list[Log]:

@@ -117,9 +117,12 @@ class LogFiles:
 
     def digest(self, key: LogKey, size: int) -> str:
         """SHA-256 of the first ``size`` bytes; the file is read where it must be."""
+        return self.known_digest(key, size) or hash_prefix(self.path(key), size)
+
+    def known_digest(self, key: LogKey, size: int) -> str | None:
+        """The same where the file need not be read, None where it must be."""
         file = self._open.get(key)
-        known = file.sha256(size) if file is not None else None
-        return known or hash_prefix(self.path(key), size)
+        return file.sha256(size) if file is not None else None
 
     def close(self) -> None:
         """Close everything."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from stellwerk_history.archive_store import ArchiveStore, Pending
+from stellwerk_history.archive_store import MAX_PENDING, ArchiveStore, Pending
 from stellwerk_history.archiver import Archiver
 from stellwerk_history.log_store import LogStore
 
@@ -26,10 +26,14 @@ class Archives:
     ) -> None:
         self._store, self._archiver, self._spawn = store, archiver, spawn
         self._active: set[str] = set()
+        """Under way, or answered and its answer not projected yet."""
 
     async def sweep(self) -> None:
         """Begin what is pending and not under way."""
-        for pending in await self._store.pending():
+        owed = await self._store.pending()
+        if len(owed) < MAX_PENDING:
+            self._active &= {pending.event_id for pending in owed}
+        for pending in owed:
             if pending.event_id not in self._active:
                 self._active.add(pending.event_id)
                 self._spawn(f"archive-{pending.run_id}", self._archive(pending))
@@ -40,7 +44,6 @@ class Archives:
         except Exception:
             # Stays pending, so the next sweep tries again; other runs are not held up by it.
             log.exception("archive broke off", action="archive_broken", run_id=pending.run_id)
-        finally:
             self._active.discard(pending.event_id)
 
 

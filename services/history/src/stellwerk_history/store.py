@@ -24,7 +24,7 @@ from stellwerk.events import (
 )
 from stellwerk_history import rows
 from stellwerk_history.domain import Entry, Run, Skip, apply, concerns, submit
-from stellwerk_history.log_store import restore
+from stellwerk_history.log_store import close
 from stellwerk_history.submissions import Submissions
 from stellwerk_history.tables import archives, events, latest, runs
 from stellwerk_kit.db import Database, Tx
@@ -183,7 +183,7 @@ class _Projection:
         elif isinstance(event, RunArchived | ArchiveFailed):
             _ANSWERED.run(self._conn, {"key": event.run_id, "last": event.attempt})
             if isinstance(event, RunArchived):
-                restore(self._conn, event)
+                close(self._conn, event, envelope.time.timestamp())
 
     def _repeated(self, run_id: str, event_id: str) -> bool:
         """Whether an event is in the status stream of its run already."""
