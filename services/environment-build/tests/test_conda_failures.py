@@ -26,6 +26,8 @@ from stellwerk_environment_build.conda_failures import of_conda
         ),
         ("install", "No space left on device (os error 28)", "disk-full", "env.disk_full", True),
         ("unreachable", "write: os error 28", "disk-full", "env.disk_full", True),
+        ("denied", "401 Unauthorized", "internal", "env.channel_denied", False),
+        ("logins", "cannot be read", "internal", "env.channel_logins", False),
         ("install", "invalid archive", "your-spec", "env.conda_package_broken", False),
     ],
 )

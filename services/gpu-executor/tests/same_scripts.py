@@ -470,3 +470,22 @@ TORCH = {
         """
     ),
 }
+
+
+def seeded(seed: int, has: list[str]) -> dict[str, str]:
+    """A script whose result is its seed's, with the frameworks that there are."""
+    if "tensorflow" in has:
+        return _script(_SEEDED.replace("SEED", str(seed)))
+    if "keras" in has:
+        text = _LEARN.replace("LOUD", "False")
+        return _script(text.replace("set_random_seed(7)", f"set_random_seed({seed})"))
+    return _script(f"import random; random.seed({seed}); print([random.random() for _ in 'abc'])")
+
+
+UNSEEDED = """
+import random
+print(random.random())
+try: import numpy
+except ImportError: pass
+else: print(numpy.random.rand())
+"""

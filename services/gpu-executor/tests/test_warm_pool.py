@@ -159,6 +159,27 @@ async def test_a_list_that_cannot_be_loaded_keeps_runs_cold(
         pool.take(poisoned)
 
 
+async def test_a_tensorflow_that_has_initialised_its_devices_keeps_runs_cold(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    """Its thread pools do not survive a fork: training in one would hang for ever."""
+    package = tmp_path / "tensorflow" / "python" / "eager"
+    package.mkdir(parents=True)
+    (package / "context.py").write_text(
+        "import types\ndef context(): return types.SimpleNamespace(_context_handle=HANDLE)"
+    )
+    poisoned = recipe(PYTHONPATH=str(tmp_path))
+    (tmp_path / "poison.py").write_text(
+        "from tensorflow.python.eager import context as c; c.HANDLE = 1"
+    )
+    with pytest.raises(ColdError, match="TensorFlow has initialised its devices"):
+        await nodes.pool(("poison",)).ready(poisoned)
+    (tmp_path / "poison.py").write_text(
+        "from tensorflow.python.eager import context as c; c.HANDLE = None"
+    )
+    await nodes.pool(("poison",)).ready(poisoned)
+
+
 async def test_one_that_is_dropped_while_it_loads_is_in_nobodys_way(
     nodes: Nodes, tmp_path: Path
 ) -> None:

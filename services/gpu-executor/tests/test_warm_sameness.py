@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from real_attempts import attempt_of, launcher, read, request
-from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH
+from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH, UNSEEDED, seeded
 
 from stellwerk_gpu_executor.early_settings import applied, settings_of
 from stellwerk_gpu_executor.forkserver import ForkServer
@@ -193,6 +193,37 @@ def _without_pairs(line: bytes) -> bytes:
     return repr(
         [pair for pair in pairs if not pair[0].startswith(("STELLWERK_", "PYTHONPATH"))]
     ).encode()
+
+
+async def test_four_at_once_come_to_what_each_does_alone(tmp_path: Path, pool: WarmPool) -> None:
+    def folder(name: str, seed: int) -> Path:
+        made = tmp_path / name / "work"
+        made.mkdir(parents=True)
+        (made / "main.py").write_text(seeded(seed, HAS)["main.py"])
+        return made
+
+    alone = {}
+    for seed in (1, 2, 3):
+        alone[seed] = await asyncio.to_thread(bare, folder(f"bare-{seed}", seed))
+    assert len({output for _, (output, _) in alone.values()}) == 3
+    asked = [(seed, folder(f"warm-{place}", seed)) for place, seed in enumerate((1, 2, 3, 1))]
+    server, _ = await fork_server(pool, seeded(1, HAS)["main.py"])
+    found = await asyncio.gather(*(through(work.parent, work, server) for _, work in asked))
+    for (seed, _), result in zip(asked, found, strict=True):
+        assert _without(result) == _without(alone[seed])
+
+
+async def test_runs_without_a_seed_differ(tmp_path: Path, pool: WarmPool) -> None:
+    server, _ = await fork_server(pool, UNSEEDED)
+    lines = []
+    for name in "abc":
+        work = tmp_path / name / "work"
+        work.mkdir(parents=True)
+        (work / "main.py").write_text(UNSEEDED)
+        status, (output, _) = await through(work.parent, work, server)
+        assert status == 0, output
+        lines += output.splitlines()
+    assert len(set(lines)) == len(lines) >= 3
 
 
 async def test_runs_outlive_their_fork_server(tmp_path: Path, pool: WarmPool) -> None:

@@ -46,6 +46,14 @@ def of_conda(error: str, message: str, channels: tuple[str, ...]) -> Failure:
             f"A conda channel did not answer. Try again later.\n{words}",
             retryable=True,
         )
+    if error in {"denied", "logins"}:
+        return Failure(
+            "internal",
+            "env.channel_denied" if error == "denied" else "env.channel_logins",
+            "A conda channel does not let this platform in. The operator adds its login to the "
+            f"file that RATTLER_AUTH_FILE names, or corrects it.\n{words}",
+            retryable=False,
+        )
     if error == "index":
         return Failure(
             "index-unreachable",

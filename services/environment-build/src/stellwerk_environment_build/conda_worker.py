@@ -9,21 +9,28 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import rattler
 from rattler.exceptions import GatewayError, InstallerError, InvalidMatchSpecError, SolverError
+from rattler.networking import AuthenticationMiddleware, Client, RetryMiddleware
 
 from stellwerk_environment_build.conda_lock import CondaEntry, read_entries, spell
+from stellwerk_environment_build.conda_logins import ChannelLogins, UnreadableLoginsError
 from stellwerk_environment_build.conda_request import Answer, Request
 
 PROBE_SECONDS = 3.0
-_REFUSING = frozenset({401, 403, 407})
+RETRIES = 2
+_LOGIN = frozenset({401, 403})
+_REFUSING = _LOGIN | {407}
+_DENIED = re.compile(r"HTTP status client error \((401|403)\b")
 
 
 class _WorkError(Exception):
@@ -43,7 +50,10 @@ class _Work:
             for name in request.channels
         }
         self.names = {channel.base_url: name for name, channel in self.channels.items()}
-        self.gateway = rattler.Gateway(cache_dir=request.cache / "repodata")
+        self.logins = ChannelLogins.read(os.environ.get("RATTLER_AUTH_FILE"))
+        # Its own client knows no logins.
+        self.client = Client([RetryMiddleware(RETRIES), AuthenticationMiddleware()])
+        self.gateway = rattler.Gateway(cache_dir=request.cache / "repodata", client=self.client)
         self.platform = rattler.Subdir.current()
 
     async def probe(self) -> Answer:
@@ -51,7 +61,7 @@ class _Work:
         urls = {name: channel.base_url for name, channel in self.channels.items()}
         async with asyncio.TaskGroup() as group:
             asked = {
-                name: group.create_task(asyncio.to_thread(_answers, url))
+                name: group.create_task(asyncio.to_thread(_answers, url, self.logins))
                 for name, url in urls.items()
             }
         return Answer(answering=tuple(name for name, task in asked.items() if task.result()))
@@ -98,6 +108,7 @@ class _Work:
             cache_dir=self.request.cache / "packages",
             execute_link_scripts=False,
             platform=self.platform,
+            client=self.client,
             reporter=_Reporter(),  # type: ignore[abstract]
         )
         return Answer()
@@ -161,8 +172,8 @@ def _check(record: rattler.RepoDataRecord) -> None:
             raise _WorkError("install", f"hash mismatch of {record.file_name}")
 
 
-def _answers(address: str) -> bool:
-    """Whether a server, or a folder, answers there."""
+def _answers(address: str, logins: ChannelLogins) -> bool:
+    """Whether a server, or a folder, answers there; one that asks for a login, if there is one."""
     if not address.startswith(("http://", "https://")):
         return True
     url = f"{address}noarch/repodata.json"
@@ -171,6 +182,9 @@ def _answers(address: str) -> bool:
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS):  # noqa: S310
             return True
     except urllib.error.HTTPError as error:
+        host = urllib.parse.urlsplit(url).hostname or ""
+        if error.code in _LOGIN and logins.cover(host):
+            return True
         return error.code < 500 and error.code not in _REFUSING
     except OSError:
         return False
@@ -178,6 +192,8 @@ def _answers(address: str) -> bool:
 
 def _kind(words: str) -> str:
     """Of an error about a channel's index."""
+    if _DENIED.search(words):
+        return "denied"
     if "404" in words or "could not find subdir" in words or "No such file" in words:
         return "channel"
     return "unreachable" if "error sending request" in words or "HTTP status" in words else "index"
@@ -201,17 +217,28 @@ async def _done(verb: str, request: Path) -> Answer:
     except GatewayError as error:
         return Answer(error=_kind(str(error)), message=str(error))
     except InstallerError as error:
-        return Answer(error="install", message=str(error))
+        denied = _DENIED.search(str(error)) is not None
+        return Answer(error="denied" if denied else "install", message=str(error))
+    except UnreadableLoginsError as error:
+        return Answer(error="logins", message=str(error))
     except OSError as error:
         return Answer(error="internal", message=error.strerror or type(error).__name__)
     except Exception as error:  # noqa: BLE001 - its words and places are nothing for users
         return Answer(error="internal", message=type(error).__name__)
 
 
+def _hidden(answer: Answer) -> Answer:
+    """The solver's words name addresses, and those may hold a token."""
+    with suppress(UnreadableLoginsError):
+        logins = ChannelLogins.read(os.environ.get("RATTLER_AUTH_FILE"))
+        return answer.model_copy(update={"message": logins.hide(answer.message)})
+    return answer
+
+
 def main() -> int:
     """``conda_worker VERB REQUEST ANSWER``; 0 if it is done."""
     verb, request, answer = sys.argv[1:]
-    done = asyncio.run(_done(verb, Path(request)))
+    done = _hidden(asyncio.run(_done(verb, Path(request))))
     Path(answer).write_text(done.model_dump_json())
     if done.error:
         _say(f"error: {done.message}")

@@ -11,6 +11,7 @@ from stellwerk.environment_spec import NormalisedSpec
 from stellwerk_environment_build import compiled_reuse, inspection, uv_command
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import LOCK, PID_FILE, write_fresh
+from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.failures import (
     BuildFailedError,
     Failure,
@@ -63,7 +64,7 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
-    donors: tuple[Path, ...] = ()
+    donors: tuple[Donor, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -130,9 +131,9 @@ class Construction:
             write_fresh(site / f"{module}.py", source.read_text(encoding="utf-8"))
             write_fresh(site / f"{module}.pth", f"import {module}\n")
 
-    async def compile(self) -> None:
+    async def compile(self, lock: Lock) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""
-        modules = await asyncio.to_thread(self._modules)
+        modules = await asyncio.to_thread(self._modules, lock)
         if not modules:
             return
         total, done = len(modules), 0
@@ -165,11 +166,12 @@ class Construction:
     def _compile_command(self, listing: Path, workers: int) -> list[str]:
         return uv_command.compile_command(self.python, listing, workers)
 
-    def _modules(self) -> list[str]:
+    def _modules(self, lock: Lock) -> list[str]:
         """Those that no other environment has compiled already."""
-        if not self.donors or self.spec.python is None:
+        donors = compiled_reuse.choose(self.donors, lock.packages)
+        if not donors or self.spec.python is None:
             return inspection.modules(self.target)
-        return compiled_reuse.reuse(self.target, self.donors, self.spec.python)
+        return compiled_reuse.reuse(self.target, donors, self.spec.python)
 
     async def activate(self) -> Activated:
         """Which variables its packages set for runs: packages of Python set none."""
