@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import environments
 import httpx2
@@ -27,9 +28,10 @@ from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.cache import READY
 from stellwerk_environment_build.failures import Failure
 from stellwerk_environment_build.image_engine import NAME, ImageSettings
-from stellwerk_environment_build.images import ImageMaker, _Below
+from stellwerk_environment_build.images import ImageMaker
 from stellwerk_environment_build.pruning import Pruner, Wanted
 from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.testing.servers import free_port
 
 
@@ -72,6 +74,12 @@ async def build(
     return await environments.build(made, from_packages(packages), log)
 
 
+def pulled(result: BuildResult) -> Any:
+    """The image, in this engine as on a node."""
+    client().api.pull(str(result.ready.image))
+    return client().images.get(str(result.ready.image))
+
+
 async def failure(folder: Path, settings: ImageSettings) -> Failure:
     return await failing(await builder(folder, settings), from_packages(["alpha"]))
 
@@ -85,9 +93,7 @@ async def test_pushed_and_run_by_digest(folder: Path, registry: str) -> None:
     assert image.startswith(f"{registry}/stellwerk/environment@sha256:"), image
     assert any(line.startswith("[5/5] Making an image") for line in log), log
 
-    client().images.remove(image, force=True)
-    client().images.remove(f"{image.partition('@')[0]}:{result.ready.env_id}", force=True)
-    with pytest.raises(ImageNotFound):
+    with pytest.raises(ImageNotFound):  # the builder's engine needs none
         client().images.get(image)
     client().api.pull(image)  # what another node does
     code = "import alpha, sys; print(alpha.WORD, sys.prefix, alpha.__cached__)"
@@ -106,10 +112,11 @@ async def test_layers_of_the_base_are_shared_and_nothing_of_this_machine_is_insi
     folder: Path, registry: str
 ) -> None:
     result = await build(await builder(folder, ImageSettings(stand_ins.base(), registry)))
-    image = client().images.get(str(result.ready.image))
+    image = pulled(result)
     base = client().images.get(stand_ins.base())
     layers = image.attrs["RootFS"]["Layers"]
-    assert layers[:-1] == base.attrs["RootFS"]["Layers"]
+    below = base.attrs["RootFS"]["Layers"]
+    assert layers == [*below, *result.ready.image_layers]
     assert not image.attrs["Config"]["Labels"]
     told = str(image.attrs["Config"])
     assert "PIP" not in told
@@ -117,34 +124,62 @@ async def test_layers_of_the_base_are_shared_and_nothing_of_this_machine_is_insi
     assert str(folder) not in run(
         str(result.ready.image), f"print(open('{IMAGE_ENVIRONMENT}/pyvenv.cfg').read())"
     )
+    assert str(folder) not in run(
+        str(result.ready.image), "import alpha; print(open(alpha.__cached__, 'rb').read())"
+    )
 
 
-async def test_one_added_package_is_one_small_layer(folder: Path, registry: str) -> None:
-    made = await builder(folder, ImageSettings(stand_ins.base(), registry))
+@pytest.mark.parametrize("in_registry", [True, False])
+async def test_one_added_package_is_one_small_layer(
+    folder: Path, registry: str, in_registry: bool
+) -> None:
+    """Into the registry, and into the engine."""
+    made = await builder(folder, ImageSettings(stand_ins.base(), registry if in_registry else None))
     first = await build(made)
     log = list[str]()
     second = await build(made, log, packages=("alpha", "beta"))
-    layers = [
-        client().images.get(str(each.ready.image)).attrs["RootFS"]["Layers"]
-        for each in (first, second)
-    ]
-    assert layers[1][:-1] == layers[0]
+    (alpha, rest), (same, beta, other) = (each.ready.image_layers for each in (first, second))
+    assert alpha == same
+    assert len({alpha, beta, rest, other}) == 4
     (line,) = [line for line in log if "[5/5]" in line]
-    assert f"on environment {first.ready.env_id[:12]}" in line
-    assert int(re.findall(r": (\d+) files", line)[0]) < 25, line
+    assert "2 of 3 layers" in line
+    (moved,) = [line for line in log if " moved" in line]
+    assert "2 of 3 layers" in moved
     code = "import alpha, beta; print(alpha.WORD, beta.WORD)"
     assert run(str(second.ready.image), code) == "from alpha from beta\n"
+    assert run(str(first.ready.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
 
 
-async def test_a_parent_that_is_pruned_meanwhile_is_done_without(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_compiled_is_used_in_the_image(folder: Path) -> None:
+    """Its files have another time there than here."""
     made = await builder(folder, ImageSettings(stand_ins.base()))
-    gone = _Below(f"sha256:{'0' * 64}", folder, [], "a" * 40)
-    monkeypatch.setattr(ImageMaker, "_parent", lambda *_: gone)
-    image = str((await build(made)).ready.image)
-    assert run(image, "import alpha; print(alpha.WORD)") == "from alpha\n"
-    client().images.remove(image, force=True)
+    image = (await build(made)).ready.image
+    said = run(str(image), "import alpha", stderr=True, environment={"PYTHONVERBOSE": "1"})
+    assert re.search(r"code object from '\S+alpha\S+pyc'", said), said
+    assert "alpha.py" in run(
+        str(image), "import alpha, inspect; print(inspect.getsourcefile(alpha))"
+    )
+
+
+@pytest.mark.parametrize("in_registry", [True, False])
+async def test_layers_that_went_meanwhile_are_made_again(
+    folder: Path, registry: str, in_registry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that was cleared, a registry that was changed for another one."""
+    settings = ImageSettings(stand_ins.base(), registry if in_registry else None)
+    made = await builder(folder, settings)
+    first = (await build(made)).ready
+    with servers_in_containers.registry() as other:
+        if in_registry:
+            made._images = ImageMaker(replace(settings, registry=other))
+        else:
+            client().images.remove(str(first.image), force=True)
+            monkeypatch.setattr(ImageMaker, "_nearest", lambda *_: first.image_layers)
+        made.cache.discard(first.env_id)
+        again = (await build(made)).ready
+        assert again.image_layers == first.image_layers
+        assert run(str(again.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
+        client().images.remove(str(again.image), force=True)
 
 
 async def test_an_environment_that_was_there_before_images_were_wanted_gets_one(
@@ -189,6 +224,21 @@ async def test_registry_that_is_down(folder: Path) -> None:
     )  # fmt: skip
 
 
+async def test_registry_that_wants_a_login(folder: Path) -> None:
+    users = folder / "users"
+    users.mkdir()
+    right = servers_in_containers.LOGIN
+    with servers_in_containers.registry(users) as host:
+
+        def settings(**login: str) -> ImageSettings:
+            return ImageSettings(stand_ins.base(), host, RegistryLogins({host: login}))
+
+        found = await failure(folder, settings(**{**right, "password": "wrong-one"}))
+        assert (found.reason, found.code) == ("internal", "env.registry_denied")
+        made = await build(await builder(folder, settings(**right)))
+        assert str(made.ready.image).startswith(host)
+
+
 # The client library leaves the socket of a refused connection to the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_engine_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,12 +249,15 @@ async def test_engine_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch
     gc.collect()
 
 
-async def test_a_rebuild_replaces_the_image(folder: Path, registry: str) -> None:
+async def test_a_rebuild_reads_everything_again(folder: Path, registry: str) -> None:
+    """The same files are the same image."""
     made = await builder(folder, ImageSettings(stand_ins.base(), registry))
     first = await build(made)
     spec, identity = made.identify(from_packages(["alpha"]))
+    for path in made.cache.layers.iterdir():
+        path.write_text(f'{{"digest": "sha256:{"0" * 64}", "size": 1}}')
     second = await made.build(spec, identity, lambda _: None, rebuild=True)
-    assert second.ready.image != first.ready.image
+    assert second.ready.image == first.ready.image
     assert run(str(second.ready.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
 
 
@@ -215,7 +268,11 @@ async def test_limit(folder: Path) -> None:
 
 async def test_what_a_killed_builder_left_is_swept() -> None:
     client().containers.create(stand_ins.base(), ["true"], name=f"{NAME}{'0' * 40}")
+    base = client().images.get(stand_ins.base())
+    base.tag("stellwerk/environment", "base-0")  # it was being pushed
     await ImageMaker(ImageSettings(stand_ins.base())).sweep()
+    assert client().images.list(name="stellwerk/environment:base-0") == []
+    assert client().images.get(stand_ins.base()).id == base.id
 
 
 async def test_registry_answers_by_digest_only_what_was_pushed(folder: Path, registry: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stellwerk.environment_spec import from_packages
 from stellwerk_environment_build.builder import Builder
+from stellwerk_environment_build.compiled_reuse import Donor, choose
 
 
 def inode(builder: Builder, env_id: str, name: str) -> int:
@@ -64,3 +65,27 @@ async def test_another_source_under_the_same_name_is_compiled(
         env={**os.environ},
     )
     assert said.stdout == "2.0\n"
+
+
+def test_few_donors_that_have_most() -> None:
+    def donor(name: str, *packages: str) -> Donor:
+        return Donor(Path(name), frozenset(packages))
+
+    last, large, other = donor("last", "a", "x"), donor("large", "a", "b", "c"), donor("o", "d")
+    assert choose([last, large, other], ["a", "b", "d", "e"]) == [large.path, other.path]
+    assert choose([last, large], ["a"]) == [last.path]
+    assert choose([last], ["b"]) == []
+    assert choose([], ["b"]) == []
+
+
+async def test_what_is_compiled_tells_neither_when_nor_where(
+    make_builder: Callable[..., Builder], make_wheel: Callable[..., Path]
+) -> None:
+    """So it is valid as a copy with another time at another place."""
+    make_wheel("alpha")
+    builder = make_builder()
+    first, _ = await built(builder, "alpha")
+    (path,) = builder.cache.path(first).glob("lib/*/site-packages/__pycache__/alpha.*.pyc")
+    data = path.read_bytes()
+    assert int.from_bytes(data[4:8], "little") == 1, "by hash, and not compared"
+    assert str(builder.cache.root).encode() not in data

@@ -1,68 +1,163 @@
-"""Which files an environment's image adds to another's."""
+"""How an environment's files are parted into layers, and which files two of them share."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from stellwerk_environment_build.image_layers import changed, with_folders
+from stellwerk_environment_build import image_layers
+from stellwerk_environment_build.cache import READY
+from stellwerk_environment_build.image_layers import (
+    REST,
+    Layer,
+    layers_of,
+    outside_packages,
+    with_folders,
+)
+
+SITE = "lib/python3.11/site-packages"
+PYTHON = "3.11.2"
+
+
+class Packages:
+    """An installer's own cache, and environments that link to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def unpack(self, name: str, files: dict[str, str], claims: str = "") -> None:
+        """A package; ``claims`` are further lines of its RECORD, which each environment has."""
+        folder = self.root / "unpacked" / name
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        info = folder / f"{name}-1.dist-info"
+        info.mkdir(parents=True)
+        lines = [f"{path},,\n" for path in files]
+        (info / "RECORD").write_text("".join([*lines, f"{info.name}/RECORD,,\n", claims]))
+
+    def install(self, into: str, *names: str) -> Path:
+        """An environment of them, compiled."""
+        target = self.root / into
+        for name in names:
+            folder = self.root / "unpacked" / name
+            for path in (each for each in folder.rglob("*") if each.is_file()):
+                place = target / SITE / path.relative_to(folder)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if path.name == "RECORD":
+                    place.write_bytes(path.read_bytes())
+                else:
+                    place.unlink(missing_ok=True)
+                    os.link(path, place)
+                if path.suffix == ".py":
+                    compiled = place.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc"
+                    compiled.parent.mkdir(exist_ok=True)
+                    compiled.write_bytes(os.urandom(8))
+        (target / "bin").mkdir(parents=True)
+        (target / "bin/python").symlink_to("/usr/bin/python3")
+        (target / READY).write_text("what the builder knows")
+        return target
 
 
 @pytest.fixture
-def parent(tmp_path: Path) -> Path:
-    folder = tmp_path / "parent"
-    write(folder, "lib/a.py", "a")
-    write(folder, "lib/__pycache__/a.cpython-311.pyc", "compiled then")
-    write(folder, "bin/tool", "#!python")
-    (folder / "bin/python").symlink_to("/usr/bin/python3")
-    return folder
+def packages(tmp_path: Path) -> Packages:
+    made = Packages(tmp_path)
+    made.unpack("big", {"big/a.py": "x" * 1000, "ns/one.py": "1"})
+    made.unpack("small", {"small.py": "s", "ns/two.py": "2"})
+    return made
 
 
-def write(folder: Path, name: str, text: str) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text)
+def titled(layers: list[Layer]) -> dict[str, Layer]:
+    return {each.title: each for each in layers}
 
 
-@pytest.fixture
-def child(parent: Path) -> Path:
-    """As the installer makes it: packages linked, the rest written anew."""
-    folder = parent.with_name("child")
-    (folder / "lib").mkdir(parents=True)
-    os.link(parent / "lib/a.py", folder / "lib/a.py")
-    write(folder, "lib/__pycache__/a.cpython-311.pyc", "compiled now")
-    write(folder, "bin/tool", "#!python")
-    (folder / "bin/python").symlink_to("/usr/bin/python3")
-    return folder
+def test_the_layers_are_the_environment_and_each_file_is_in_one(packages: Packages) -> None:
+    folder = packages.install("env", "big", "small")
+    layers = layers_of(folder, PYTHON)
+    assert [each.title for each in layers] == ["big-1", "small-1", REST]
+    together = [path for each in layers for path in each.paths]
+    files = {str(each.relative_to(folder)) for each in folder.rglob("*") if not each.is_dir()}
+    assert sorted(together) == sorted(files - {READY})
+    assert f"{SITE}/big/__pycache__/a.cpython-311.pyc" in layers[0].paths
+    assert layers[2].paths == ("bin/python",)
 
 
-def test_the_same_environment_adds_nothing(child: Path, parent: Path) -> None:
-    assert changed(child, parent) == []
-
-
-def test_what_is_new_is_added_with_what_was_compiled_from_it(child: Path, parent: Path) -> None:
-    write(child, "lib/b.py", "b")
-    write(child, "lib/__pycache__/b.cpython-311.pyc", "compiled")
-    assert changed(child, parent) == ["lib/__pycache__/b.cpython-311.pyc", "lib/b.py"]
-
-
-def test_what_was_changed_is_added_with_what_was_compiled_from_it(
-    child: Path, parent: Path
+def test_a_package_is_known_in_another_environment_though_compiled_anew(
+    packages: Packages,
 ) -> None:
-    (child / "lib/a.py").unlink()
-    write(child, "lib/a.py", "A")
-    assert changed(child, parent) == ["lib/__pycache__/a.cpython-311.pyc", "lib/a.py"]
+    one = titled(layers_of(packages.install("one", "big"), PYTHON))
+    two = titled(layers_of(packages.install("two", "small", "big"), PYTHON))
+    assert one["big-1"] == two["big-1"]
+    other = titled(layers_of(packages.root / "two", "3.11.3"))
+    assert other["big-1"].key != two["big-1"].key
 
 
-def test_a_link_or_mode_that_changed_is_added(child: Path, parent: Path) -> None:
-    (child / "bin/python").unlink()
-    (child / "bin/python").symlink_to("/usr/local/bin/python3")
-    (child / "bin/tool").chmod(0o755)
-    assert changed(child, parent) == ["bin/python", "bin/tool"]
+@pytest.mark.parametrize("what", ["file", "mode", "record", "more"])
+def test_what_is_not_the_same_has_another_key(packages: Packages, what: str) -> None:
+    before = titled(layers_of(packages.install("one", "big"), PYTHON))["big-1"]
+    folder = packages.install("two", "big")
+    path = folder / SITE / "big/a.py"
+    record = folder / SITE / "big-1.dist-info/RECORD"
+    if what == "file":
+        path.unlink()
+        path.write_text("y" * 1000)
+    elif what == "mode":
+        path.chmod(0o755)
+    elif what == "record":
+        record.write_text(record.read_text() + "big/none,,\n")
+    else:
+        (folder / SITE / "big/b.py").write_text("b")
+        record.write_text(record.read_text().replace("ns/one.py", "big/b.py"))
+    assert titled(layers_of(folder, PYTHON))["big-1"].key != before.key
 
 
-def test_a_parent_with_more_is_no_parent(child: Path, parent: Path) -> None:
-    write(parent, "lib/gone.py", "x")
-    assert changed(child, parent) is None
+def test_what_two_packages_claim_is_nobodys(packages: Packages) -> None:
+    """One that says it has the other's modules gets none of them, nor the name they have."""
+    packages.unpack(
+        "thief", {"thief.py": "t"}, f"big/a.py,,\n../../../bin/python,,\n{'../' * 9}etc/passwd,,\n"
+    )
+    layers = titled(layers_of(packages.install("env", "big", "thief"), PYTHON))
+    assert layers[REST].paths == (
+        f"{SITE}/big/__pycache__/a.cpython-311.pyc",
+        f"{SITE}/big/a.py",
+    )
+    assert "bin/python" in layers["thief-1"].paths, "what nobody else claims is its own, as it lies"
+    assert not [path for path in layers["thief-1"].paths if "passwd" in path]
+
+
+@pytest.mark.parametrize("record", ["\0,,\n", '"' + "x" * 200_000 + '",,\n', ""])
+def test_a_record_that_nobody_can_read_claims_nothing(packages: Packages, record: str) -> None:
+    folder = packages.install("env", "small")
+    (folder / SITE / "small-1.dist-info/RECORD").write_text(record)
+    layers = layers_of(folder, PYTHON)
+    assert [each.title for each in layers] == [REST]
+    assert f"{SITE}/small.py" in layers[0].paths
+
+
+def test_a_record_inside_of_a_package_is_a_file(packages: Packages) -> None:
+    packages.unpack("vendor", {"vendor/small-1.dist-info/RECORD": "small.py,,\n"})
+    layers = titled(layers_of(packages.install("env", "vendor", "small"), PYTHON))
+    assert f"{SITE}/small.py" in layers["small-1"].paths
+
+
+def test_the_smallest_share_a_layer(packages: Packages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_layers, "MOST_PACKAGES", 1)
+    packages.unpack("tiny", {"tiny.py": ""})
+    layers = layers_of(packages.install("env", "big", "small", "tiny"), PYTHON)
+    assert [each.title for each in layers] == ["big-1", "small packages", REST]
+    assert {f"{SITE}/small.py", f"{SITE}/tiny.py"} < set(layers[1].paths)
+
+
+def test_a_conda_environment_is_one_layer(packages: Packages) -> None:
+    folder = packages.install("env", "big")
+    (folder / "conda-meta").mkdir()
+    (layer,) = layers_of(folder, PYTHON)
+    assert (layer.title, layer.key) == (REST, None)
+    assert "conda-meta" in layer.paths, "an empty folder is something"
+
+
+def test_what_an_interpreter_needs_to_start(packages: Packages) -> None:
+    assert outside_packages(packages.install("env", "big")) == ["bin", "bin/python", READY]
 
 
 def test_folders_come_before_what_is_in_them() -> None:

@@ -14,6 +14,7 @@ import pytest
 from stellwerk_environment_build.cache import READY, EnvironmentCache, Ready
 from stellwerk_environment_build.image_engine import ImageSettings
 from stellwerk_environment_build.images import ImageMaker
+from stellwerk_environment_build.known_layers import Blob, KnownLayers
 from stellwerk_environment_build.pruning import Pruner, Wanted
 from stellwerk_kit.clock import SystemClock
 
@@ -52,10 +53,18 @@ async def test_an_image_stays_while_another_environment_has_it(
     cache = EnvironmentCache(tmp_path)
     image = f"{host}/stellwerk/environment@sha256:{'a' * 64}"
 
+    layers = {
+        name: Blob(digest=f"sha256:{number:064}", size=1)
+        for number, name in enumerate(("both", "b", "c"))
+    }
+    known = KnownLayers(cache.layers)
+    for name, blob in layers.items():
+        known.put(name, blob)
+
     def there(letter: str, days: float) -> None:
         ready = Ready(
             env_id=letter * 40, python="3.11.2", image=image, built_at=datetime.now(UTC),
-            builder_version="1",
+            builder_version="1", image_layers=(layers["both"].digest, layers[letter].digest),
         )  # fmt: skip
         cache.path(ready.env_id).mkdir()
         path = cache.path(ready.env_id) / READY
@@ -73,4 +82,6 @@ async def test_an_image_stays_while_another_environment_has_it(
         done = await pruner.prune(Wanted(older_than_s=days * DAY, from_registry=True))
         assert [each.env_id for each in done.removed] == [gone * 40]
         assert deleted == paths
+        assert known.get(gone) is None, "a layer that no image has"
+        assert (known.get("both") is None) == (gone == "c")
     gc.collect()

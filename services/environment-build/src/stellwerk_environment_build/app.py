@@ -97,6 +97,7 @@ async def _images(settings: Settings) -> "ImageMaker | None":
         ImageSettings(
             base=settings.base_image,
             registry=settings.registry,
+            registry_url=settings.registry_url,
             logins=settings.registry_logins,
             limit_s=settings.build_image_s,
             network=settings.build_network,

@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from stellwerk_environment_build.apart_construction import ApartConstruction
 from stellwerk_environment_build.build_cell import BuildCell, CellSettings, find_cell
 from stellwerk_environment_build.build_log import BuildLog, Sink
 from stellwerk_environment_build.cache import LOCK, EnvironmentCache, Ready
-from stellwerk_environment_build.compiled_reuse import MOST_DONORS
+from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.conda_channels import ChannelSettings, CondaChannels
 from stellwerk_environment_build.conda_construction import CondaConstruction
 from stellwerk_environment_build.conda_logins import ChannelLogins
@@ -48,7 +47,7 @@ if TYPE_CHECKING:  # its library is slow to load
 
 IDENTIFIED_KEPT = 256
 _PROCESSES = "runs are plain processes here"
-BUILDER_VERSION = "1"  # raise it when the same spec has to be built anew: every id changes with it
+BUILDER_VERSION = "2"  # raise it when the same spec has to be built anew: every id changes with it
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class Builder:
                 ready = await self._with_sbom(ready, self.cache.path(identity))
                 self.cache.note(ready)
             if self._images is not None and ready.image_python is None:
-                ready = await self._with_image(self._images, ready, lines, started)
+                ready = await self._with_image(self._images, ready, lines, started, anew=rebuild)
         return BuildResult(ready, cached=False, seconds=ready.seconds)
 
     def _whole(self, ready: Ready | None) -> Ready | None:
@@ -222,17 +221,28 @@ class Builder:
         return ready.model_copy(update={"sbom_digest": digest})
 
     async def _with_image(
-        self, images: "ImageMaker", ready: Ready, lines: BuildLog, started: float
+        self,
+        images: "ImageMaker",
+        ready: Ready,
+        lines: BuildLog,
+        started: float,
+        *,
+        anew: bool,
     ) -> Ready:
         try:
-            image = await images.make(ready, self.cache, lines)
+            made = await images.make(ready, self.cache, lines, anew=anew)
         except BuildFailedError as error:
             await lines.line(f"Image not made: {error.failure.message}")
             raise
         failpoint("environment-build.image_made")
         seconds = round(self._clock.monotonic() - started, 3)
         ready = ready.model_copy(
-            update={"image": image, "image_base": images.base, "seconds": seconds}
+            update={
+                "image": made.reference,
+                "image_base": images.base,
+                "image_layers": made.layers,
+                "seconds": seconds,
+            }
         )
         self.cache.note(ready)
         await lines.line(f"Image ready in {seconds:.1f} s")
@@ -281,7 +291,7 @@ class Builder:
         await construction.install(lock)
         construction.mend()
         failpoint("environment-build.installed")
-        await construction.compile()
+        await construction.compile(lock)
         set_by_packages = await construction.activate()
         size = await construction.measure()
         ready = self._ready(spec, identity).model_copy(
@@ -344,17 +354,19 @@ class Builder:
             "donors": self._donors(spec),
         }
 
-    def _donors(self, spec: NormalisedSpec) -> tuple[Path, ...]:
+    def _donors(self, spec: NormalisedSpec) -> tuple[Donor, ...]:
         """Environments of the same Python, the last used first."""
         if spec.python is None:
             return ()
-        found = (each.env_id for each in reversed(self.cache.usage()))
-        known = (self.cache.known(env_id) for env_id in found)
-        same = (each for each in known if each is not None and each.python == spec.python)
-        paths = (self.cache.path(each.env_id) for each in same)
-        # What a channel's interpreter compiled stays where it is.
-        own = (path for path in paths if not (path / "conda-meta").exists())
-        return tuple(islice(own, MOST_DONORS))
+        found = (self.cache.known(each.env_id) for each in reversed(self.cache.usage()))
+        return tuple(
+            Donor(path, frozenset(each.packages))
+            for each in found
+            if each is not None
+            and (each.python, each.builder_version) == (spec.python, BUILDER_VERSION)
+            # What a channel's interpreter compiled stays where it is.
+            and not ((path := self.cache.path(each.env_id)) / "conda-meta").exists()
+        )
 
     async def _in_container(
         self,

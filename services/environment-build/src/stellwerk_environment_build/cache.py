@@ -6,6 +6,7 @@
     <root>/.building/<env_id>.<n>/   work in progress, renamed into place as the last step
     <root>/.locks/<env_id>       held by whoever builds this environment
     <root>/.lockfiles/<sha256>   every lock ever installed, and the bill of materials of every build
+    <root>/.layers/<sha256>      digest of an image's layer, by what it holds
     <root>/.conda/               packages and indexes of conda channels
     <root>/.uv/                  the installer's own cache, on the same file system for hard links
 
@@ -40,8 +41,9 @@ class Ready(BaseModel):
     """What is known about a finished environment; ``bytes`` counts files shared by hard links too.
 
     ``interpreter`` is set for user-managed environments, which are nowhere in the cache;
-    ``image`` is the environment's image, where images are made, on ``image_base``. With
-    ``image_python``, an interpreter within the image, the environment is nowhere else.
+    ``image`` is the environment's image, where images are made: ``image_layers`` on
+    ``image_base``. With ``image_python``, an interpreter within the image, the environment is
+    nowhere else.
     ``package_variables``: what conda packages set for runs, and what there is to say about that.
     """
 
@@ -52,6 +54,7 @@ class Ready(BaseModel):
     interpreter: str | None = None
     image: str | None = None
     image_base: str | None = None
+    image_layers: tuple[str, ...] = ()
     image_python: str | None = None
     image_variables: tuple[tuple[str, str], ...] = ()
     package_variables: tuple[tuple[str, str], ...] = ()
@@ -82,6 +85,7 @@ class EnvironmentCache:
         self.root = root.absolute()
         self.installer_cache = self.root / ".uv"
         self.conda_cache = self.root / ".conda"
+        self.layers = self.root / ".layers"
         self._building = self.root / ".building"
         self._locks = self.root / ".locks"
         self._lockfiles = self.root / ".lockfiles"

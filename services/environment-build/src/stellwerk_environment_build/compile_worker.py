@@ -45,9 +45,14 @@ def _begin(names: "list[str]") -> int:
 
 
 def _compile(names: "list[str]") -> None:
+    # What is compiled tells neither when nor where: it stays valid as a copy in an image, whose
+    # files all have one time. The import puts the path right.
+    mode = getattr(py_compile, "PycInvalidationMode", None)
+    timeless = {"invalidation_mode": mode.UNCHECKED_HASH} if mode else {}
     for number, name in enumerate(names, 1):
         with suppress(py_compile.PyCompileError):
-            py_compile.compile(name, doraise=True)
+            inside = name.rpartition("/site-packages/")[2]
+            py_compile.compile(name, dfile=inside, doraise=True, **timeless)
         if number % REPORT_EVERY == 0:
             sys.stdout.write(f"{REPORT_EVERY}\n")
             sys.stdout.flush()

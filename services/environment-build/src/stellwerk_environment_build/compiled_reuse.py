@@ -5,13 +5,34 @@ from it for the same Python is the same too (the file name in it is put right by
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from stellwerk_environment_build import inspection
 
-MOST_DONORS = 3
+MOST_DONORS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """An environment whose modules were compiled, and its packages as its lock names them."""
+
+    path: Path
+    packages: frozenset[str]
+
+
+def choose(donors: Sequence[Donor], packages: Iterable[str]) -> list[Path]:
+    """Few donors that together have as many of ``packages`` as can be; the first wins a tie."""
+    left, chosen = set(packages), list[Path]()
+    while donors and left and len(chosen) < MOST_DONORS:
+        best = max(donors, key=lambda each: len(left & each.packages))
+        if not left & best.packages:
+            break
+        chosen.append(best.path)
+        left -= best.packages
+    return chosen
 
 
 def reuse(target: Path, donors: Iterable[Path], python: str) -> list[str]:

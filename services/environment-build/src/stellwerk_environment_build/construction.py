@@ -11,12 +11,14 @@ from stellwerk.environment_spec import NormalisedSpec
 from stellwerk_environment_build import compiled_reuse, inspection, uv_command
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.cache import LOCK, PID_FILE, write_fresh
+from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.failures import (
     BuildFailedError,
     Failure,
     Phase,
     classify,
     timed_out,
+    too_many_files,
 )
 from stellwerk_environment_build.inspection import Lock
 from stellwerk_environment_build.lock_hashes import held_to
@@ -29,13 +31,17 @@ _QUICK_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the phases, in seconds. ``workers``: processes that compile, 0 is one per core."""
+    """Bounds of the phases, in seconds. ``workers``: processes that compile, 0 is one per core.
+
+    ``files``: the most that an environment may have.
+    """
 
     resolve_s: float = 600.0
     install_s: float = 3600.0
     compile_s: float = 1800.0
     heartbeat_s: float = 5.0
     workers: int = 0
+    files: int = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Construction:
     clock: Clock
     log: BuildLog
     locked: str | None = None
-    donors: tuple[Path, ...] = ()
+    donors: tuple[Donor, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -112,6 +118,7 @@ class Construction:
         write_fresh(self.target / LOCK, lock.text)
         if not total:
             await self.log.line("[2/4] Nothing to install")
+            await self._require_few_files()
             return
         await self.log.line(f"[2/4] Downloading and installing {total} packages")
 
@@ -120,6 +127,12 @@ class Construction:
             return f"installed {done} of {total} packages" if done else "downloading"
 
         await self._uv("install", self._install_command(), self.limits.install_s, so_far)
+        await self._require_few_files()
+
+    async def _require_few_files(self) -> None:
+        """Raise BuildFailedError before anything is done with files without end."""
+        if await asyncio.to_thread(inspection.has_more_files, self.target, self.limits.files):
+            raise BuildFailedError(too_many_files(self.limits.files))
 
     def mend(self) -> None:
         """Put the modules in that right what substituted packages changed, with their ``.pth``."""
@@ -130,9 +143,9 @@ class Construction:
             write_fresh(site / f"{module}.py", source.read_text(encoding="utf-8"))
             write_fresh(site / f"{module}.pth", f"import {module}\n")
 
-    async def compile(self) -> None:
+    async def compile(self, lock: Lock) -> None:
         """Byte-compile all modules; those that no Python can read are left alone."""
-        modules = await asyncio.to_thread(self._modules)
+        modules = await asyncio.to_thread(self._modules, lock)
         if not modules:
             return
         total, done = len(modules), 0
@@ -165,11 +178,12 @@ class Construction:
     def _compile_command(self, listing: Path, workers: int) -> list[str]:
         return uv_command.compile_command(self.python, listing, workers)
 
-    def _modules(self) -> list[str]:
+    def _modules(self, lock: Lock) -> list[str]:
         """Those that no other environment has compiled already."""
-        if not self.donors or self.spec.python is None:
+        donors = compiled_reuse.choose(self.donors, lock.packages)
+        if not donors or self.spec.python is None:
             return inspection.modules(self.target)
-        return compiled_reuse.reuse(self.target, self.donors, self.spec.python)
+        return compiled_reuse.reuse(self.target, donors, self.spec.python)
 
     async def activate(self) -> Activated:
         """Which variables its packages set for runs: packages of Python set none."""

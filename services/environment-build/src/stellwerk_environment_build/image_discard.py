@@ -1,16 +1,13 @@
 """Taking an environment's image away again: from the engine, and from the registry if asked."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
-import requests
 import structlog
-from docker.errors import APIError
+from docker.errors import APIError, DockerException
 
 from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.image_engine import TROUBLE, ImageSettings, clear, connect
-
-TIMEOUT_S = 30.0
-_LOOPBACK = ("127.", "localhost")
+from stellwerk_environment_build.image_registry import Registry
 
 log = structlog.get_logger()
 
@@ -36,18 +33,8 @@ def discard(
 
 def _from_registry(reference: str, settings: ImageSettings) -> None:
     """Registries give the space free when they collect garbage; some allow no deletion at all."""
-    name, _, digest = reference.partition("@")
-    host, _, repository = name.partition("/")
-    scheme = "http" if host.startswith(_LOOPBACK) else "https"
-    login = settings.logins.of(reference)
     try:
-        answer = requests.delete(
-            f"{scheme}://{host}/v2/{repository}/manifests/{digest}",
-            auth=(login["username"], login["password"]) if login else None,
-            timeout=TIMEOUT_S,
-        )
-    except requests.RequestException as error:
-        log.warning("registry not reached", action="registry_delete", error=type(error).__name__)
-        return
-    if answer.status_code not in {202, 404}:
-        log.warning("registry keeps it", action="registry_delete", status=answer.status_code)
+        with closing(Registry(settings)) as registry:
+            registry.delete_manifest(reference.partition("@")[2])
+    except DockerException as error:
+        log.warning("registry keeps it", action="registry_delete", error=str(error))

@@ -43,6 +43,7 @@ PROCESSES = 512
 CALL_S = 600
 CHUNK = 1 << 20
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
+_LOOPBACK = ("127.", "localhost")
 PUSH_NEWS_BYTES = 100_000_000
 Say = Callable[[str], None]
 Client: TypeAlias = docker.DockerClient
@@ -56,10 +57,10 @@ TROUBLE = (DockerException, *AWAY)
 class ImageSettings:
     """``base``: what environments are laid on; its Python lies where the builder's does.
 
-    ``registry``: ``host:port`` to push to, None keeps images in this engine. ``logins``
-    are of registries. ``network`` is what the steps of Dockerfiles have,
-    ``proxies`` are build arguments for them if that is one. ``max_bytes``: the most that one step
-    may write.
+    ``registry``: ``host:port`` to push to, None keeps images in this engine; ``registry_url``:
+    where it is for this process, if elsewhere than for the engine. ``logins`` are of registries.
+    ``network`` is what the steps of Dockerfiles have, ``proxies`` are build arguments for them if
+    that is one. ``max_bytes``: the most that one step may write.
     """
 
     base: str
@@ -70,6 +71,13 @@ class ImageSettings:
     proxies: Mapping[str, str] = field(default_factory=dict)
     max_bytes: int = 30_000_000_000
     memory_bytes: int = 4 << 30
+    registry_url: str | None = None
+
+    @property
+    def registry_root(self) -> str:
+        """Where this process finds the registry; engines take one on loopback without TLS too."""
+        scheme = "http" if str(self.registry).startswith(_LOOPBACK) else "https"
+        return (self.registry_url or f"{scheme}://{self.registry}").rstrip("/")
 
     @property
     def repository(self) -> str:
@@ -127,7 +135,7 @@ def keep(client: Client, image: Any, tag: str, settings: ImageSettings, say: Say
     if settings.registry is None:
         return str(image.id)
     try:
-        return _push(client, tag, settings, say)
+        return push(client, tag, settings, say)
     except TROUBLE as error:
         with suppress(*TROUBLE):
             client.images.remove(f"{settings.repository}:{tag}")
@@ -229,7 +237,8 @@ def archive(
             yield chunk
 
 
-def _push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
+def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
+    """Push what bears ``tag`` in the repository of environments; its reference by digest."""
     sent: dict[str, int] = {}
     told = 0
     digest = None

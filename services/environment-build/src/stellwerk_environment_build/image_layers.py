@@ -1,34 +1,87 @@
-"""What a layer has to hold on top of another environment's image, so that only news move.
+"""An environment's files parted into layers: one for each package, one for what is no package's.
 
-Environments of one cache share their packages' files by hard links: what has the same inode is the
-same. Compiled modules are made anew in each environment; with the same source they mean the same.
+The layers together are the environment, file by file: what two packages claim, and what none
+claims (the interpreter, what was put in to mend), lies in the last one as it lies on the disk. So
+their order tells nothing, and a package may claim what it likes.
+
+A package's layer has a key: environments of one cache share packages' files by hard links, so what
+has the same inode, size and time is the same, and need not be read to be known. Compiled modules
+follow from their sources and the Python.
 """
 
-import filecmp
+import csv
+import hashlib
+import io
 import os
+import posixpath
+import re
+import stat
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk_environment_build.cache import READY
+
 CACHE_FOLDER = "__pycache__"
+COMPILED = ".pyc"
+MOST_PACKAGES = 60
+"""So many packages, the largest, have a layer each; all others share one. An engine allows 127."""
+REST = "environment"
+_SHARED = "small packages"
+_FORM = "1"
+"""Raise it when the same files have to become other bytes."""
+
+_RECORD = re.compile(r"(?P<site>lib/python[^/]+/site-packages)/(?P<name>[^/]+)\.dist-info/RECORD$")
+
 Found = dict[str, os.stat_result]
 
 
-def changed(folder: Path, parent: Path) -> list[str] | None:
-    """Relative paths that ``folder`` has and ``parent`` has not, or not so; sorted.
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """``paths`` are relative, sorted, without the folders above them. ``key``: what it holds.
 
-    None when ``parent`` holds what ``folder`` does not: a layer cannot be built on it.
+    Without a key it has to be read to know that.
     """
-    new, old = dict(_files(folder)), dict(_files(parent))
-    if old.keys() - new.keys():
-        return None
-    found = [
-        path for path in new if not _compiled(path) and not _same(path, folder, parent, new, old)
-    ]
-    fresh = set(found)
-    found += [
-        path for path in new if _compiled(path) and (path not in old or _source(path) in fresh)
-    ]
-    return sorted(found)
+
+    title: str
+    paths: tuple[str, ...]
+    key: str | None = None
+
+
+def layers_of(folder: Path, python: str | None) -> list[Layer]:
+    """The layers of the environment in ``folder``, from the largest package to the rest.
+
+    ``python`` is its version. What moves least often, and costs most to move, lies lowest. A conda
+    environment is one layer: text in its files names where it lies.
+    """
+    found = dict(_files(folder))
+    found.pop(READY, None)
+    if (folder / "conda-meta").is_dir():
+        return [Layer(REST, tuple(sorted(found)))]
+    sources = {path: source_of(path) for path in found if path.endswith(COMPILED)}
+    plain = {path: about for path, about in found.items() if sources.get(path) not in found}
+    owners = _owners(folder, plain)
+    parts: dict[str, list[str]] = defaultdict(list)
+    sizes: dict[str, int] = defaultdict(int)
+    for path in found:
+        is_plain = path in plain
+        owner = owners.get(path if is_plain else str(sources[path]), "")
+        parts[owner].append(path)
+        sizes[owner] += plain[path].st_size if is_plain else 0
+    rest = parts.pop("", [])
+    order = sorted(parts, key=lambda name: (-sizes[name], name))
+    own, small = order[:MOST_PACKAGES], order[MOST_PACKAGES:]
+    groups = [(name, parts[name]) for name in own]
+    if small:
+        groups.append((_SHARED, [path for name in small for path in parts[name]]))
+    layers = [_layer(title, sorted(paths), folder, plain, python) for title, paths in groups]
+    return [*layers, Layer(REST, tuple(sorted(rest)))]
+
+
+def outside_packages(folder: Path) -> list[str]:
+    """Paths of what an interpreter needs to start: all but ``site-packages``; parents first."""
+    return with_folders([path for path, _ in _files(folder) if "/site-packages/" not in path])
 
 
 def all_paths(folder: Path) -> list[str]:
@@ -38,41 +91,78 @@ def all_paths(folder: Path) -> list[str]:
 
 def with_folders(paths: list[str]) -> list[str]:
     """The paths with all folders above them, parents first."""
-    folders = {str(above) for path in paths for above in Path(path).parents if str(above) != "."}
-    return sorted(folders | set(paths))
+    found = set(paths)
+    for path in paths:
+        above = posixpath.dirname(path)
+        while above not in found and above != "":
+            found.add(above)
+            above = posixpath.dirname(above)
+    return sorted(found)
+
+
+def source_of(path: str) -> str | None:
+    """``a/__pycache__/m.cpython-311.pyc`` comes from ``a/m.py``; None for what is not compiled."""
+    folder, name = posixpath.split(path)
+    above, last = posixpath.split(folder)
+    if last != CACHE_FOLDER or not name.endswith(COMPILED):
+        return None
+    return posixpath.join(above, f"{name.partition('.')[0]}.py")
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Files, links and empty folders."""
     pending = [""]
     while pending:
         inside = pending.pop()
-        with os.scandir(folder / inside) as entries:
+        empty = True
+        with os.scandir(f"{folder}/{inside}") as entries:
             for entry in entries:
-                path = os.path.join(inside, entry.name)  # noqa: PTH118 - thousands of them
+                empty = False
+                path = f"{inside}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    pending.append(path)
+                    pending.append(f"{path}/")
                 else:
                     yield path, entry.stat(follow_symlinks=False)
+        if empty and inside:
+            yield inside.rstrip("/"), (folder / inside).lstat()
 
 
-def _same(path: str, folder: Path, parent: Path, new: Found, old: Found) -> bool:
-    if path not in old:
-        return False
-    mine, theirs = new[path], old[path]
-    if (mine.st_ino, mine.st_dev) == (theirs.st_ino, theirs.st_dev):
-        return True
-    if (mine.st_mode, mine.st_size) != (theirs.st_mode, theirs.st_size):
-        return False
-    if (folder / path).is_symlink():
-        return (folder / path).readlink() == (parent / path).readlink()
-    return filecmp.cmp(folder / path, parent / path, shallow=False)
+def _owners(folder: Path, found: Found) -> dict[str, str]:
+    """Which package says that a file is its own; "" where several do."""
+    owners: dict[str, str] = {}
+    for path, about in sorted(found.items()):
+        record = _RECORD.match(path)
+        if record is None or not stat.S_ISREG(about.st_mode):
+            continue
+        text = (folder / path).read_text(encoding="utf-8", errors="replace")
+        try:
+            claimed = {row[0] for row in csv.reader(io.StringIO(text)) if row}
+        except csv.Error:
+            continue
+        for each in claimed:
+            inside = f"{record['site']}/{each}"
+            inside = posixpath.normpath(inside) if ".." in each else inside
+            if inside in found:
+                owners[inside] = "" if inside in owners else record["name"]
+    return owners
 
 
-def _compiled(path: str) -> bool:
-    return path.endswith(".pyc") and Path(path).parent.name == CACHE_FOLDER
+def _layer(title: str, paths: list[str], folder: Path, plain: Found, python: str | None) -> Layer:
+    digest = hashlib.sha256(f"{_FORM} {python}".encode())
+    for path in paths:
+        if (about := plain.get(path)) is not None:
+            what = (path, *_identity(f"{folder}/{path}", about))
+            digest.update(repr(what).encode())
+    return Layer(title, tuple(paths), digest.hexdigest())
 
 
-def _source(path: str) -> str:
-    """``a/__pycache__/m.cpython-311.pyc`` comes from ``a/m.py``."""
-    compiled = Path(path)
-    return str(compiled.parent.parent / f"{compiled.name.partition('.')[0]}.py")
+def _identity(path: str, about: os.stat_result) -> tuple[object, ...]:
+    """What tells a file from another; one that is shared with nobody is read."""
+    if stat.S_ISLNK(about.st_mode):
+        return ("link", os.readlink(path))  # noqa: PTH115 - thousands of them
+    if not stat.S_ISREG(about.st_mode):
+        return ("folder",)
+    executable = bool(about.st_mode & 0o111)
+    if about.st_nlink == 1:
+        return (executable, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    return (executable, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)

@@ -1,11 +1,14 @@
-"""Makes an image of an environment: one layer on the base image, or on a smaller environment's.
+"""Makes an image of an environment: a layer for each package on the base image.
 
-The environment was locked, installed and byte-compiled in the cache; here it is copied, so that a
-process and a container run exactly the same files. Nothing of this machine (index, CA, proxy) is
-involved, and no network. With a registry the image is pushed, and known by its digest.
+The environment was locked, installed and byte-compiled in the cache; here its files are packed, so
+that a process and a container run exactly the same files. Nothing of this machine (index, CA,
+proxy) is involved, and no network but the one to the registry. A package that an image had before
+is not packed again. With a registry the image is there, and known by its digest; else it is in the
+engine.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,10 +18,11 @@ from typing import Any, TypeVar
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from stellwerk.events.image import IMAGE_ENVIRONMENT
-from stellwerk_environment_build.build_log import BuildLog, human_bytes
+from stellwerk_environment_build.build_log import BuildLog
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
 from stellwerk_environment_build.conda_prefix import moved
 from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.image_delivery import BASE_TAG, Delivery
 from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import (
     NAME,
@@ -31,34 +35,27 @@ from stellwerk_environment_build.image_engine import (
     archive,
     clear,
     connect,
-    environment_first,
     failed,
     forget,
-    keep,
     need,
     remove,
-    started_with,
 )
 from stellwerk_environment_build.image_failures import Step, of_image, took_too_long
-from stellwerk_environment_build.image_layers import all_paths, changed, with_folders
+from stellwerk_environment_build.image_layers import Layer, layers_of, outside_packages
+from stellwerk_environment_build.known_layers import KnownLayers
+from stellwerk_environment_build.layer_archive import LayerArchive
 
-MOST_LAYERS = 60
-"""The engine allows 127."""
-MOST_PARENTS = 5
-"""So many candidates are compared, the largest first."""
 END_S = 30.0
 """So long a thread that is to end is waited for."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Below:
-    """What an image is laid on, and which paths of ``folder`` are new there."""
+class Made:
+    """``reference``: by digest if pushed, else its id. ``layers``: digests of those on the base."""
 
-    image: str
-    folder: Path
-    paths: list[str]
-    env_id: str | None = None
+    reference: str
+    layers: tuple[str, ...]
 
 
 class ImageMaker:
@@ -66,15 +63,26 @@ class ImageMaker:
 
     def __init__(self, settings: ImageSettings) -> None:
         self.settings, self.base = settings, settings.base
+        self._tried: set[tuple[str, ...]] = set()
 
-    async def make(self, ready: Ready, cache: EnvironmentCache, log: BuildLog) -> str:
-        """The image's reference: by digest if pushed, else its id. Raises BuildFailedError."""
-        name = f"{NAME}{ready.env_id}"
+    async def make(
+        self, ready: Ready, cache: EnvironmentCache, log: BuildLog, *, anew: bool = False
+    ) -> Made:
+        """The image of an environment of the cache. Raises BuildFailedError.
+
+        ``anew``: what earlier images had is read again.
+        """
+        name, stop = f"{NAME}{ready.env_id}", threading.Event()
+
+        def give_up() -> None:
+            stop.set()
+            forget(name)
+
         return await in_thread(
-            lambda say: self._make(name, ready, cache, say),
+            lambda say: self._make(name, ready, cache, say, stop, anew=anew),
             log,
             self.settings.limit_s,
-            lambda: forget(name),
+            give_up,
         )
 
     async def discard(self, ready: Ready, *, from_registry: bool, shared: bool) -> None:
@@ -92,84 +100,103 @@ class ImageMaker:
                     all=True, filters={"name": f"^/{NAME}"}, ignore_removed=True
                 ):
                     remove(container)
+                for image in client.images.list(name=self.settings.repository):
+                    for tag in (each for each in image.tags if f":{BASE_TAG}" in each):
+                        client.images.remove(tag, noprune=True)
                 clear(client)
 
         await asyncio.to_thread(remove_all)
 
-    def _make(self, name: str, ready: Ready, cache: EnvironmentCache, say: Say) -> str:
+    def _make(
+        self,
+        name: str,
+        ready: Ready,
+        cache: EnvironmentCache,
+        say: Say,
+        stop: threading.Event,
+        *,
+        anew: bool,
+    ) -> Made:
+        folder = cache.path(ready.env_id)
+        there = moved(folder, IMAGE_ENVIRONMENT)
+        is_conda = (folder / "conda-meta").is_dir()
+        known = KnownLayers(cache.layers)
+
+        def packed(layer: Layer) -> LayerArchive:
+            return LayerArchive(folder, layer.paths, content=there, timed=is_conda, stop=stop)
+
         step: Step = "engine"
         try:
             with connect() as client:
-                below = self._parent(client, ready, cache)
-                said = f"environment {below.env_id[:12]}" if below.env_id else self.base
-                say(
-                    f"[5/5] Making an image on {said}: {len(below.paths)} files and folders are new"
-                )
+                step = "base"
+                base = self._need(client)
                 step = "make"
-                image = self._on_parent(client, name, ready, below) if below.env_id else None
-                if image is None:
-                    step = "base"
-                    self._need(client)
-                    step = "make"
-                    below = self._on_base(ready, cache) if below.env_id else below
-                    image = self._commit(client, name, ready, below)
-                size = human_bytes(float(image.attrs["Size"]))
-                say(f"      image {image.short_id.removeprefix('sha256:')}, {size}")
-                step = "push"
-                return keep(client, image, ready.env_id, self.settings, say)
+                self._try_python(client, name, base, folder, ready)
+                layers = layers_of(folder, ready.python)
+                unknown = [each for each in layers if anew or known.get(each.key) is None]
+                files = sum(len(each.paths) for each in unknown)
+                say(
+                    f"[5/5] Making an image on {self.base}: {len(unknown)} of {len(layers)} layers "
+                    f"with {files} files are new"
+                )
+                if anew:
+                    known.forget(each.key for each in layers)
+                work = Delivery(client, self.settings, base, known, packed, say)
+                if self.settings.registry is None:
+                    before = self._nearest(client, base, ready, cache)
+                    image, blobs = work.to_engine(ready.env_id, layers, before)
+                else:
+                    step = "push"
+                    image, blobs = work.to_registry(ready.env_id, layers)
+                return Made(image, tuple(each.digest for each in blobs))
         except TROUBLE as error:
             raise failed(step, error) from error
 
-    def _need(self, client: Client) -> None:
+    def _need(self, client: Client) -> Any:
         try:
-            need(client, self.base, self.settings)
+            return need(client, self.base, self.settings)
         except BuildFailedError as error:  # the operator's choice, not the user's
             raise BuildFailedError(of_image("base")) from error
 
-    def _on_parent(self, client: Client, name: str, ready: Ready, below: "_Below") -> Any:
-        """The image, None if the parent's was pruned meanwhile."""
-        with suppress(ImageNotFound):
-            return self._commit(client, name, ready, below)
-        return None
-
-    def _parent(self, client: Client, ready: Ready, cache: EnvironmentCache) -> "_Below":
-        """The largest environment that this one only adds to, else the base."""
-        folder, wanted = cache.path(ready.env_id), set(ready.packages)
-        smaller = [
+    def _nearest(
+        self, client: Client, base: Any, ready: Ready, cache: EnvironmentCache
+    ) -> tuple[str, ...]:
+        """The layers of the image in the engine that has most packages in common."""
+        wanted = set(ready.packages)
+        others = [
             each
             for each in cache.all_ready()
-            if each.image is not None
-            and (each.image_base, each.python) == (self.base, ready.python)
-            and each.env_id != ready.env_id
-            and set(each.packages) <= wanted
+            if each.image_layers and (each.image_base, each.python) == (self.base, ready.python)
         ]
-        for each in sorted(smaller, key=lambda one: one.bytes, reverse=True)[:MOST_PARENTS]:
-            with suppress(ImageNotFound, FileNotFoundError):  # it is being pruned
-                layers = client.images.get(each.image).attrs["RootFS"]["Layers"]
-                paths = changed(folder, cache.path(each.env_id))
-                if paths is not None and len(layers) < MOST_LAYERS:
-                    return _Below(str(each.image), folder, with_folders(paths), each.env_id)
-        return self._on_base(ready, cache)
+        below = base.attrs["RootFS"]["Layers"]
+        for each in sorted(others, key=lambda one: len(wanted & set(one.packages)), reverse=True):
+            with suppress(ImageNotFound):
+                image = client.images.get(str(each.image))
+                if image.attrs["RootFS"]["Layers"] == [*below, *each.image_layers]:
+                    return each.image_layers
+        return ()
 
-    def _on_base(self, ready: Ready, cache: EnvironmentCache) -> "_Below":
-        folder = cache.path(ready.env_id)
-        return _Below(self.base, folder, all_paths(folder))
+    def _try_python(self, client: Client, name: str, base: Any, folder: Path, ready: Ready) -> None:
+        """Raise BuildFailedError where the base lacks the environment's interpreter at its place.
 
-    def _commit(self, client: Client, name: str, ready: Ready, below: "_Below") -> Any:
+        What a conda environment brings along is tried each time.
+        """
+        python = folder / "bin" / "python"
+        what = (str(base.id), str(ready.python), str(python.readlink()))
+        if what in self._tried and not (folder / "conda-meta").is_dir():
+            return
         with suppress(NotFound):
             remove(client.containers.get(name))
-        # Whether the base has the interpreter at its place is tried before anything is kept.
         check = [f"{IMAGE_ENVIRONMENT}/bin/python", "-I", "-B", "-c", _CHECK, str(ready.python)]
-        base = client.images.get(below.image)
         container = client.containers.create(
-            below.image, **started_with(base, check), name=name, user="0",
+            base.id, entrypoint=check, name=name, user="0",
             network_mode="none", use_config_proxy=False, cap_drop=["ALL"],
             log_config=SILENT, pids_limit=PROCESSES, environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
-            inside = ((below.folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in below.paths)
-            there = moved(below.folder, IMAGE_ENVIRONMENT)
-            container.put_archive("/", archive(inside, there))
+            paths = outside_packages(folder)
+            inside = ((folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in paths)
+            container.put_archive("/", archive(inside, moved(folder, IMAGE_ENVIRONMENT)))
             try:
                 container.start()
                 status = container.wait()["StatusCode"]
@@ -179,9 +206,9 @@ class ImageMaker:
                 raise BuildFailedError(of_image("killed"))
             if status != 0:
                 raise BuildFailedError(of_image("python"))
-            return container.commit(changes=environment_first(base, _SYSTEM_PATH))
         finally:
             remove(container)
+        self._tried.add(what)
 
 
 async def in_thread(
@@ -211,7 +238,6 @@ async def in_thread(
         raise
 
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CHECK = (
     "import sys; sys.exit('.'.join(map(str, sys.version_info[:3])) != sys.argv[1]"
     f" or sys.prefix != {IMAGE_ENVIRONMENT!r})"

@@ -9,6 +9,7 @@ import structlog
 
 from stellwerk.api import PrunedEnvironment, PruneView
 from stellwerk_environment_build.cache import EnvironmentCache, Ready, Usage
+from stellwerk_environment_build.known_layers import KnownLayers
 from stellwerk_kit.clock import Clock
 
 if TYPE_CHECKING:
@@ -92,8 +93,13 @@ class Pruner:
         if self.images is not None and ready.image is not None:
             shared = await asyncio.to_thread(self._shared, ready)
             await self.images.discard(ready, from_registry=wanted.from_registry, shared=shared)
+            await asyncio.to_thread(self._forget_layers)
         log.info("environment pruned", action="pruned", env_id=each.env_id, bytes=each.bytes)
         return True
+
+    def _forget_layers(self) -> None:
+        used = {layer for each in self.cache.all_ready() for layer in each.image_layers}
+        KnownLayers(self.cache.layers).forget_all_but(used)
 
     def _shared(self, gone: Ready) -> bool:
         """Whether another environment is the same image, or stands on it."""

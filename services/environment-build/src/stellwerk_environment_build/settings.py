@@ -53,6 +53,12 @@ class Settings(ServiceSettings):
     registry: str | None = Field(
         None, description="host:port to push images to; without it they stay in the engine."
     )
+    registry_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@/]+/?$",
+        description="Where this service reaches that registry, if not as the engine does: "
+        "http://host:port. Default: https, or http on loopback.",
+    )
     registry_credentials: Path | None = Field(
         None,
         description='JSON file {"username", "password"} of the registry; of several {host: {…}}.',

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 import stellwerk_shim
+from stellwerk_gpu_executor import rclone
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.container import Profile, config, name_of
 from stellwerk_gpu_executor.engine import Engine, EngineError, State
@@ -102,6 +103,10 @@ class DockerLauncher:
         self._starting: set[str] = set()
         self._missed = 0
         engine.watch(self._gone, self._look_again)
+
+    def unseen(self, folder: Path) -> str:
+        """Why containers would not see what we mount below ``folder``, or ''."""
+        return rclone.unseen(folder, elsewhere=bool(self._profile.host))
 
     async def start(self, request: LaunchRequest) -> ContainerHandle:
         """Start the attempt. Returns when the run's program is loaded or has failed to."""

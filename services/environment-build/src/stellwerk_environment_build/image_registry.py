@@ -1,0 +1,137 @@
+"""A registry, spoken to directly (the OCI distribution API): what it has, blobs, manifests.
+
+Calls block; they run on threads. A registry that wants a login gets it the way it asks for: Basic,
+or a token that it names the place of.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+from docker.errors import DockerException
+
+from stellwerk_environment_build.image_engine import ImageSettings
+from stellwerk_environment_build.known_layers import Blob
+from stellwerk_environment_build.layer_archive import LayerArchive
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+TIMEOUT_S = 60.0
+_WORD = re.compile(r'(\w+)="([^"]*)"')
+_SHOWN = 300
+
+
+class Registry:
+    """The repository of environments' images in the registry of ``settings``.
+
+    Methods raise DockerException where it does not answer, or not as it should.
+    """
+
+    def __init__(self, settings: ImageSettings) -> None:
+        self._root = settings.registry_root
+        self._path = f"{self._root}/v2/{settings.repository.partition('/')[2]}"
+        self._login = settings.logins.of(settings.repository)
+        self._session = requests.Session()
+        # Proxies are for what is outside; a registry without TLS is not.
+        self._session.trust_env = self._root.startswith("https:")
+        self._alone = threading.Lock()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._session.close()
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob is there."""
+        return self._call("HEAD", f"blobs/{digest}", (200, 404)).status_code == 200
+
+    def upload(self, layer: LayerArchive, on_chunk: Callable[[int], None]) -> Blob:
+        """Send a layer while it is read; ``on_chunk`` hears of the bytes."""
+
+        class Told:
+            def __len__(self) -> int:
+                return len(layer)
+
+            def __iter__(self) -> Iterator[bytes]:
+                for chunk in layer:
+                    on_chunk(len(chunk))
+                    yield chunk
+
+        place = self._begin()
+        answer = self._call("PATCH", place, (202,), data=Told(), **_OCTETS)
+        self._finish(answer, place, layer.digest)
+        return Blob(digest=layer.digest, size=len(layer))
+
+    def put_blob(self, digest: str, data: bytes) -> None:
+        """Store a small blob."""
+        place = self._begin()
+        self._call("PUT", _with_digest(place, digest), (201,), data=data, **_OCTETS)
+
+    def manifest(self, reference: str) -> dict[str, Any] | None:
+        """A manifest by tag or digest."""
+        accept = {"Accept": f"{MANIFEST}, application/vnd.oci.image.manifest.v1+json"}
+        answer = self._call("GET", f"manifests/{reference}", (200, 404), headers=accept)
+        found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
+        return found
+
+    def put_manifest(self, tag: str, manifest: dict[str, Any]) -> str:
+        """Store a manifest under a tag; its digest."""
+        data = json.dumps(manifest, sort_keys=True).encode()
+        headers = {"Content-Type": MANIFEST}
+        answer = self._call("PUT", f"manifests/{tag}", (201,), data=data, headers=headers)
+        return str(answer.headers["Docker-Content-Digest"])
+
+    def delete_manifest(self, digest: str) -> None:
+        """Delete a manifest; what only it held goes when the registry collects garbage."""
+        self._call("DELETE", f"manifests/{digest}", (202, 404))
+
+    def _begin(self) -> str:
+        answer = self._call("POST", "blobs/uploads/", (202,), data=b"")
+        return urljoin(f"{self._root}/", answer.headers["Location"])
+
+    def _finish(self, answer: requests.Response, place: str, digest: str) -> None:
+        place = urljoin(place, answer.headers.get("Location", place))
+        self._call("PUT", _with_digest(place, digest), (201,), data=b"")
+
+    def _call(
+        self, verb: str, place: str, wanted: tuple[int, ...], **options: Any
+    ) -> requests.Response:
+        url = place if "://" in place else f"{self._path}/{place}"
+        try:
+            answer = self._session.request(verb, url, timeout=TIMEOUT_S, **options)
+            if answer.status_code == 401 and verb != "PATCH":  # a stream cannot be sent twice
+                self._answer(answer.headers.get("WWW-Authenticate", ""))
+                answer = self._session.request(verb, url, timeout=TIMEOUT_S, **options)
+        except requests.RequestException as error:
+            raise DockerException(f"{verb}: {type(error).__name__}: {error}") from error
+        if answer.status_code not in wanted:
+            raise DockerException(f"{verb}: status {answer.status_code} {answer.text[:_SHOWN]}")
+        return answer
+
+    def _answer(self, challenge: str) -> None:
+        """Log in as the registry asks."""
+        login = (self._login["username"], self._login["password"]) if self._login else None
+        with self._alone:
+            if not challenge.lower().startswith("bearer"):
+                self._session.auth = login
+                return
+            asked = dict(_WORD.findall(challenge))
+            token = requests.get(
+                asked.get("realm", ""),
+                params={name: asked[name] for name in ("service", "scope") if name in asked},
+                auth=login,
+                timeout=TIMEOUT_S,
+            ).json()
+            given = token.get("token") or token.get("access_token")
+            self._session.headers["Authorization"] = f"Bearer {given}"
+
+
+_OCTETS: dict[str, Any] = {"headers": {"Content-Type": "application/octet-stream"}}
+
+
+def _with_digest(place: str, digest: str) -> str:
+    return f"{place}{'&' if '?' in place else '?'}digest={digest}"
