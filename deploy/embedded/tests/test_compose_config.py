@@ -69,9 +69,18 @@ def test_ports_are_published_on_loopback_and_images_are_pinned() -> None:
         assert ":" in image.rpartition("/")[2], image
 
 
+def test_what_is_built_here_is_never_pulled() -> None:
+    """An image of that name on a hub would be somebody else's."""
+    every = FILE["services"].values()
+    ours = [each for each in every if "STELLWERK_IMAGE" in each.get("image", "")]
+    assert len(ours) > len(OWN)
+    assert {each["pull_policy"] for each in ours} == {"${STELLWERK_PULL_POLICY:-never}"}
+
+
 def test_every_setting_is_in_the_example_without_a_value_that_is_secret() -> None:
     example = (ROOT / ".env.example").read_text()
-    texts = TEXT + (ROOT / "deploy/docker/containers.yml").read_text()
+    overrides = [ROOT / "deploy/docker/containers.yml", ROOT / "deploy/docker/mounts.yml"]
+    texts = TEXT + "".join(path.read_text() for path in overrides)
     used = set(re.findall(r"\$\{(STELLWERK_\w+)", texts))
     told = set(re.findall(r"^#(\w+)=", example, re.MULTILINE))
     rare = {"STELLWERK_LOG_LEVEL", "STELLWERK_DOCKER_SOCKET"}
