@@ -122,7 +122,7 @@ def _become(
         if interpreter is not None:
             _keep_only(report, gate)
             gate, report = KEPT_GATE, KEPT_REPORT
-            interpreter.run(argv, env, _enter)
+            interpreter.run(argv, env, _enter, stay=bool(launch.get("must_be_warm")))
         for number in RESET:
             signals.handle(number, signals.DEFAULT)
         _pass(gate)
