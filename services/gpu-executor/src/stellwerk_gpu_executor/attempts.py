@@ -358,7 +358,8 @@ class Attempts:
         )
 
     async def _report_progress(self, assigned: RunAssigned, progress: Progress) -> None:
-        if steps := progress.news():
+        cold_reason, steps = progress.cold_reason(), progress.news()
+        if cold_reason or steps:
             await self.store.progressed(
                 AttemptProgressed(
                     run_id=assigned.run_id,
@@ -366,6 +367,7 @@ class Attempts:
                     node_id=assigned.node_id,
                     executor_id=assigned.executor_id,
                     timings_s=steps,
+                    cold_reason=cold_reason,
                 )
             )
 

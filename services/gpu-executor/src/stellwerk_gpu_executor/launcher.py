@@ -118,7 +118,6 @@ class LaunchRequest:
             "python",
             "sources",
             "view",
-            "must_be_warm",
         ):
             del fields[name]
         return {
