@@ -28,6 +28,7 @@ from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.testing import wait_until
+from stellwerk_shim import kernel
 
 
 @pytest.fixture
@@ -103,6 +104,29 @@ for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/
 """
     record, text = await run(node, script)
     assert (record.exit_code, text) == (0, "")
+
+
+def test_a_kernel_without_the_calls_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_MOUNT_SETATTR", 9999)
+    with pytest.raises(OSError, match=r"cannot fix /: the kernel is older than 5\.12"):
+        kernel.fix("/")
+
+
+async def test_a_cell_without_its_view_starts_no_run(node: Path) -> None:
+    found = walls(node)
+    asked = replace(await found.around(attempt(node, "print('ran')")), view=None)
+    await found.close()
+    notify = NotifyServer(node / "notify.sock")
+    await notify.start()
+    service = ProcessLauncher(notify)
+    handle = await service.start(asked)
+    record = await handle.wait()
+    assert record.reason == "launch-failed"
+    why = "cannot make its sandbox: its view of the machine was not handed over"
+    assert record.message == why
+    assert read(handle.attempt.log) == b""
+    await service.close()
+    await notify.close()
 
 
 async def test_the_first_process_of_a_cell_is_out_of_reach(node: Path) -> None:

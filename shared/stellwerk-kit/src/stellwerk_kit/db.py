@@ -284,8 +284,8 @@ class Database:
         """
         group, emitted, left = [first], list[OutboxRow](), list[_Write | None]()
         started = time.perf_counter()
-        make_lasting(conn, lasting=first.lasting)
         try:
+            make_lasting(conn, lasting=first.lasting)  # may have to connect anew, and fail
             with conn.begin():
                 emitted += self._work(conn, first)  # its failure undoes all there is: itself
                 while len(group) < MAX_SHARED_COMMIT:

@@ -61,7 +61,9 @@ class Child:
             if cell is not None:
                 cell.make()
             self.pid = os.fork()
-        except (CellError, OSError) as error:
+        except CellError as error:
+            self._refused = f"cannot make its sandbox: {error}"
+        except OSError as error:
             self._refused = str(error)
         else:
             if self.pid == 0:
