@@ -20,7 +20,7 @@ from stack import STELLWERK, TERMINAL, request
 from stellwerk_kit.testing.servers import free_port
 
 ROOT = images.ROOT
-PORTS = ("STELLWERK_PORT", "STELLWERK_NATS_PORT", "STELLWERK_S3_PORT", "STELLWERK_REGISTRY_PORT")
+PORTS = tuple(f"STELLWERK_{name}PORT" for name in ("", "NATS_", "S3_", "REGISTRY_", "PROMETHEUS_"))
 STORES = {"minio": images.minio, "seaweedfs": images.seaweedfs}
 
 
@@ -31,7 +31,14 @@ HERE = {"user_managed": True, "interpreter": "/opt/stellwerk/bin/python3"}
 class Composed:
     """One project. ``url`` and ``token`` are there after :meth:`up`."""
 
-    def __init__(self, store: str = "minio", *, containers: bool = False) -> None:
+    def __init__(
+        self,
+        store: str = "minio",
+        *,
+        containers: bool = False,
+        mounts: Path | None = None,
+        observed: bool = False,
+    ) -> None:
         self.project = f"stellwerk-test-{secrets.token_hex(4)}"
         self.ports = {name: str(free_port()) for name in PORTS}
         self.environment = {
@@ -55,6 +62,12 @@ class Composed:
                 "STELLWERK_DOCKER_GID": str(path.stat().st_gid),
                 "STELLWERK_DOCKER_SOCKET": str(path),
             }
+        if observed:
+            self.environment["COMPOSE_PROFILES"] = "observability"
+            self.environment["STELLWERK_PROMETHEUS_IMAGE"] = images.prometheus()
+        if mounts is not None:
+            self.environment["COMPOSE_FILE"] += ":deploy/docker/mounts.yml"
+            self.environment["STELLWERK_EXECUTORS_DIR"] = str(mounts)
         self.url = f"http://127.0.0.1:{self.ports['STELLWERK_PORT']}"
         self.token = ""
         self.engine = client()
@@ -164,6 +177,31 @@ def body(script: str, environment: dict[str, Any] = HERE) -> dict[str, Any]:
     source = {"inline": {"main.py": script}}
     spec = {"source": source, "script": "main.py", "environment": environment}
     return {"experiment": "composed", "spec": spec}
+
+
+def reads(dataset: str, script: str, environment: dict[str, Any] = HERE) -> dict[str, Any]:
+    """Body of a run that has ``dataset`` as a lazy mount, if its node can; its path is argv[1]."""
+    made = body(script, environment)
+    made["spec"] |= {
+        "arguments": [{"input": "data"}],
+        "inputs": {"data": {"dataset": dataset, "mode": "mount", "lazy": True}},
+    }
+    return made
+
+
+def register(platform: "Composed", folder: Path, name: str, size: int) -> bytes:
+    """A dataset of one file, ``big``; returns its bytes."""
+    content = os.urandom(size)
+    (folder / "big").write_bytes(content)
+    done = platform.command("dataset", "register", name, str(folder / "big"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return content
+
+
+def prepared(platform: "Composed", run: str) -> str:
+    """What the node says of a run's inputs."""
+    with platform.http() as http:
+        return request("GET", http, f"/runs/{run}/logs/azureml-logs/65_job_prep.txt").text
 
 
 def lines(count: int) -> str:

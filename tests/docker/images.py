@@ -99,6 +99,29 @@ def registry() -> str:
     )
 
 
+def prometheus() -> str:
+    """Debian's Prometheus, in place of ``prom/prometheus``."""
+    folder = cache_folder() / "prometheus"
+    binary = folder / "usr/bin/prometheus"
+    if not binary.exists():  # unpacked, not installed: that would start one on this machine
+        with tempfile.TemporaryDirectory() as place:
+            Path(place).chmod(0o777)
+            subprocess.run(
+                ["apt-get", "download", "-qq", "prometheus"],
+                cwd=place,
+                check=True,
+                capture_output=True,
+            )
+            (package,) = Path(place).glob("*.deb")
+            _run(["dpkg", "-x", str(package), str(folder)])
+    lines = (
+        "RUN mkdir /prometheus && chown 65534:65534 /prometheus\nWORKDIR /prometheus\n"
+        'CMD ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", '
+        '"--storage.tsdb.path=/prometheus"]'
+    )
+    return _of_binary("prometheus", binary, "prometheus", lines)
+
+
 def platform() -> str:
     """Every service, from this working tree and ``deploy/docker/Dockerfile``."""
     tag = f"stellwerk-test/platform:{_hash(*_sources())}"

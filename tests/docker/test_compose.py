@@ -1,8 +1,12 @@
 """``docker compose up --wait`` from the repository root, the main job on it, and what it survives."""
 
 import json
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from composed import ROOT, Composed, body, demo, lines, until_running
@@ -16,7 +20,7 @@ KILLED = (
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Composed]:
-    composed = Composed()
+    composed = Composed(observed=True)
     try:
         composed.up()
         yield composed
@@ -39,33 +43,81 @@ def test_no_secret_is_where_others_look_and_ports_are_on_loopback(platform: Comp
         assert container.attrs["Config"]["User"] not in {"", "root"}, name
 
 
-def test_the_profiles_are_complete(platform: Composed) -> None:
-    """`gpu` and `observability`: valid, and every address that is scraped answers with metrics."""
-    done = platform.compose(
-        "--profile", "gpu", "--profile", "observability", "config", "--format", "json"
-    )
+def test_the_profile_gpu_asks_for_the_devices(platform: Composed) -> None:
+    """Whether a device comes of it nobody has tried: what the engine is asked for is right."""
+    done = platform.compose("--profile", "gpu", "config", "--format", "json")
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
-    (device,) = services["executor-gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert device["capabilities"] == ["gpu"]
-    assert services["prometheus"]["ports"][0]["host_ip"] == "127.0.0.1"
-    scraped = yaml.safe_load((ROOT / "deploy/docker/prometheus.yml").read_text())
-    (targets,) = (each["targets"] for each in scraped["scrape_configs"][0]["static_configs"])
+    gpu, plain = services["executor-gpu"], services["executor-1"]
+    (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"capabilities": ["gpu"], "driver": "nvidia", "count": -1}  # all of them
+    differ = {
+        name
+        for name in gpu["environment"].keys() | plain["environment"].keys()
+        if gpu["environment"].get(name) != plain["environment"].get(name)
+    }
+    assert differ == {
+        "STELLWERK_EXECUTOR_ID", "STELLWERK_NATS_CREDENTIALS", "STELLWERK_SCHEDULER_CREDENTIALS",
+    }  # fmt: skip
+    assert {name for name in gpu if gpu[name] != plain.get(name)} == {
+        "deploy", "environment", "profiles", "user", "volumes",
+    }  # fmt: skip
+
+
+def test_prometheus_has_every_role_and_what_the_alerts_ask_for(platform: Composed) -> None:
+    with platform.http() as http:
+        assert wait_terminal(http, submit(http, body("print(1)")))["status"] == "Completed"
+    done = platform.compose("--profile", "gpu", "config", "--format", "json")
     roles = {
         name
-        for name, each in services.items()
+        for name, each in json.loads(done.stdout)["services"].items()
         if "STELLWERK_HTTP_PORT" in each.get("environment", {})
-    }
-    assert {target.partition(":")[0] for target in targets} == roles - {
-        "topology",
-        "init",
-        "executor-gpu",
-    }
-    ask = "import sys, urllib.request as r; [r.urlopen(f'http://{t}/metrics').read() for t in sys.argv[1:]]"
-    said = platform.containers()["gateway"].exec_run(
-        ["/opt/stellwerk/bin/python3", "-c", ask, *targets]
-    )
-    assert said.exit_code == 0, said.output
+    } - {"topology", "init", "executor-gpu"}
+    with httpx2.Client(
+        base_url=f"http://127.0.0.1:{platform.ports['STELLWERK_PROMETHEUS_PORT']}/api/v1",
+        trust_env=False,
+        timeout=30,
+    ) as prometheus:
+
+        def ask(path: str, **query: str) -> Any:
+            answer = prometheus.get(path, params=query)
+            assert answer.status_code == 200, answer.text
+            return answer.json()["data"]
+
+        def wait(path: str, wanted: Callable[[Any], bool], **query: str) -> Any:
+            end = time.monotonic() + 90
+            while not wanted(found := ask(path, **query)):
+                assert time.monotonic() < end, found
+                time.sleep(0.5)
+            return found
+
+        def all_up(found: Any) -> bool:
+            return all(each["health"] == "up" for each in found["activeTargets"])
+
+        targets = wait("/targets", all_up)["activeTargets"]
+        assert {each["labels"]["instance"].partition(":")[0] for each in targets} == roles
+
+        # A run's way, as numbers: what its services told each other.
+        for fact in ("submission.submitted", "run.assigned", "attempt.exited", "run.completed"):
+            query = f'sum(stellwerk_bus_published_total{{type="stellwerk.{fact}.v1"}}) > 0'
+            wait("/query", lambda found: bool(found["result"]), query=query)
+        kept = "sum(stellwerk_history_log_bytes_total) > 0"
+        wait("/query", lambda found: bool(found["result"]), query=kept)
+
+        def quiet(found: Any) -> bool:
+            return all(each["state"] == "inactive" for each in found["groups"][0]["rules"])
+
+        (group,) = wait("/rules", quiet)["groups"]
+        given = yaml.safe_load((ROOT / "deploy/docker/alerts.yml").read_text())
+        assert len(group["rules"]) == len(given["groups"][0]["rules"])
+        served = {each["metric"] for each in ask("/targets/metadata")}
+        for rule in group["rules"]:
+            assert rule["health"] == "ok", rule
+            names = set(re.findall(r"\b(?:stellwerk_\w+|up)\b", rule["query"]))
+            assert names
+            families = {re.sub(r"_(total|bucket)$", "", name) for name in names} - {"up"}
+            known = served | {re.sub(r"_total$", "", name) for name in served}
+            assert families <= known, rule["query"]
 
 
 def test_a_role_reads_its_own_credentials_only(platform: Composed) -> None:

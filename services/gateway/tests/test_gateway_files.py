@@ -83,8 +83,11 @@ async def test_a_snapshot_needs_its_blobs_and_then_runs_can_use_it(
 
 @pytest.mark.parametrize(
     "paths",
-    [[], ["../x"], ["/x"], ["a\\b"], ["a\x00b"], ["a", "a"], ["a", "a/b"], ["u\u0308", "\u00fc"]],
-)
+    [
+        [], ["../x"], ["/x"], ["a\\b"], ["a\x00b"], ["a", "a"], ["a", "a/b"], ["u\u0308", "\u00fc"],
+        ["C:\\x"], ["a\nb"], ["x" * 256], ["/".join("d" * 33)], ["a/./b"], ["a//b"],
+    ],
+)  # fmt: skip
 async def test_ambiguous_or_hostile_snapshots_are_refused(
     gateway: Gateway, paths: list[str]
 ) -> None:
@@ -92,6 +95,29 @@ async def test_ambiguous_or_hostile_snapshots_are_refused(
     answer = await gateway.client.post("/snapshots", json={"manifest": manifest})
     assert answer.status_code == 422
     assert answer.json()["field"].startswith("manifest")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"size": -1}, "manifest.entries[0].size"),
+        ({"size": 1.5}, "manifest.entries[0].size"),
+        ({"size": 10**12}, "manifest"),
+        ({"size": 2**70}, "manifest"),
+        ({"executable": "setuid"}, "manifest.entries[0].executable"),
+        ({"mode": 0o4755}, "manifest.entries[0].mode"),
+        ({"mtime": -1}, "manifest.entries[0].mtime"),
+        ({"link": "/etc/passwd"}, "manifest.entries[0].link"),
+        ({"sha256": "x"}, "manifest.entries[0].sha256"),
+    ],
+)
+async def test_what_is_no_plain_file_is_refused(
+    stored: Gateway, changes: dict[str, Any], field: str
+) -> None:
+    manifest = {"entries": [{**entry("a"), **changes}]}
+    answer = await stored.client.post("/snapshots", json={"manifest": manifest})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["field"].startswith(field)
 
 
 async def test_a_file_of_a_run_is_fetched_from_the_store_under_its_name(

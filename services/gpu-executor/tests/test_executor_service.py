@@ -388,3 +388,27 @@ async def test_a_node_without_a_sandbox_refuses_where_one_is_required(
     assert exited.exit.reason == "launch-failed"
     assert "STELLWERK_SANDBOX=require" in exited.exit.message
     assert watch.log == b""
+
+
+async def test_a_path_that_the_walls_hide_is_told_and_nobody_learns_what_is_there(
+    runtime_factory: Any, bus: Bus, s3_settings: Any, tmp_path: Path
+) -> None:
+    watch = Watcher()
+    await watch.start(bus)
+    await runtime_factory("scheduler", ServiceSettings, scheduler)
+    await start(runtime_factory, s3_settings, tmp_path, sandbox="require")
+    there = Path(__file__)
+    paths = [there, there.with_name("none-" + there.name)]
+    messages = []
+    for number, path in enumerate(paths):
+        await publish(bus, assigned(f"run{number}", f"open({str(path)!r})"), number + 1)
+        ended = await wait_until(
+            lambda wanted=number + 1: (
+                found if len(found := watch.of(AttemptExited)) == wanted else None
+            ),
+            30,
+        )
+        messages.append(ended[-1].exit.message.replace(str(path), "PATH"))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("the script exited with status 1; 'PATH' was not found; a sandb")
+    assert "STELLWERK_SANDBOX_READABLE" in messages[0]

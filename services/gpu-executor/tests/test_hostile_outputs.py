@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,60 @@ async def test_an_open_file_is_the_same_file_until_all_have_read_it(
     assert file.descriptor == -1
     with pytest.raises(ValueError, match="not below"):
         open_beneath(top, top / "../other-1/launch.json")
+
+
+@pytest.mark.parametrize("times", [1, 100])
+async def test_a_file_that_changes_while_it_is_sent_is_read_again_or_left_out_by_name(
+    attempts: Path, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    top = attempts / "mine-1"
+    path = top / "work/outputs/growing"
+    path.write_bytes(b"x" * 200_000)
+    request, written = objects._pool.request, 0
+
+    def while_written(*args: Any, **more: Any) -> Any:
+        nonlocal written
+        if written < times:
+            written += 1
+            path.write_bytes(bytes([written]) * 200_000)
+        return request(*args, **more)
+
+    monkeypatch.setattr(objects._pool, "request", while_written)
+    upload = FolderUpload(objects, top, top / "work/outputs", top / "work")
+    found = await upload.upload()
+    if times == 1:
+        assert upload.skipped == {}
+        digest = hashlib.sha256(b"\1" * 200_000).hexdigest()
+        assert found["outputs/growing"].sha256 == digest
+        assert await objects.get_bytes(digest) == b"\1" * 200_000
+    else:
+        assert (found, upload.skipped) == ({}, {"outputs/growing": "changed while it was read"})
+
+
+async def test_names_and_kinds_that_no_output_has_are_left_out_by_name(
+    attempts: Path, objects: ObjectStore
+) -> None:
+    top = attempts / "mine-1"
+    folder = top / "work/outputs"
+    (folder / "a\nb").write_bytes(b"1")
+    (folder / os.fsdecode(b"\xff")).write_bytes(b"2")
+    (folder / "host").symlink_to(attempts / "other-1/launch.json")
+    (folder / "folder").symlink_to(attempts / "other-1")
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = os.open(folder, os.O_RDONLY)
+        listening.bind(f"/proc/self/fd/{here}/socket")  # its own path may be too long for one
+        os.close(here)
+    (folder / "-rf $(x)").write_bytes(b"kept")
+    upload = FolderUpload(objects, top, folder, top / "work")
+    assert list(await upload.upload()) == ["outputs/-rf $(x)"]
+    reasons = {name.partition("/")[2]: why for name, why in upload.skipped.items()}
+    assert "cannot be stored" in reasons.pop("a\nb")
+    assert "cannot be stored" in reasons.pop("?")
+    assert reasons == {
+        "host": "is a symbolic link",
+        "folder": "is a symbolic link",
+        "pipe": "is no regular file",
+        "socket": "is no regular file",
+    }
+    assert await objects.size(hashlib.sha256(SECRET).hexdigest()) is None

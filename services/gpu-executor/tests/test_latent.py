@@ -1,15 +1,17 @@
 """Loaded frameworks are out of sight until they are imported, and then say what they said."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from real_attempts import launcher, read, request
+from real_attempts import AGENT, launcher, read, request
 
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
@@ -76,49 +78,110 @@ async def server(tmp_path: Path, env: dict[str, str]) -> AsyncIterator[ForkServe
 
 
 async def warm(
-    tmp_path: Path, script: str, env: dict[str, str], server: ForkServer
+    tmp_path: Path, script: str, env: dict[str, str], server: ForkServer, **options: Any
 ) -> tuple[int | None, bytes]:
     async with launcher(tmp_path) as service:
-        asked = request(tmp_path / "attempt", script, env=env, warm=server)
+        asked = request(tmp_path / "attempt", script, env=env, warm=server, **options)
         handle = await service.start(asked)
         record = await handle.wait()
         assert (handle.attempt.read_launch() or {})["warm"]
         return record.exit_code, read(handle.attempt.log)
 
 
-@pytest.mark.parametrize("case", SAME)
-async def test_as_bare(case: str, tmp_path: Path, env: dict[str, str], server: ForkServer) -> None:
-    exit_code, output = await warm(tmp_path, SAME[case], env, server)
-    bare = await asyncio.to_thread(
-        subprocess.run,
+def bare(work: Path, env: dict[str, str]) -> tuple[int, bytes]:
+    done = subprocess.run(
         [sys.executable, "main.py"],
-        cwd=tmp_path / "attempt-work",
+        cwd=work,
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
     )
-    assert (exit_code, output) == (bare.returncode, bare.stdout)
+    return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        (
-            "KERAS_BACKEND",
-            b"KERAS_BACKEND was changed before keras was imported, but the run began",
-        ),
-        ("JAX_ENABLE_X64", b"submit the run with warm='never'"),
-    ],
-)
-async def test_a_variable_that_was_read_already_is_an_error_not_another_result(
-    tmp_path: Path, env: dict[str, str], server: ForkServer, name: str, words: bytes
+@pytest.mark.parametrize("case", SAME)
+async def test_as_bare(case: str, tmp_path: Path, env: dict[str, str], server: ForkServer) -> None:
+    exit_code, output = await warm(tmp_path, SAME[case], env, server)
+    assert (exit_code, output) == await asyncio.to_thread(bare, tmp_path / "attempt-work", env)
+
+
+SETS = "import os\nos.environ[''.join(['KERAS_', 'BACKEND'])] = 'jax'\n"
+AGAIN = {
+    "at once": SETS + "import keras\nprint('went on', os.getcwd())",
+    "in another folder": "import os\nos.chdir('/')\n" + SETS + "import keras\nprint(os.getcwd())",
+    "by a helper": "import helper, keras\nprint(helper.__name__)",
+    "after a child": "import subprocess as s\ns.run(['true'])\n" + SETS + "import tensorflow as t, keras",
+    "with handlers": "import signal as s\ns.signal(s.SIGTERM, print)\n" + SETS + "import keras\nprint(s.getsignal(15))",
+    "what Python ignores": SETS + "import keras, signal as s\nprint(s.getsignal(s.SIGPIPE), s.pthread_sigmask(0, ()))",
+}  # fmt: skip
+TOO_LATE = {
+    "said something": "print('said')\n",
+    "made a folder": "import os\nos.mkdir('outputs')\n",
+    "wrote a file": "open('deep/there', 'w').close()\n",
+    "a connection": "import socket\nconnection = socket.socket()\n",
+    "logged a value": (
+        f"import os, sys\nsys.path.append({AGENT!r})\nfrom stellwerk_agent.run import Run\n"
+        "Run.get_context().log('x', 1)\n"
+    ),
+    "a child wrote": "import subprocess as s\ns.run('echo x > /dev/null', shell=True)\n",
+    "a child lives": "import subprocess as s\nchild = s.Popen(['sleep', '30'])\n",
+    "a thread": "import threading as t, time\nt.Thread(target=time.sleep, args=(1,), daemon=True).start()\n",
+    "a fork": "import os\nif os.fork(): print(os.wait()[1])\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AGAIN)
+async def test_a_variable_that_was_read_already_begins_the_script_again(
+    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
 ) -> None:
-    script = f"import os\nos.environ[''.join({list(name)})] = 'jax'\nimport keras\nprint('never')"
+    (tmp_path / "attempt-work").mkdir()
+    (tmp_path / "attempt-work" / "helper.py").write_text(SETS)
+    exit_code, output = await warm(tmp_path, AGAIN[case], env, server)
+    assert (exit_code, output) == await asyncio.to_thread(bare, tmp_path / "attempt-work", env)
+    assert b"keras on jax" in output
+    (told,) = records(tmp_path)
+    assert told["cold"].startswith("KERAS_BACKEND was changed before ")
+
+
+@pytest.mark.parametrize("case", TOO_LATE)
+async def test_a_script_that_has_done_something_gets_an_error_not_another_result(
+    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
+) -> None:
+    (tmp_path / "attempt-work" / "deep").mkdir(parents=True)
+    script = TOO_LATE[case] + SETS + "import keras\nprint('never')"
     exit_code, output = await warm(tmp_path, script, env, server)
     assert exit_code == 1
-    assert words in output
+    assert b"KERAS_BACKEND was changed before keras was imported, but the run began" in output
+    assert b"submit the run with warm='never'" in output
     assert b"never\n" not in output.replace(b"'never'", b"")
+    assert not records(tmp_path)
+    logged = b'"n":"x"' in read(tmp_path / "attempt" / "records.jsonl")
+    assert logged == (case == "logged a value")
+
+
+async def test_a_run_that_must_be_warm_does_not_begin_again(
+    tmp_path: Path, env: dict[str, str], server: ForkServer
+) -> None:
+    script = SETS + "import keras\nprint('never')"
+    exit_code, output = await warm(tmp_path, script, env, server, must_be_warm=True)
+    assert (exit_code, b"was changed before keras was imported, but" in output) == (1, True)
+
+
+async def test_bytecode_is_written_once_the_frameworks_are_there(
+    tmp_path: Path, env: dict[str, str], server: ForkServer
+) -> None:
+    (tmp_path / "attempt-work").mkdir()
+    for name in ("early", "late"):
+        (tmp_path / "attempt-work" / f"{name}.py").touch()
+    await warm(tmp_path, "import early, keras, late", env, server)
+    written = (tmp_path / "attempt-work" / "__pycache__").iterdir()
+    assert [path.name.partition(".")[0] for path in written] == ["late"]
+
+
+def records(tmp_path: Path) -> list[dict[str, Any]]:
+    lines = read(tmp_path / "attempt" / "records.jsonl").splitlines()
+    return [record for record in map(json.loads, lines) if "cold" in record]
 
 
 async def test_a_warning_that_is_an_error_now_is_raised_by_the_import(

@@ -129,3 +129,19 @@ def test_marks_without_end_are_told_a_few_times_and_the_first_step_still_is() ->
     assert [steps for steps in told if "first_step" in steps] == [
         {"imports": 0.0, "first_step": 80.0}
     ]
+
+
+def test_why_a_script_began_again_is_told_once() -> None:
+    progress = Progress(10.0)
+    assert progress.cold_reason() is None
+    for record in (
+        {"pid": 7, "cold": "x" * 900},
+        {"pid": 8, "cold": "another's"},
+        {"pid": 7, "cold": 5},
+    ):
+        progress.take(record, 100.0)
+    assert progress.cold_reason() == "x" * 500
+    progress.take({"pid": 7, "cold": "again"}, 100.0)
+    assert progress.cold_reason() is None
+    progress.take({"pid": 7, "imports": 12.0}, 100.0)
+    assert progress.news() == {"imports": 2.0}

@@ -327,3 +327,37 @@ def test_the_choice_and_its_reason(
     made = choose(manifest_of(*sizes), here, forced=forced, unavailable=unavailable, threshold=256 * MIB)  # fmt: skip
     assert made.lazy == lazy
     assert words in made.why
+
+
+AROUND = """\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+23 22 0:5 / /proc rw - proc proc rw
+30 22 254:0 /lib/stellwerk/1 /data rw,relatime shared:7 - ext4 /dev/vda rw
+31 22 254:0 /volumes/x /data\\040of\\040mine rw,relatime master:7 - ext4 /dev/vda rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "shared"),
+    [("/data/attempts", True), ("/data of mine/attempts", False), ("/data2", False), ("/", False)],
+)
+def test_whether_a_folder_shares_its_mounts(folder: str, shared: bool) -> None:
+    assert rclone._shared(Path(folder), AROUND) is shared
+
+
+def test_what_runs_in_containers_would_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "fuse.conf"
+    monkeypatch.setattr(rclone, "FUSE_CONF", conf)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "only with user_allow_other in" in rclone.unseen(tmp_path, elsewhere=False)
+    conf.write_text("#user_allow_other\n")
+    assert "only with user_allow_other in" in rclone.unseen(tmp_path, elsewhere=False)
+    conf.write_text("mount_max = 10\n user_allow_other\n")
+    assert rclone.unseen(tmp_path, elsewhere=False) == ""
+    monkeypatch.setattr(rclone, "_shared", lambda _folder, _mounts: False)
+    assert "does not share its mounts with the machine" in rclone.unseen(tmp_path, elsewhere=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    conf.unlink()
+    assert rclone.unseen(tmp_path, elsewhere=False) == ""

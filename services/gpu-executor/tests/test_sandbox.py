@@ -7,89 +7,27 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from real_attempts import AGENT, is_gone, log_holds, read, request
+from real_attempts import is_gone, log_holds, read
+from walled_attempts import attempt, lay_out, needs, run, walled, walls
 
 import stellwerk_shim
-from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_gpu_executor.cgroups import Wanted
 from stellwerk_gpu_executor.handle import ProcessHandle
-from stellwerk_gpu_executor.isolation import Isolation, isolate
-from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
-from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_gpu_executor.isolation import isolate
 from stellwerk_gpu_executor.sandbox import Base, prefixes
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.views import make
 from stellwerk_kit.testing import wait_until
-from stellwerk_kit.testing.host import lacking
 
 MIB = 1024 * 1024
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
-    """A node's folder with the platform's secrets beside it."""
-    for name in ("executor/attempts/other-1/work", "environments", "data", "secrets"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "secrets/s3.json").write_text("keys")
-    (tmp_path / "executor/attempts/other-1/work/weights").write_text("theirs")
-    return tmp_path
-
-
-def walls(node: Path, **changes: Any) -> Isolation:
-    """What this machine can do; that it can is a condition of these tests, not their result."""
-    found = isolate(
-        Settings(
-            executor_dir=node / "executor",
-            environments_dir=node / "environments",
-            data_dir=node / "data",
-            s3_credentials=node / "secrets/s3.json",
-            **changes,
-        )
-    )
-    if found.views is None:
-        lacking("no sandbox here")
-    return found
-
-
-@asynccontextmanager
-async def walled(node: Path, **changes: Any) -> AsyncIterator[ProcessLauncher]:
-    notify = NotifyServer(node / "notify.sock")
-    await notify.start()
-    found = walls(node, **changes)
-    service = ProcessLauncher(notify, walls=found)
-    try:
-        yield service
-    finally:
-        await service.close()
-        await notify.close()
-        await found.close()
-
-
-def attempt(node: Path, script: str, name: str = "run-a-1", **options: Any) -> LaunchRequest:
-    folder = node / "executor/attempts" / name
-    for part in ("work", "home", "tmp"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    (folder / "work/main.py").write_text(script)
-    options.setdefault("readable", (Path(AGENT),))
-    return replace(request(node / "spare", script, **options), folder=folder, cwd=folder / "work")
-
-
-async def run(node: Path, script: str, **options: Any) -> tuple[ExitRecord, str]:
-    changes = options.pop("settings", {})
-    async with walled(node, **changes) as service:
-        handle = await service.start(attempt(node, script, **options))
-        record = await handle.wait()
-        text = read(handle.attempt.log).decode()
-        assert not (handle.attempt.path / "shim.log").exists()
-        await service.cleanup(handle.attempt)
-    return record, text
+    return lay_out(tmp_path)
 
 
 LOOK = """
@@ -399,14 +337,20 @@ except BlockingIOError: print("refused", n > 1000)
 
 async def test_cores_are_shared_out(node: Path) -> None:
     needs(walls(node), "cpu")
-    script = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
-    _, text = await run(node, script, cpus=0.25)
-    assert float(text) < 1.0
+    async with walled(node) as service:
+        handle = await service.start(attempt(node, "while True: pass", cpus=0.25))
+        launch = handle.attempt.read_launch() or {}
+        await wait_until(lambda: throttled(launch["cgroups"]), 60)
+        handle.stop("canceled", 0.0)
+        await handle.wait()
+        await service.cleanup(handle.attempt)
 
 
-def needs(found: Isolation, controller: str) -> None:
-    if controller not in found.groups.folders:
-        lacking(f"the control group {controller} cannot be used here")
+def throttled(groups: list[str]) -> bool:
+    """Whether the kernel has made one of them wait for its share of the cores."""
+    found = [Path(group, "cpu.stat") for group in groups]
+    words = " ".join(path.read_text() for path in found if path.exists()).split()
+    return int(words[words.index("nr_throttled") + 1]) > 0
 
 
 async def test_nothing_is_left_of_its_groups(node: Path) -> None:
@@ -414,6 +358,7 @@ async def test_nothing_is_left_of_its_groups(node: Path) -> None:
     await run(node, "pass", memory_limit_bytes=96 * MIB, cpus=1)
     left = [path for folder in set(found.groups.folders.values()) for path in folder.glob("run-*")]
     assert left == []
+    found = walls(node)  # the one within run() has closed: version 2 wants its folder made again
     made = found.groups.make("gone-1", Wanted(memory_bytes=MIB, cpus=1))
     await found.sweep(node / "executor/attempts")
     assert not any(path.exists() for path in made)

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 import real_attempts
+import test_latent as latent
 import test_sandbox_same as walled
 import test_warm_sameness as same
+from test_latent import env, server
 from test_warm_sameness import CASES, PYTHON, fork_server, pool
 
+from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.launcher import LaunchRequest
 from stellwerk_gpu_executor.warm import WarmPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-__all__ = ["pool"]
+__all__ = ["env", "pool", "server"]
 PEEKS = """
 import os
 print(os.path.exists(HIDDEN), os.path.exists('/home'), sorted(os.listdir('/')))
@@ -29,14 +32,16 @@ except OSError as error: print(error.errno)
 def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> LaunchRequest:
     made = real_attempts.request(folder, script, attempt, python=Path(PYTHON), **options)
     (folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
-    site = folder.parent / "site"
-    return replace(made, readable=(Path(real_attempts.AGENT), site), writable=(made.cwd,))
+    site = Path(made.env.get("PYTHONPATH", "/none"))
+    seen = (Path(real_attempts.AGENT), folder.parent / "site", site)
+    return replace(made, readable=seen, writable=(made.cwd,))
 
 
 @pytest.fixture(autouse=True)
 def in_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(same, "launcher", walled.launcher)
-    monkeypatch.setattr(same, "request", request)
+    for module in (same, latent):
+        monkeypatch.setattr(module, "launcher", walled.launcher)
+        monkeypatch.setattr(module, "request", request)
     return
 
 
@@ -44,6 +49,15 @@ def in_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("case", CASES)
 async def test_warm_in_a_sandbox_is_as_bare(case: str, tmp_path: Path, pool: WarmPool) -> None:
     await same.test_warm_is_as_bare(case, tmp_path, pool)
+
+
+@pytest.mark.parametrize("case", latent.AGAIN)
+async def test_a_script_begins_again_in_a_sandbox(
+    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
+) -> None:
+    await latent.test_a_variable_that_was_read_already_begins_the_script_again(
+        case, tmp_path, env, server
+    )
 
 
 async def test_a_warm_run_is_behind_the_walls_of_a_cold_one(tmp_path: Path, pool: WarmPool) -> None:

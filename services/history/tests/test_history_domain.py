@@ -75,6 +75,22 @@ def progressed(attempt: int, **steps: float) -> e.AttemptProgressed:
     return e.AttemptProgressed(**node, timings_s=steps)
 
 
+def test_a_script_that_began_again_was_no_warm_start() -> None:
+    assigned, began = placed(RUN, 1)
+    began = began.model_copy(update={"start": e.StartInfo(warm=True, timings_s={"launch": 0.5})})
+    again = progressed(1).model_copy(update={"cold_reason": "X was changed"})
+    for order in ((began, again), (again, began), (began, again, progressed(1, imports=2.0))):
+        start = fold(preparing(RUN), queued(RUN), assigned, *order).detail.start
+        assert start is not None
+        assert (start.warm, start.cold_reason) == (False, "X was changed")
+        assert start.timings_s["launch"] == 0.5
+    _, entry = apply(
+        fold(preparing(RUN), queued(RUN), assigned, began),
+        Sim(cast(Any, None), cast(Any, None)).wrap(again),
+    )
+    assert entry.message == "It began again in a new Python: X was changed."
+
+
 def test_how_far_a_script_has_got_is_a_part_of_its_start() -> None:
     assigned, began = placed(RUN, 1)
     began = began.model_copy(update={"start": e.StartInfo(warm=True, timings_s={"launch": 0.5})})

@@ -139,6 +139,26 @@ async def test_stopped_while_it_waits_for_a_log(start: Start, sim: Sim) -> None:
 
 
 @pytest.mark.store_file
+async def test_what_a_power_failure_took_is_read_from_the_stream_again(
+    start: Start, sim: Sim, tmp_path: Path
+) -> None:
+    first = await start()
+    run_id = await sim.submit()
+    await sim.events(run_id, "RunSubmitted")
+    await first.stop()
+    before, folder = tmp_path / "before", tmp_path / "history"
+    shutil.copytree(folder, before)
+    second = await start()
+    await sim.until_running(run_id)
+    await sim.events(run_id, "RunStarted")
+    await second.stop()
+    shutil.rmtree(folder)
+    before.rename(folder)
+    await start()
+    assert (await sim.events(run_id, "RunStarted"))[-1].status == "Running"
+
+
+@pytest.mark.store_file
 async def test_a_lost_store_is_filled_again_from_the_stream(
     start: Start, sim: Sim, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The probes of the bus: heartbeats, retries, dead letters, restarts, order."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -239,6 +240,42 @@ async def test_write_failure_undoes_only_itself(store_url: str) -> None:
     rows = await db.read(lambda conn: [row.run for row in conn.execute(select(seen))])
     assert sorted(map(int, rows)) == [n for n in range(30) if n % 3]
     assert sum(isinstance(result, ValueError) for result in results) == 10
+    await db.close()
+
+
+async def test_what_shall_last_waits_for_the_disk_and_joins_no_commit_that_does_not(
+    store_url: str,
+) -> None:
+    db = Database(store_url, MetaData(), clock=SystemClock(), source="/t")
+    await db.start()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def flush(tx: Tx) -> str:
+        if tx.conn.dialect.name == "sqlite":
+            return str(tx.conn.exec_driver_sql("PRAGMA synchronous").scalar())
+        return {"on": "2", "off": "1"}[
+            str(tx.conn.exec_driver_sql("SHOW synchronous_commit").scalar())
+        ]
+
+    def held(tx: Tx) -> str:
+        begun.set()
+        go_on.wait(30)
+        return flush(tx)
+
+    async def levels(*lasting: bool) -> list[str]:
+        """Of a write that holds the thread up, and of those that gather behind it."""
+        begun.clear()
+        go_on.clear()
+        first = asyncio.ensure_future(db.write(held, lasting=lasting[0]))
+        await asyncio.to_thread(begun.wait, 30)
+        others = [asyncio.ensure_future(db.write(flush, lasting=each)) for each in lasting[1:]]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(first, *others)
+
+    assert await levels(False, False, True, False) == ["1", "1", "2", "2"]
+    assert await levels(True, False, True) == ["2", "2", "2"]
+    assert await levels(False) == ["1"]
     await db.close()
 
 

@@ -20,6 +20,7 @@ PASSED_ON = (
     "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_CONFIG_FILE",
     "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
+    "RATTLER_AUTH_FILE",
 )  # fmt: skip
 """Variables of the caller that processes get, beside ``UV_*`` and ``STELLWERK_*``."""
 

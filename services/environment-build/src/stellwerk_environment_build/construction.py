@@ -18,6 +18,7 @@ from stellwerk_environment_build.failures import (
     Phase,
     classify,
     timed_out,
+    too_many_files,
 )
 from stellwerk_environment_build.inspection import Lock
 from stellwerk_environment_build.lock_hashes import held_to
@@ -30,13 +31,17 @@ _QUICK_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the phases, in seconds. ``workers``: processes that compile, 0 is one per core."""
+    """Bounds of the phases, in seconds. ``workers``: processes that compile, 0 is one per core.
+
+    ``files``: the most that an environment may have.
+    """
 
     resolve_s: float = 600.0
     install_s: float = 3600.0
     compile_s: float = 1800.0
     heartbeat_s: float = 5.0
     workers: int = 0
+    files: int = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Construction:
         write_fresh(self.target / LOCK, lock.text)
         if not total:
             await self.log.line("[2/4] Nothing to install")
+            await self._require_few_files()
             return
         await self.log.line(f"[2/4] Downloading and installing {total} packages")
 
@@ -121,6 +127,12 @@ class Construction:
             return f"installed {done} of {total} packages" if done else "downloading"
 
         await self._uv("install", self._install_command(), self.limits.install_s, so_far)
+        await self._require_few_files()
+
+    async def _require_few_files(self) -> None:
+        """Raise BuildFailedError before anything is done with files without end."""
+        if await asyncio.to_thread(inspection.has_more_files, self.target, self.limits.files):
+            raise BuildFailedError(too_many_files(self.limits.files))
 
     def mend(self) -> None:
         """Put the modules in that right what substituted packages changed, with their ``.pth``."""

@@ -13,6 +13,8 @@ Phase = Literal["resolve", "create", "install", "compile", "activate"]
 
 _MAX_WORDS = 2000
 _CREDENTIALS = re.compile(r"://[^/\s@'\"`]+@")
+_UNPACKED = re.compile(r"/[^\s`']*/(\.tmp\w+|archive-v\d+/[\w-]+)/")
+"""Where the installer unpacks: a place of the builder's machine."""
 _LABEL = re.compile(r"^\s*(error|cause): ")
 NO_SPACE = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
 _NO_ANSWER = re.compile(
@@ -71,6 +73,16 @@ def timed_out(phase: Phase, limit_s: float) -> Failure:
         f"The environment's {_PHASE_NAMES[phase]} took longer than {limit_s:g} s and was ended. "
         "Try again; if it happens again, the operator can raise the limit.",
         retryable=True,
+    )
+
+
+def too_many_files(limit: int) -> Failure:
+    """What was installed is more than an environment."""
+    return _your_spec(
+        "env.too_many_files",
+        f"The packages have more than {limit} files, which is the limit of an environment. Leave "
+        "out the one that carries data, and make a dataset of those.",
+        "",
     )
 
 
@@ -142,7 +154,7 @@ def _of_installer(words: str) -> Failure:
 
 
 def _your_spec(code: str, hint: str, words: str) -> Failure:
-    return Failure("your-spec", code, f"{hint}\n{words}", retryable=False)
+    return Failure("your-spec", code, f"{hint}\n{words}".rstrip(), retryable=False)
 
 
 def _internal(phase: Phase, returncode: int) -> Failure:
@@ -159,7 +171,7 @@ def _own_words(output: str) -> str:
     """From the first error on, without the tool's layout, shortened."""
     start = output.find("error:")
     lines = (_LABEL.sub("", line).strip() for line in output[max(start, 0) :].splitlines())
-    words = redact("\n".join(filter(None, lines)))
+    words = _UNPACKED.sub("", redact("\n".join(filter(None, lines))))
     return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " …"
 
 

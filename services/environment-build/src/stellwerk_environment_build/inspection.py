@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +101,11 @@ def modules(environment: Path) -> list[str]:
 def count_installed(environment: Path) -> int:
     """How many packages are there so far."""
     return sum(1 for _ in site_packages(environment).glob("*.dist-info"))
+
+
+def has_more_files(environment: Path, limit: int) -> bool:
+    """Whether there are more than ``limit`` files; looks at no more than that."""
+    return next(islice(_files(environment), limit, None), None) is not None
 
 
 def measure(environment: Path) -> int:

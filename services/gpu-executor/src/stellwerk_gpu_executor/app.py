@@ -43,7 +43,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     launcher = await _launcher(runtime, isolation)
     cache = BlobCache(objects, settings.executor_dir / "cache", settings.cache_bytes)
     parts = Parts(objects, cache, settings.executor_dir / "parts", runtime.tasks)
-    mounts = await _mounts(runtime, objects, parts)
+    mounts = await _mounts(runtime, objects, parts, launcher)
     preparer = Preparer(
         objects,
         cache,
@@ -104,14 +104,18 @@ async def build(runtime: Runtime[Settings]) -> None:
         runtime.every("warm-ahead", AHEAD_S, ahead.sweep).hint()
 
 
-async def _mounts(runtime: Runtime[Settings], objects: ObjectStore, parts: Parts) -> Mounts:
+async def _mounts(
+    runtime: Runtime[Settings], objects: ObjectStore, parts: Parts, launcher: Launcher
+) -> Mounts:
     """Lazy mounts of datasets and what serves them; runs' mounts outlive this service."""
     settings = runtime.settings
     server = MountServer(parts, settings.executor_dir / "mounts.port")
     await server.start()
     runtime.on_stop(server.close)
-    attempts = settings.executor_dir / "attempts"
-    return Mounts(server, objects, attempts, wanted=settings.lazy_mounts)
+    attempts = settings.executor_dir.absolute() / "attempts"
+    off = "lazy mounts are off on this node (STELLWERK_LAZY_MOUNTS)"
+    why = launcher.unseen(attempts) if settings.lazy_mounts else off
+    return Mounts(server, objects, attempts, unavailable=why)
 
 
 def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:

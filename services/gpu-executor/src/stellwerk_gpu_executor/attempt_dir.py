@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stellwerk_kit.beneath import open_beneath
+
 READ_BYTES = 65536
 PROCESS_LOGS = "user_logs"
 """Subfolder with one log a process, where a run has several."""
@@ -173,6 +175,18 @@ class AttemptDir:
     def write_exit(self, record: ExitRecord) -> None:
         """Write the exit record durably, in place of a supervisor that could not."""
         self._write("exit.json", record.model_dump_json(), durable=True)
+
+    def log_tail(self, size: int) -> bytes:
+        """The last ``size`` bytes of the log, if there is one."""
+        try:
+            file = open_beneath(self.path, self.log)
+        except OSError:
+            return b""
+        try:
+            start = max(0, os.fstat(file.descriptor).st_size - size)
+            return os.pread(file.descriptor, size, start)
+        finally:
+            file.close()
 
     def log_facts(self) -> dict[str, Any]:
         """Return sizes and digest as the exit record has them, measured now."""

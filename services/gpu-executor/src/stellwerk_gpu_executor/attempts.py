@@ -29,6 +29,7 @@ from stellwerk.ids import new_id
 from stellwerk_gpu_executor import domain
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.begin import Begin
+from stellwerk_gpu_executor.hidden_paths import TAIL_BYTES, hint
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
@@ -315,9 +316,22 @@ class Attempts:
                             await handle.wait()
             await shipper.ship(work)
             await self._report_progress(assigned, progress)
-            return await self._store_rest(await handle.wait(), shipper, outputs, work)
+            record = self._hinted(await handle.wait(), folder)
+            return await self._store_rest(record, shipper, outputs, work)
         finally:
             meanwhile.close()
+
+    def _hinted(self, record: ExitRecord, folder: AttemptDir) -> ExitRecord:
+        """With what to do where a script failed for a path that its walls hide."""
+        container = self.settings.launcher == "docker"
+        walled = container or self.isolation.views is not None
+        if record.reason != "exited" or not record.exit_code or not walled:
+            return record
+        seen = [folder.path, self.settings.environments_dir, *self.settings.sandbox_readable]
+        told = hint(folder.log_tail(TAIL_BYTES), map(str, seen), container=container)
+        if told is None:
+            return record
+        return record.model_copy(update={"message": f"{record.message or ''}; {told}".lstrip("; ")})
 
     async def _store_rest(
         self, record: ExitRecord, shipper: Shipper, outputs: Outputs, work: Path
@@ -344,7 +358,8 @@ class Attempts:
         )
 
     async def _report_progress(self, assigned: RunAssigned, progress: Progress) -> None:
-        if steps := progress.news():
+        cold_reason, steps = progress.cold_reason(), progress.news()
+        if cold_reason or steps:
             await self.store.progressed(
                 AttemptProgressed(
                     run_id=assigned.run_id,
@@ -352,6 +367,7 @@ class Attempts:
                     node_id=assigned.node_id,
                     executor_id=assigned.executor_id,
                     timings_s=steps,
+                    cold_reason=cold_reason,
                 )
             )
 

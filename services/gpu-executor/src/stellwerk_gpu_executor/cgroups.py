@@ -73,9 +73,9 @@ class Cgroups:
 
     def give_back(self, groups: Iterable[Path]) -> None:
         """Take the groups of a run that is gone: one without a trace of it waits for the next."""
-        for group in groups:
+        for group in set(groups) - set(self._spare):
             usual = group.name.startswith(SHARED) and len(self._spare) < SPARE
-            if usual and group not in self._spare and _is_untouched(group):
+            if usual and _is_untouched(group):
                 self._spare.append(group)
             else:
                 self.remove(group.name)

@@ -118,7 +118,6 @@ class LaunchRequest:
             "python",
             "sources",
             "view",
-            "must_be_warm",
         ):
             del fields[name]
         return {
@@ -177,6 +176,10 @@ class Launcher(Protocol):
         """Remove the attempt's processes and folder; AttemptRunningError if it is alive."""
         ...
 
+    def unseen(self, folder: Path) -> str:
+        """Why attempts would not see what is mounted below ``folder``, or ''."""
+        ...
+
 
 class Walls(Protocol):
     """What keeps a plain process apart from this machine, and within its limits."""
@@ -204,6 +207,10 @@ class ProcessLauncher:
         self._spawner.prepare()
         self._followed: dict[int, ProcessHandle] = {}
 
+    def unseen(self, folder: Path) -> str:  # noqa: ARG002 - of every launcher
+        """Nothing: processes have the files that we have."""
+        return ""
+
     async def start(self, request: LaunchRequest) -> ProcessHandle:
         """Start the attempt. Returns when the run's program is loaded or has failed to.
 
@@ -230,7 +237,8 @@ class ProcessLauncher:
             return await self._start(request, attempt, server, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
-        await _settled(attempt)
+        with suppress(TimeoutError):
+            await _settled(attempt, WARM_TIMEOUT_S)
         with holding(attempt.path) as ours:  # a fork that comes late finds it held, and ends
             if ours and not started(attempt):
                 await self._kill(attempt)
@@ -280,9 +288,9 @@ class ProcessLauncher:
             return None
         activity = self._notify.event(str(launch["notify_key"]))
         if not started(attempt):
-            if not locked(attempt.path):
+            await _settled(attempt, START_TIMEOUT_S)
+            if not started(attempt):
                 return None
-            await _await_start(attempt, activity, None)
         shim = attempt.read_shim()
         pidfd = None
         if shim is not None and shim.boot_id == processes.boot_id():
@@ -400,34 +408,34 @@ def started(attempt: AttemptDir) -> bool:
 async def _await_start(
     attempt: AttemptDir,
     activity: asyncio.Event,
-    pidfd: int | None,
-    timeout_s: float = START_TIMEOUT_S,
+    pidfd: int,
+    timeout_s: float,
 ) -> None:
-    """Wait for the supervisor's first word, or for its end if `pidfd` is given.
+    """Wait for the supervisor's first word, or for its end.
 
-    Raises TimeoutError after a minute: the machine is too loaded to start a process.
+    Raises TimeoutError: the machine is too loaded to start a process.
     """
     loop = asyncio.get_running_loop()
-    if pidfd is not None:
-        loop.add_reader(pidfd, activity.set)
+    loop.add_reader(pidfd, activity.set)
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 activity.clear()
-                if started(attempt) or (pidfd is not None and processes.has_ended(pidfd)):
+                if started(attempt) or processes.has_ended(pidfd):
                     break
                 await activity.wait()
     finally:
-        if pidfd is not None:
-            loop.remove_reader(pidfd)
+        loop.remove_reader(pidfd)
 
 
-async def _settled(attempt: AttemptDir) -> None:
-    """Wait until a supervisor that has the attempt has started it or is gone, at most so long."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(WARM_TIMEOUT_S):
-            while locked(attempt.path) and not started(attempt):  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(LOCK_S)
+async def _settled(attempt: AttemptDir, timeout_s: float) -> None:
+    """Wait until a supervisor that has the attempt has started it or is gone. Raises TimeoutError.
+
+    One that was killed may still have a fork that is about to end with it.
+    """
+    async with asyncio.timeout(timeout_s):
+        while locked(attempt.path) and not started(attempt):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(LOCK_S)
 
 
 async def _killed(pidfd: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KIND = "mark"
+COLD_CHARACTERS = 500
 REPORTS = 8
 """Each is an event that is kept: a script that sends marks without end must not flood them."""
 
@@ -21,6 +22,8 @@ class Progress:
         self._told: dict[str, float] = {}
         self._known: dict[str, float] = {}
         self._reports = 0
+        self._cold: str | None = None
+        self._cold_told = False
 
     def take(self, record: Mapping[str, Any], now: float) -> None:
         """Learn from a record. One of another process, or with an impossible time, says nothing.
@@ -30,6 +33,10 @@ class Progress:
         """
         self._pid = self._pid or record.get("pid")
         if record.get("pid") != self._pid or "first_step" in self._known:
+            return
+        cold = record.get("cold")
+        if isinstance(cold, str) and cold and self._cold is None:
+            self._cold = cold[:COLD_CHARACTERS]
             return
         steps: dict[str, float] = {}
         last = self._began
@@ -41,6 +48,12 @@ class Progress:
                 return
             steps[name], last = round(moment - last, 6), moment
         self._known = steps
+
+    def cold_reason(self) -> str | None:
+        """Why it began again in a new interpreter, once; None if it did not."""
+        reason = None if self._cold_told else self._cold
+        self._cold_told = self._cold is not None
+        return reason
 
     def news(self) -> dict[str, float]:
         """What was learned since the last call, {} if nothing; at most 8 times.

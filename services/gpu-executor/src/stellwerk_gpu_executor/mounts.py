@@ -41,17 +41,18 @@ class Mount:
 
 
 class Mounts:
-    """All mounts below ``attempts``. ``missing``: why there can be none, or ''."""
+    """All mounts below ``attempts``. ``missing``: why there can be none, or ''.
+
+    ``unavailable`` is a reason that the caller knows.
+    """
 
     def __init__(
-        self, server: MountServer, objects: ObjectStore, attempts: Path, *, wanted: bool = True
+        self, server: MountServer, objects: ObjectStore, attempts: Path, *, unavailable: str = ""
     ) -> None:
         self._server, self._objects = server, objects
         self._attempts = attempts.absolute()
         self._watched: dict[str, dict[int, Mount]] = {}
-        self.missing = (
-            missing() if wanted else "lazy mounts are off on this node (STELLWERK_LAZY_MOUNTS)"
-        )
+        self.missing = unavailable or missing()
 
     async def add(self, folder: Path, name: str, manifest: str) -> None:
         """Mount the files of ``manifest`` as input ``name`` of an attempt. Raises MountError."""

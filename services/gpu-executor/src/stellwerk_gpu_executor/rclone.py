@@ -13,6 +13,7 @@ from stellwerk_gpu_executor import processes
 
 READY_S = 20.0
 WORD_BYTES = 4096
+FUSE_CONF = Path("/etc/fuse.conf")
 OPTIONS = (
     *("--read-only", "--vfs-cache-mode", "off", "--no-modtime", "--no-checksum"),
     *("--dir-cache-time", "8760h", "--attr-timeout", "8760h", "--poll-interval", "0"),
@@ -60,8 +61,8 @@ async def start(place: Path, output: Path, token: str, port: int) -> tuple[int, 
 
 def _spawn(place: Path, output: Path, env: dict[str, str]) -> int:
     command = [str(shutil.which("rclone")), "mount", ":webdav:", str(place), *OPTIONS]
-    if os.geteuid() == 0:
-        command.append("--allow-other")  # containers have users of their own
+    if others_allowed():
+        command.append("--allow-other")  # the engine and containers are other users
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawn(
         command[0],
@@ -104,7 +105,53 @@ def missing() -> str:
     for program, package in (("rclone", "rclone"), ("fusermount3", "fuse3")):
         if shutil.which(program) is None:
             return f"{program} is not installed (apt-get install {package})"
-    return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse cannot be used here"
+    if os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return ""
+    if Path("/.dockerenv").exists():
+        return "this executor is a container without /dev/fuse (deploy/docker/mounts.yml gives it)"
+    return "/dev/fuse cannot be used here"
+
+
+def unseen(folder: Path, *, elsewhere: bool) -> str:
+    """Why runs in containers would not see what is mounted below ``folder``, or ''.
+
+    ``elsewhere``: we are in a container ourselves, so the engine has to get our mounts.
+    """
+    if not others_allowed():
+        return (
+            "runs are containers, which may read a mount of this executor's user only with "
+            f"user_allow_other in {FUSE_CONF}"
+        )
+    if elsewhere and not _shared(folder, Path("/proc/self/mountinfo").read_text()):
+        return (
+            "this executor is a container that does not share its mounts with the machine "
+            "(deploy/docker/mounts.yml lets it)"
+        )
+    return ""
+
+
+def others_allowed() -> bool:
+    """Whether a mount of ours may be open to other users of the machine."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        lines = FUSE_CONF.read_text().splitlines()
+    except OSError:
+        return False
+    return "user_allow_other" in (line.strip() for line in lines)
+
+
+def _shared(folder: Path, mountinfo: str) -> bool:
+    """Whether what is mounted below ``folder`` appears in other namespaces as well."""
+    folder, around = folder.resolve(), dict[Path, bool]()
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        place = _place(fields)
+        if folder.is_relative_to(place):
+            around[place] = any(
+                each.startswith("shared:") for each in fields[6 : fields.index("-")]
+            )
+    return around[max(around, key=lambda place: len(place.parts))]
 
 
 def mounted(below: Path) -> list[Path]:
@@ -113,10 +160,15 @@ def mounted(below: Path) -> list[Path]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         kind = fields[fields.index("-") + 1]
-        place = Path(fields[4].encode().decode("unicode_escape"))
+        place = _place(fields)
         if kind == "fuse.rclone" and place.is_relative_to(below):
             found.append(place)
     return sorted(found, reverse=True)
+
+
+def _place(fields: list[str]) -> Path:
+    """Where a line of mountinfo's mount is."""
+    return Path(fields[4].encode().decode("unicode_escape"))
 
 
 def unmount(place: Path) -> None:

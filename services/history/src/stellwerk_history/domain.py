@@ -297,14 +297,18 @@ def _under_way(
         return {"started_at": old.started_at or time, "start": _merged(event.start, old.start)}
     if event.attempt != state.attempt:
         return {}
-    return {"start": _merged(old.start, StartInfo(timings_s=event.timings_s))}
+    further = StartInfo(timings_s=event.timings_s, cold_reason=event.cold_reason)
+    return {"start": _merged(old.start, further)}
 
 
 def _merged(start: StartInfo | None, further: StartInfo | None) -> StartInfo | None:
-    """``start`` with the timings of ``further``, which may have been heard before it."""
+    """``start`` with what ``further`` knows more, which may have been heard before it."""
     if start is None or further is None:
         return start or further
-    return start.model_copy(update={"timings_s": {**start.timings_s, **further.timings_s}})
+    known: dict[str, Any] = {"timings_s": {**start.timings_s, **further.timings_s}}
+    if further.cold_reason is not None:
+        known |= {"warm": False, "cold_reason": further.cold_reason}
+    return start.model_copy(update=known)
 
 
 def _ended(old: Detail, summary: ExitSummary | None) -> dict[str, Any]:

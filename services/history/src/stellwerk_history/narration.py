@@ -90,7 +90,10 @@ def _progress(event: e.AttemptProgressed) -> str:
     timings_s = event.timings_s
     words = {"imports": "The imports took", "first_step": "the first training step came after"}
     told = [f"{words[name]} {timings_s[name]:.2f} s" for name in words if name in timings_s]
-    return (", ".join(told) + ".").capitalize() if told else ""
+    words_of_steps = (", ".join(told) + ".").capitalize() if told else ""
+    if event.cold_reason is None:
+        return words_of_steps
+    return f"It began again in a new Python: {event.cold_reason}. {words_of_steps}".strip()
 
 
 def _exit(summary: e.ExitSummary) -> str:

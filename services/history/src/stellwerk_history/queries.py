@@ -39,12 +39,13 @@ from stellwerk_history.paging import (
 )
 from stellwerk_history.tables import aware, events, experiments, labels, latest, runs
 from stellwerk_kit.db import Database
+from stellwerk_kit.prepared import Prepared
 
 REPLY_BYTES = 900_000
 
-_EVENTS = (
+_EVENTS = Prepared(
     select(events)
-    .where(events.c.run_id == bindparam("run_id"), events.c.sequence > bindparam("after"))
+    .where(events.c.run_id == bindparam("run"), events.c.sequence > bindparam("after"))
     .order_by(events.c.sequence)
     .limit(bindparam("most", type_=Integer))
 )
@@ -95,15 +96,17 @@ class Queries:
 
         Both are read in one transaction: a run that is over has all its entries.
         """
-        values = {"run_id": run_id, "after": after, "most": limit}
+        values = {"run": run_id, "after": after, "most": limit}
 
         def work(conn: Connection) -> tuple[Run, list[RunEventView]] | None:
             run = rows.load_run(conn, run_id)
             if run is None:
                 return None
-            return run, fitting([_event(row) for row in conn.execute(_EVENTS, values)])
+            if run.sequence <= after:  # the rule for a reader who begins to wait
+                return run, []
+            return run, fitting([_event(row) for row in _EVENTS.all(conn, values)])
 
-        return await self._db.read(work)
+        return await self._db.look(work)
 
     async def ancestors(self, run_id: str) -> list[str]:
         """Ids of a run's parent and everything above it."""

@@ -113,7 +113,8 @@ class ProjectionStore:
             rows.write_position(tx.conn, CONSUMER, position)
             return projection.done
 
-        return await self._db.write(work)
+        # What a power failure takes is read from the stream again, from the position before it.
+        return await self._db.write(work, lasting=False)
 
 
 class _Projection:

@@ -34,7 +34,7 @@ from stellwerk.errors import ProtocolError
 from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
 from stellwerk_kit import telemetry
 from stellwerk_kit.clock import Clock
-from stellwerk_kit.dialects import COUNTED, WRITER, insert_once, open_engine, say
+from stellwerk_kit.dialects import COUNTED, WRITER, insert_once, make_lasting, open_engine, say
 from stellwerk_kit.prepared import Prepared
 from stellwerk_kit.schema import upgrade
 
@@ -148,6 +148,7 @@ class _Write:
     work: Callable[[Tx], Any]
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
+    lasting: bool = True
     result: Any = None
     error: BaseException | None = None
 
@@ -191,15 +192,16 @@ class Database:
             conn.close()
         self._engine.dispose()
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], *, lasting: bool = True) -> T:
         """Run ``work`` in a transaction; returns after its commit.
 
         An exception of ``work`` undoes its own changes alone and is raised here. ``work`` must
-        not be a coroutine and must not keep the transaction.
+        not be a coroutine and must not keep the transaction. ``lasting`` False is for effects that
+        can be had again: the commit does not wait for the disk, and only a power failure undoes it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._writes.put(_Write(work, loop, future))
+        self._writes.put(_Write(work, loop, future, lasting))
         return await future  # a caller that goes away leaves the write as it is
 
     async def look(self, work: Callable[[Connection], T]) -> T:
@@ -258,7 +260,7 @@ class Database:
     async def outbox_done(self, ids: list[int]) -> None:
         """Forget events that the broker has."""
         keys = [{"key": number} for number in ids]
-        await self.write(lambda tx: self.tables.forget.each(tx.conn, keys))
+        await self.write(lambda tx: self.tables.forget.each(tx.conn, keys), lasting=False)
 
     async def prune_inbox(self) -> None:
         """Forget events seen more than 45 days ago: longer than the stream keeps them."""
@@ -271,16 +273,19 @@ class Database:
 
     def _write_loop(self) -> None:
         with self._engine.connect() as conn:
-            while (first := self._writes.get()) is not None:
-                stop = self._commit_group(conn, first)
-                if stop:
-                    return
+            following = self._writes.get()
+            while following is not None:
+                following = self._commit_group(conn, following)
 
-    def _commit_group(self, conn: Connection, first: _Write) -> bool:
-        """Run ``first`` and all that wait behind it, commit once; True when told to stop."""
-        group, emitted, stop = [first], list[OutboxRow](), False
+    def _commit_group(self, conn: Connection, first: _Write) -> _Write | None:
+        """Run ``first`` and all that wait behind it, commit once; what comes next, None to stop.
+
+        What shall last is not committed with what need not.
+        """
+        group, emitted, left = [first], list[OutboxRow](), list[_Write | None]()
         started = time.perf_counter()
         try:
+            make_lasting(conn, lasting=first.lasting)  # may have to connect anew, and fail
             with conn.begin():
                 emitted += self._work(conn, first)  # its failure undoes all there is: itself
                 while len(group) < MAX_SHARED_COMMIT:
@@ -288,8 +293,8 @@ class Database:
                         following = self._writes.get_nowait()
                     except queue.Empty:
                         break
-                    if following is None:
-                        stop = True
+                    if following is None or (following.lasting and not first.lasting):
+                        left.append(following)
                         break
                     group.append(following)
                     emitted += self._run(conn, following)
@@ -300,7 +305,7 @@ class Database:
         telemetry.COMMIT_SECONDS.observe(time.perf_counter() - started)
         telemetry.COMMIT_SIZE.observe(len(group))
         first.loop.call_soon_threadsafe(self._committed, group, emitted)
-        return stop
+        return left[0] if left else self._writes.get()
 
     def _run(self, conn: Connection, write: _Write) -> list[OutboxRow]:
         """Run one of several writes: its failure leaves the others as they are."""

@@ -18,6 +18,8 @@ WRITER = "db-write"
 """Name of the thread that writes."""
 WRITERS_LOCK = 0x5357_5752
 """Advisory lock of PostgreSQL that a writer holds during its transaction."""
+_FLUSH = {True: "FULL", False: "NORMAL"}
+"""SQLite's words for commits that wait for the disk, and for those that do not."""
 COUNTED = BigInteger().with_variant(Integer(), "sqlite")
 """Type of a key that the database counts up: SQLite does so for its ``INTEGER`` only."""
 
@@ -71,13 +73,21 @@ def open_engine(url: str) -> Engine:
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA synchronous={_FLUSH[True]}")
         connection.execute("PRAGMA busy_timeout=10000")
         connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(conn: Connection) -> None:
-        conn.connection.cursor().execute("BEGIN IMMEDIATE" if _writing() else "BEGIN")
+        run = conn.connection.cursor().execute
+        if not _writing():
+            run("BEGIN")
+            return
+        lasting = _lasting(conn)
+        if conn.info.get("flushes", True) != lasting:
+            conn.info["flushes"] = lasting
+            run(f"PRAGMA synchronous={_FLUSH[lasting]}")
+        run("BEGIN IMMEDIATE")
 
     return engine
 
@@ -113,8 +123,23 @@ def _postgresql(url: str) -> Engine:
                 "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
                 f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})"
             )
+            if not _lasting(conn):
+                conn.exec_driver_sql("SET LOCAL synchronous_commit TO off")
 
     return engine
+
+
+def make_lasting(conn: Connection, *, lasting: bool) -> None:
+    """Say whether the next transaction's commit waits for the disk.
+
+    One that does not is whole all the same, survives the death of this process, and lies before
+    the next one that does; a power failure may undo it.
+    """
+    conn.info["lasting"] = lasting
+
+
+def _lasting(conn: Connection) -> bool:
+    return bool(conn.info.get("lasting", True))
 
 
 def _writing() -> bool:

@@ -225,31 +225,20 @@ class ObjectStore:
         if self._size(digest) == size:
             return digest, size
 
-        def send() -> str | None:
+        def send() -> None:
+            if _version(file)[0] < size:
+                raise _changed()
             file.seek(0)
-            hashing = None if still else _HashingReader(file)
-            self._send(digest, hashing or file, size)
-            return hashing.digest() if hashing else None
+            # Of who could write to it and has ended, its times are enough, unless they differ.
+            hashing = not still or _version(file) != before
+            reader = _Held(file, size, digest if hashing else lambda: _version(file) == before)
+            self._send(digest, reader, size)
 
-        sent = _send_again(send)
-        if sent is None:  # its times are enough, unless they say that it was written to
-            sent = digest if _version(file) == before else self._hash_stored(digest)
-        if sent == digest:
-            return digest, size
-        # Another run may have stored the right bytes under this name since.
-        if self._hash_stored(digest) != digest:
-            self._client.remove_object(self._bucket, blob_key(digest))
-        raise _changed()
-
-    def _hash_stored(self, digest: str) -> str | None:
-        """What the bytes that the store has under this name really hash to, None without any."""
-        hashed = hashlib.sha256()
         try:
-            for chunk in self._stream(digest):
-                hashed.update(chunk)
-        except NotFoundError:
-            return None
-        return hashed.hexdigest()
+            _send_again(send)
+        except _TouchedError:
+            _send_again(send)
+        return digest, size
 
     def _send(self, digest: str, stream: "_Readable", size: int) -> None:
         """Store a stream: by one presigned request, whose body is neither held nor hashed again.
@@ -355,19 +344,41 @@ class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-class _HashingReader:
-    """Hashes what is read through it."""
+class _TouchedError(Exception):
+    """What was to be still was written to, or touched, while it was sent."""
 
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._hash = raw, hashlib.sha256()
+
+class _Held:
+    """The first ``size`` bytes of a file; the last one only if all of them are right.
+
+    So a wrong upload stays cut off and never has the name of a blob, which another run may be
+    storing rightly at the same time. (Not all at once: SeaweedFS takes a body that is cut before
+    its first byte for an empty one.) ``right`` is the digest that they must have, which raises
+    ProtocolError ``output.changed``, or a question, whose False raises _TouchedError.
+    """
+
+    def __init__(self, raw: BinaryIO, size: int, right: str | Callable[[], bool]) -> None:
+        self._raw, self._left, self._right = raw, size, right
+        self._hash = hashlib.sha256() if isinstance(right, str) else None
 
     def read(self, size: int = -1) -> bytes:
-        data = self._raw.read(size)
-        self._hash.update(data)
+        if not self._left:
+            return b""
+        before_last = max(self._left - 1, 1)
+        data = self._raw.read(before_last if size < 0 else min(size, before_last))
+        self._left -= len(data)
+        if self._hash is not None:
+            self._hash.update(data)
+        if not self._left or not data:
+            self._require_right()
         return data
 
-    def digest(self) -> str:
-        return self._hash.hexdigest()
+    def _require_right(self) -> None:
+        if self._hash is not None:
+            if self._left or self._hash.hexdigest() != self._right:
+                raise _changed()
+        elif self._left or (callable(self._right) and not self._right()):
+            raise _TouchedError
 
 
 def _hash(stream: BinaryIO) -> tuple[str, int]:

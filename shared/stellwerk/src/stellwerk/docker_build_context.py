@@ -25,8 +25,19 @@ class DockerBuildContext:
     ) -> Self:
         """Upload a folder; ``.amlignore`` (or ``.gitignore``), ``.dockerignore`` leave out files.
 
-        Raises UserError, also where the folder is above 300 MB or has more than 2,000 files.
+        Raises UserError, also where the folder is above 300 MB or has more than 2,000 files, and
+        for an archive or an address: what is built from is always a folder of files.
         """
+        if "://" in path or path.startswith("git@") or Path(path).is_file():
+            archive = Path(path).name
+            folder = archive.split(".")[0] or "context"
+            raise UserError(
+                f"path: got {path[:200]!r}; a build context is a folder here, not an archive or an "
+                f"address. Fetch and unpack it first, for example mkdir {folder} && "
+                f"tar -xf {archive} -C {folder} (or unzip, git clone), and name that folder.",
+                code="env.build_context",
+                field="path",
+            )
         if not Path(path, dockerfile_path).is_file():
             raise UserError(
                 f"dockerfile_path: {path!r} has no file {dockerfile_path!r}",

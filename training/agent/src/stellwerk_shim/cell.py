@@ -25,7 +25,10 @@ INIT = "/bin/cat"
 """First process of a cell: waits for the end of its stdin, and with it the kernel ends the rest."""
 OWN = kernel.FILES | kernel.IPC | kernel.HOST_NAME
 WALLED = kernel.NO_SUID | kernel.NO_DEVICES
-MACHINES = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
+MACHINES = tuple(
+    f"/proc/{name}"
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "driver")
+)
 """How the machine is set: files that are root's, and a run of root's has the same number."""
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface

@@ -61,7 +61,9 @@ class Child:
             if cell is not None:
                 cell.make()
             self.pid = os.fork()
-        except (CellError, OSError) as error:
+        except CellError as error:
+            self._refused = f"cannot make its sandbox: {error}"
+        except OSError as error:
             self._refused = str(error)
         else:
             if self.pid == 0:
@@ -122,7 +124,7 @@ def _become(
         if interpreter is not None:
             _keep_only(report, gate)
             gate, report = KEPT_GATE, KEPT_REPORT
-            interpreter.run(argv, env, _enter)
+            interpreter.run(argv, env, _enter, stay=bool(launch.get("must_be_warm")))
         for number in RESET:
             signals.handle(number, signals.DEFAULT)
         _pass(gate)

@@ -17,6 +17,8 @@ import sys
 import types
 
 from stellwerk_shim import files, marks, signals
+from stellwerk_shim.latent import Latent
+from stellwerk_shim.restart import Beginning, become_python
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 FLUSH_FAILED = 120
-PYTHON_IGNORES = (signals.PIPE, signals.XFSZ)
 
 
 class Interpreter:
@@ -40,11 +41,13 @@ class Interpreter:
         self._homes = list(_strings_below(home))
         self._home = home
 
-    def run(self, argv: list[str], env: dict[str, str], enter: Callable[[], None]) -> NoReturn:
+    def run(
+        self, argv: list[str], env: dict[str, str], enter: Callable[[], None], *, stay: bool
+    ) -> NoReturn:
         """Run `argv[1]` with the rest as its arguments; never returns.
 
         The process already has its working folder, session, limits and standard streams. `enter`
-        is called the moment before the script begins.
+        is called the moment before the script begins. With `stay` it never begins again cold.
         """
         status = 1
         try:
@@ -53,7 +56,10 @@ class Interpreter:
             code = _compiled(str(main.__file__))
             enter()
             if code is None:
-                _leave_to_python()
+                become_python(dict(os.environ))
+            for each in sys.meta_path:
+                if isinstance(each, Latent) and each and not stay:
+                    each.beginning = Beginning(env)
             status = _finish(_execute(code, main))
             status = self._tear_down(status)
         finally:
@@ -153,13 +159,6 @@ def _compiled(path: str) -> types.CodeType | None:
         return compile(files.read(path), path, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
         return None
-
-
-def _leave_to_python() -> NoReturn:
-    """Become a new interpreter: it says best what is wrong with the script."""
-    for number in PYTHON_IGNORES:
-        signals.handle(number, signals.DEFAULT)
-    os.execve(sys.orig_argv[0], sys.orig_argv, os.environ)
 
 
 def _status(code: object) -> int:

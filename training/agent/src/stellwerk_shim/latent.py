@@ -22,6 +22,8 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from stellwerk_shim.restart import Beginning
+
     Said: TypeAlias = "bytes | tuple[str, type[Warning], str, int]"
 
 
@@ -108,6 +110,12 @@ class Latent:
     def __init__(self, packages: list[Package]) -> None:
         self._packages = {package.name: package for package in packages}
         self._environment = _read_once()
+        self.beginning: Beginning | None = None
+        """Set where the script may begin again in a new interpreter."""
+
+    def __bool__(self) -> bool:
+        """Whether there is a framework that has not come into sight."""
+        return bool(self._packages)
 
     def find_spec(
         self, name: str, _path: object = None, _target: types.ModuleType | None = None
@@ -122,13 +130,19 @@ class Latent:
         return spec
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
-        """The loaded module. Raises ImportError where the script would have got another."""
+        """The loaded module. Where the script would have got another it begins again, cold.
+
+        Raises ImportError where that is too late.
+        """
         now = _read_once()
         names = sorted(self._environment.keys() | now.keys())
         changed = [name for name in names if self._environment.get(name) != now.get(name)]
         if changed:
+            what = f"{', '.join(changed)} was changed before {spec.name} was imported"
+            if self.beginning is not None:
+                self.beginning.again(f"{what}, it began again")
             raise ImportError(
-                f"{', '.join(changed)} was changed before {spec.name} was imported, but the run "
+                f"{what}, but the run "
                 f"began in a process that has {spec.name} loaded: set it in the run's environment "
                 "variables, or submit the run with warm='never'",
                 name=spec.name,
@@ -137,8 +151,10 @@ class Latent:
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Bring the package into sight, and those that its import would have imported."""
+        if self.beginning is not None:
+            self.beginning.over()
         self._show(module.__name__)
-        if not self._packages:
+        if not self:
             sys.meta_path.remove(self)
 
     def _show(self, name: str) -> None:

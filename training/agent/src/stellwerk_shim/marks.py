@@ -120,19 +120,32 @@ class Marks(object):
             return
 
     def _send(self, line: bytes) -> None:
-        import _socket  # the socket module would cost milliseconds
+        _send(self._path, line)
 
-        folder, name = os.path.split(self._path)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        try:
-            connection.settimeout(1.0)
-            # Through the folder's descriptor: a socket address holds only 108 bytes.
-            connection.connect("/proc/self/fd/%d/%s" % (descriptor, name))
-            connection.send(line)
-        finally:
-            connection.close()
-            os.close(descriptor)
+
+def tell_cold(path: str, why: str) -> None:
+    """That this process, which was forked, begins again in a new interpreter."""
+    line = '{"k":"mark","pid":%d,"cold":"%s","ts":%.6f}\n' % (os.getpid(), why, time.time())
+    try:
+        _send(path, line.encode("ascii"))
+    except Exception:
+        return
+
+
+def _send(path: str, line: bytes) -> None:
+    import _socket  # the socket module would cost milliseconds
+
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(1.0)
+        # Through the folder's descriptor: a socket address holds only 108 bytes.
+        connection.connect("/proc/self/fd/%d/%s" % (descriptor, name))
+        connection.send(line)
+    finally:
+        connection.close()
+        os.close(descriptor)
 
 
 def _make_room() -> None:

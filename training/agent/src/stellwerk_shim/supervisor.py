@@ -56,8 +56,8 @@ def _supervise(folder: str, interpreter: Interpreter | None, view: Sequence[int]
     launch = files.read_json(folder, "launch.json")
     if not launch or files.read_json(folder, "exit.json"):
         return 1
-    wanted = launch.get("cell")
-    cell = Cell(wanted, view) if isinstance(wanted, dict) else None
+    wanted: dict[str, object] | None = launch.get("cell")  # type: ignore[assignment]
+    cell = Cell(wanted, view) if wanted else None
     Supervisor(folder, lock, launch, interpreter, cell).run()
     return 0
 

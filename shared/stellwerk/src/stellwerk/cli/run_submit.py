@@ -26,7 +26,6 @@ def container_options(command: Any) -> Any:
     for option in (
         click.option(
             "--build-context",
-            type=click.Path(file_okay=False),
             metavar="FOLDER",
             help="A folder with a Dockerfile that the packages are laid on.",
         ),

@@ -118,9 +118,13 @@ class AttemptStarted(_AttemptEvent):
 
 @event(aggregate="attempt", verb="progressed", owner="gpu-executor", key="run_id")
 class AttemptProgressed(_AttemptEvent):
-    """The script has got further: more of the ``timings_s`` of ``StartInfo`` are known."""
+    """The script has got further: more of the ``timings_s`` of ``StartInfo`` are known.
+
+    ``cold_reason``: why a script that began warm began again in a new interpreter.
+    """
 
     timings_s: dict[str, float]
+    cold_reason: str | None = None
 
     def discriminator(self) -> str:
         """The attempt's number and all the steps together, in milliseconds."""
