@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conda_building import build, failure, wants
 from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
@@ -271,11 +271,14 @@ async def test_killed_worker_is_not_the_users_fault_and_the_next_build_succeeds(
     channel.add_module("tool", "1.0")
     builder = make_builder(channels=ChannelSettings("channels", {"ours": hanging_index}))
     task = asyncio.ensure_future(failure(builder, wants("tool")))
-    pids: list[Path] = []
-    while not pids:
+    workers: list[psutil.Process] = []
+    while not workers:
         await asyncio.sleep(0.01)
-        pids = [each for each in builder.cache.root.glob(".building/*/process") if each.read_text()]
-    os.kill(int(pids[0].read_text().split()[0]), 9)
+        for each in builder.cache.root.glob(".building/*/process"):
+            if pid := each.read_text().partition(" ")[0]:
+                below = psutil.Process(int(pid)).children(recursive=True)
+                workers = [one for one in below if "solve" in one.cmdline() and not one.children()]
+    workers[0].kill()
     found = await task
     assert (found.reason, found.code) == ("killed", "env.build_killed")
     well = make_builder(channels=ChannelSettings("channels", {"ours": channel.address}))

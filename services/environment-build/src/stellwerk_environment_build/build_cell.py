@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ PROBE_S = 20.0
 INSTALL = "bubblewrap is not installed (apt-get install bubblewrap)"
 _MERGED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SYSTEM = ("/usr", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
+_NETWORK = (
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/ssl"),
+    *("/etc/pki", "/etc/ca-certificates"),
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -44,15 +49,20 @@ class BuildCell:
         readable: Iterable[Path] = (),
         writable: Iterable[Path] = (),
         at: Mapping[Path, Path] | None = None,
+        network: bool = False,
     ) -> list[str]:
         """``words`` in a cell; ``at``: folders that are read at another place than their own."""
         line = self._walls()
+        if network:
+            line.append("--share-net")
+            for place in _NETWORK:
+                line += ["--ro-bind-try", place, place]
         for path in (*self.readable, *readable):
-            line += ["--ro-bind", str(path), str(path)]
-        for path in writable:
-            line += ["--bind", str(path), str(path)]
-        for path, place in (at or {}).items():
-            line += ["--ro-bind", str(path), str(place)]
+            line += ["--ro-bind-try", str(path), str(path)]
+        for folder in writable:
+            line += ["--bind", str(folder), str(folder)]
+        for path, elsewhere in (at or {}).items():
+            line += ["--ro-bind", str(path), str(elsewhere)]
         return [*line, "--chdir", "/", "--", *words]
 
     def asked_by_uv(self, python: Path, target: Path, cache: Path) -> str:
@@ -76,7 +86,8 @@ class BuildCell:
     def _walls(self) -> list[str]:
         line = [
             *(self.bwrap, "--unshare-all", "--unshare-user", "--cap-drop", "ALL"),
-            *("--die-with-parent", "--new-session", "--proc", "/proc"),
+            # No session of its own: who ends the step's process group ends all of it at any moment.
+            *("--die-with-parent", "--proc", "/proc"),
             *("--tmpfs", "/dev", "--tmpfs", "/tmp", "--dir", "/run"),  # noqa: S108 - its own
         ]
         for name in _DEVICES:
@@ -89,6 +100,19 @@ class BuildCell:
             elif Path(place).exists():
                 line += ["--ro-bind", place, place]
         return line
+
+
+def own_installation(environ: Mapping[str, str]) -> list[Path]:
+    """What this service's Python needs to be started in a cell, beside the system."""
+    libraries = environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    found = (Path(each) for each in (sys.prefix, sys.base_prefix, *sys.path, *libraries) if each)
+    places = sorted({place for each in found for place in (each.absolute(), each.resolve())})
+    kept: list[Path] = []
+    for place in places:
+        inner = any(place.is_relative_to(each) for each in (*kept, Path("/usr")))
+        if place.is_dir() and not inner and place != Path("/"):
+            kept.append(place)
+    return kept
 
 
 def find_cell(settings: CellSettings) -> tuple[BuildCell | None, str]:

@@ -16,7 +16,7 @@ from stellwerk_environment_build import (
     inspection,
     uv_command,
 )
-from stellwerk_environment_build.build_cell import BuildCell
+from stellwerk_environment_build.build_cell import BuildCell, own_installation
 from stellwerk_environment_build.cache import LOCK, write_fresh
 from stellwerk_environment_build.conda_channels import ChannelSettings, worker_command
 from stellwerk_environment_build.conda_failures import of_conda
@@ -183,6 +183,23 @@ class CondaConstruction(Construction):
         await self._uv("resolve", command, self.limits.resolve_s, lambda: "locking", show=False)
         return self.checked(lock.read_text())
 
+    def _worker(self, verb: str, request: Path, answer: Path) -> list[str]:
+        """Its command; in a cell, since the names of a package's files may lead anywhere."""
+        command = worker_command(verb, request, answer)
+        if self.cell is None:
+            return command
+        addresses = [*self.channels.addresses.values(), self.channels.alias or ""]
+        folders = [Path(each.removeprefix("file://")) for each in addresses if _is_folder(each)]
+        named = ("RATTLER_AUTH_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        files = [Path(self.environ[name]) for name in named if name in self.environ]
+        self.conda_cache.mkdir(parents=True, exist_ok=True)
+        return self.cell.command(
+            command,
+            readable=(*own_installation(os.environ), *folders, *files),
+            writable=(self.work, self.conda_cache),
+            network=True,
+        )
+
     async def _conda(self, verb: str, phase: Phase, limit_s: float) -> None:
         assert self.spec.conda is not None  # noqa: S101 - see resolve
         request, answer = self.work / f"{verb}.json", self.work / f"{verb}.answer"
@@ -202,7 +219,7 @@ class CondaConstruction(Construction):
         async def on_line(line: str) -> None:
             await self.log.line(f"      {line}")
 
-        command = worker_command(verb, request, answer)
+        command = self._worker(verb, request, answer)
         ended = await self._run(phase, command, limit_s, on_line, lambda: f"{verb} goes on")
         if answer.exists():
             said = Answer.model_validate_json(answer.read_bytes())
@@ -216,6 +233,10 @@ def has_activation(environment: Path) -> bool:
     """Whether a package wants something done when the environment is activated."""
     folder = environment / "etc" / "conda"
     return any(any(folder.glob(each)) for each in ("activate.d/*.sh", "env_vars.d/*.json"))
+
+
+def _is_folder(address: str) -> bool:
+    return address.startswith("file:///")
 
 
 def _read_small(top: Path, path: Path) -> bytes:

@@ -22,6 +22,10 @@ _SPECS = {
         "env.hash_required",
         "A channel has a package without SHA-256, and only those are installed.",
     ),
+    "outside": (
+        "env.conda_package_outside",
+        "A conda package has files that would lie outside of it. Tell the channel's operator.",
+    ),
     "gone": (
         "env.lock_gone",
         "What was recorded cannot be installed any more. Submit the run anew instead.",

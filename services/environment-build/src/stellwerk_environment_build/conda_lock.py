@@ -40,11 +40,16 @@ class CondaEntry(NamedTuple):
         return "=".join(self._parts)
 
     @property
-    def _parts(self) -> tuple[str, str, str]:
+    def stem(self) -> str:
+        """The file's name without its ending."""
         stem = self.file
         for ending in _ENDINGS:
             stem = stem.removesuffix(ending)
-        name, version, build = stem.rsplit("-", 2)
+        return stem
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        name, version, build = self.stem.rsplit("-", 2)
         return name, version, build
 
 

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import rattler
 from rattler.exceptions import GatewayError, InstallerError, InvalidMatchSpecError, SolverError
@@ -101,6 +102,24 @@ class _Work:
             await asyncio.to_thread(_check, record)
         size = sum(record.size or 0 for record in records)
         _say(f"{len(records)} packages, {size / 1e6:.1f} MB packed")
+        try:
+            await self._install(records)
+        finally:
+            self._require_inside(entries)
+        return Answer()
+
+    def _require_inside(self, entries: Iterable[CondaEntry]) -> None:
+        """No package's files lead out of the environment, which the library does not look at.
+
+        They were read and written then, so what is kept of packages may be another's: it goes.
+        """
+        kept = self.request.cache / "packages"
+        for entry in entries:
+            for path in _outside(kept / entry.stem / "info" / "paths.json"):
+                shutil.rmtree(kept, ignore_errors=True)
+                raise _WorkError("outside", f"{entry.file} has a file {path[:200]!r}")
+
+    async def _install(self, records: list[rattler.RepoDataRecord]) -> None:
         await rattler.install(
             records,
             target_prefix=self.request.target,
@@ -111,7 +130,6 @@ class _Work:
             client=self.client,
             reporter=_Reporter(),  # type: ignore[abstract]
         )
-        return Answer()
 
     async def _look(self, name: str) -> None:
         """Whether the channel is one: its index can be read."""
@@ -160,6 +178,15 @@ class _Reporter(rattler.InstallerReporter):
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def _outside(listing: Path) -> Iterator[str]:
+    """Of a package's list of files those that would lie elsewhere than in an environment."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        for each in json.loads(listing.read_bytes())["paths"]:
+            path = PurePosixPath(str(each["_path"]))
+            if path.is_absolute() or ".." in path.parts:
+                yield str(path)
 
 
 def _check(record: rattler.RepoDataRecord) -> None:

@@ -173,10 +173,13 @@ def lock_command(
 
 
 def add_command(lock: Path, python: Path, options: IndexOptions) -> list[str]:
-    """Exactly the locked files on top of what the conda environment of ``python`` holds."""
+    """Exactly the locked files on top of what the conda environment of ``python`` holds.
+
+    Copied: what is compiled by a channel's interpreter must not be what other environments have.
+    """
     return [
         *_uv("pip", "install", "--requirements", str(lock), "--python", str(python)),
-        *("--no-deps", "--require-hashes", "--break-system-packages"),
+        *("--no-deps", "--require-hashes", "--break-system-packages", "--link-mode", "copy"),
         *_index(options),
     ]
 
