@@ -75,7 +75,7 @@ print(json.dumps(dict(
 async def test_nothing_that_a_run_leaves_is_seen_by_another(node: Path, at_once: bool) -> None:
     kernel._libc.syscall(kernel._KEYCTL, 1, None)  # a session keyring, as a service has one
     async with walled(node) as service:
-        first = await service.start(attempt(node, LEAVE))
+        first = await service.start(attempt(node, LEAVE, max_duration_s=60.0))
         said = await log_holds(first, b"ready")
         go = first.attempt.path / "work/go"
         if not at_once:
