@@ -46,7 +46,10 @@ class Beginning:
             return
         marks.tell_cold(self._env.get("STELLWERK_RUN_SOCKET", ""), why)
         os.chdir(self._folder)
-        become_python(self._env)
+        try:
+            become_python(self._env)
+        except OSError:
+            return  # the interpreter is not there any more: the import says what is wrong
 
 
 def become_python(env: dict[str, str]) -> NoReturn:
