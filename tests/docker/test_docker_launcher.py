@@ -42,7 +42,11 @@ OTHER = "launcher-test"
 
 @asynccontextmanager
 async def launcher(
-    folder: Path, logins: RegistryLogins | None = None
+    folder: Path,
+    logins: RegistryLogins | None = None,
+    *,
+    engine: Engine | None = None,
+    gpus: tuple[int, ...] = (),
 ) -> AsyncIterator[DockerLauncher]:
     """A launcher as the service makes it."""
     home = folder / "notify"
@@ -52,9 +56,9 @@ async def launcher(
     await notify.start()
     profile = Profile(
         executor_id=OTHER, image=images.base(), network="none", shm_bytes=64 << 20,
-        user=os.geteuid() or RUN_USER, shim=SHIM, notify=home, host={},
+        user=os.geteuid() or RUN_USER, shim=SHIM, notify=home, host={}, gpus=gpus,
     )  # fmt: skip
-    service = DockerLauncher(notify, Engine(OTHER, logins), profile)
+    service = DockerLauncher(notify, engine or Engine(OTHER, logins), profile)
     try:
         yield service
     finally:
@@ -288,6 +292,60 @@ async def test_container_ended_from_outside_is_no_cancel(tmp_path: Path, how: st
     assert (record.reason, record.exit_code) == ("shim-lost", None)
     assert record.message is not None
     assert "ended from outside" in record.message
+
+
+class Willing(Engine):
+    """Starts containers without their devices, which this machine does not have."""
+
+    def __init__(self) -> None:
+        super().__init__(OTHER)
+        self.asked: list[list[str]] = []
+
+    async def start(self, name: str, config: dict[str, Any]) -> None:
+        host = dict(config["HostConfig"])
+        (wanted,) = host.pop("DeviceRequests")
+        self.asked.append(wanted["DeviceIDs"])
+        await super().start(name, config | {"HostConfig": host})
+
+
+async def test_each_run_gets_gpus_of_its_own(tmp_path: Path) -> None:
+    """Also after a restart of the executor, which finds at the engine who has which."""
+    waits, have = "import signal; signal.pause()", (0, 1, 2)
+
+    async def start(service: DockerLauncher, number: int, gpus: int) -> Any:
+        request = launch_request(tmp_path / f"g{number}", waits, number, gpus=gpus)
+        return await service.start(request)
+
+    async def end(service: DockerLauncher, handle: Any) -> Any:
+        handle.stop("canceled", 0.0)
+        record = await handle.wait()
+        await service.cleanup(handle.attempt)
+        return record
+
+    engine = Willing()
+    async with launcher(tmp_path, engine=engine, gpus=have) as service:
+        first = await start(service, 1, 1)
+        await start(service, 2, 1)
+        assert engine.asked == [["0"], ["1"]]
+        await end(service, first)
+    engine = Willing()
+    async with launcher(tmp_path, engine=engine, gpus=have) as service:
+        adopted = await service.adopt(AttemptDir(tmp_path / "g2"))
+        assert adopted is not None
+        assert adopted.gpus == (1,)
+        third = await start(service, 3, 2)
+        fourth = await start(service, 4, 1)
+        assert engine.asked == [["0", "2"]]
+        record = await end(service, fourth)
+        assert (record.reason, record.message) == (
+            "launch-failed",
+            "resources.gpus: 1 wanted, and of this node's 3 GPUs 3 are in use; ask for fewer, or wait",
+        )
+        await end(service, adopted)
+        fifth = await start(service, 5, 1)
+        assert engine.asked[1:] == [["1"]]
+        await end(service, fifth)
+        await end(service, third)
 
 
 async def test_orphans_are_swept(tmp_path: Path) -> None:

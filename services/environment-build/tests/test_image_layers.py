@@ -92,7 +92,7 @@ def test_a_package_is_known_in_another_environment_though_compiled_anew(
     assert other["big-1"].key != two["big-1"].key
 
 
-@pytest.mark.parametrize("what", ["file", "mode", "record", "more"])
+@pytest.mark.parametrize("what", ["file", "linked", "mode", "record", "more"])
 def test_what_is_not_the_same_has_another_key(packages: Packages, what: str) -> None:
     before = titled(layers_of(packages.install("one", "big"), PYTHON))["big-1"]
     folder = packages.install("two", "big")
@@ -101,6 +101,12 @@ def test_what_is_not_the_same_has_another_key(packages: Packages, what: str) -> 
     if what == "file":
         path.unlink()
         path.write_text("y" * 1000)
+    elif what == "linked":  # as long and as old, from another unpacked package
+        other = folder.with_name("other.py")
+        other.write_text("y" * 1000)
+        os.utime(other, ns=(0, path.stat().st_mtime_ns))
+        path.unlink()
+        os.link(other, path)
     elif what == "mode":
         path.chmod(0o755)
     elif what == "record":

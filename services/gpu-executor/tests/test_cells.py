@@ -73,6 +73,7 @@ print(json.dumps(dict(
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_nothing_that_a_run_leaves_is_seen_by_another(node: Path, at_once: bool) -> None:
+    kernel._libc.syscall(kernel._KEYCTL, 1, None)  # a session keyring, as a service has one
     async with walled(node) as service:
         first = await service.start(attempt(node, LEAVE))
         said = await log_holds(first, b"ready")
@@ -114,7 +115,8 @@ def test_a_kernel_without_the_calls_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_a_cell_without_its_view_starts_no_run(node: Path) -> None:
     found = walls(node)
-    asked = replace(await found.around(attempt(node, "print('ran')")), view=None)
+    asked = replace(await found.around(attempt(node, "print('ran')")), view=None, cgroups=())
+    found.groups.sweep(())
     await found.close()
     notify = NotifyServer(node / "notify.sock")
     await notify.start()
@@ -255,6 +257,7 @@ async def test_a_view_is_made_once_for_runs_that_are_alike(node: Path) -> None:
     assert views[0] is views[1]
     differs = replace(other, sources=(node / "data",))
     assert (await found.around(differs)).view is not views[0]
+    found.groups.sweep(())
     await found.close()
 
 
@@ -269,6 +272,7 @@ async def test_a_view_that_cannot_be_made_is_said_and_tried_again(
         await found.around(attempt(node, ""))
     object.__setattr__(found.views.view, "bwrap", wanted)
     assert (await found.around(attempt(node, ""))).view is not None
+    found.groups.sweep(())
     await found.close()
 
 

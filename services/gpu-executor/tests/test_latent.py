@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from real_attempts import launcher, read, request
+from real_attempts import AGENT, launcher, read, request
 
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
@@ -119,6 +119,11 @@ TOO_LATE = {
     "said something": "print('said')\n",
     "made a folder": "import os\nos.mkdir('outputs')\n",
     "wrote a file": "open('deep/there', 'w').close()\n",
+    "a connection": "import socket\nconnection = socket.socket()\n",
+    "logged a value": (
+        f"import os, sys\nsys.path.append({AGENT!r})\nfrom stellwerk_agent.run import Run\n"
+        "Run.get_context().log('x', 1)\n"
+    ),
     "a child wrote": "import subprocess as s\ns.run('echo x > /dev/null', shell=True)\n",
     "a child lives": "import subprocess as s\nchild = s.Popen(['sleep', '30'])\n",
     "a thread": "import threading as t, time\nt.Thread(target=time.sleep, args=(1,), daemon=True).start()\n",
@@ -151,6 +156,8 @@ async def test_a_script_that_has_done_something_gets_an_error_not_another_result
     assert b"submit the run with warm='never'" in output
     assert b"never\n" not in output.replace(b"'never'", b"")
     assert not records(tmp_path)
+    logged = b'"n":"x"' in read(tmp_path / "attempt" / "records.jsonl")
+    assert logged == (case == "logged a value")
 
 
 async def test_a_run_that_must_be_warm_does_not_begin_again(

@@ -32,6 +32,7 @@ async def launcher(folder: Path) -> AsyncIterator[ProcessLauncher]:
     finally:
         await service.close()
         await notify.close()
+        walls.groups.sweep(())  # of attempts that the test did not remove
         await walls.close()
 
 

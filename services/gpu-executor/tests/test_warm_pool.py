@@ -263,6 +263,28 @@ async def test_more_runs_than_places_take_turns(nodes: Nodes, tmp_path: Path, sl
         pool.release(choice)
 
 
+async def test_memory_that_held_ones_need_is_given_back_when_they_are_let_go(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    pool = nodes.pool(count=2)
+    places = replace(PLACES, work=tmp_path)
+
+    async def require(value: str) -> Choice:
+        env = {**ENV, "KERAS_BACKEND": value}
+        return await pool.choose(assigned(warm="require"), sys.executable, env, places)
+
+    first = await require("a")
+    assert first.recipe is not None
+    alone = pool._warm[first.recipe].memory()
+    pool.limits = replace(pool.limits, memory_bytes=int(alone * 1.25))
+    second = await require("b")
+    assert {first.server, second.server} == set(pool.servers()), "both are about to begin a run"
+    pool.release(second)
+    await wait_until(lambda: pool.servers() == [first.server])
+    pool.release(first)
+    assert pool.servers() == [first.server]
+
+
 async def test_whoever_waits_too_long_for_a_turn_is_told(
     nodes: Nodes, tmp_path: Path, slow: Slow
 ) -> None:

@@ -30,11 +30,12 @@ except OSError as error: print(error.errno)
 
 
 def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> LaunchRequest:
-    made = real_attempts.request(folder, script, attempt, python=Path(PYTHON), **options)
+    made = real_attempts.request(folder, script, attempt, **options)
     (folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
     site = Path(made.env.get("PYTHONPATH", "/none"))
     seen = (Path(real_attempts.AGENT), folder.parent / "site", site)
-    return replace(made, readable=seen, writable=(made.cwd,))
+    python = Path(made.argv[0])
+    return replace(made, python=python, readable=seen, writable=(made.cwd,))
 
 
 @pytest.fixture(autouse=True)

@@ -52,6 +52,7 @@ async def walled(node: Path, **changes: Any) -> AsyncIterator[ProcessLauncher]:
     finally:
         await service.close()
         await notify.close()
+        found.groups.sweep(())  # of attempts that the test did not remove
         await found.close()
 
 

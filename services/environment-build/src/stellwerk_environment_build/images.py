@@ -182,7 +182,7 @@ class ImageMaker:
         What a conda environment brings along is tried each time.
         """
         python = folder / "bin" / "python"
-        what = (str(base.id), str(ready.python), str(python.readlink()))
+        what = (str(base.id), str(ready.python), str(python.resolve()))
         if what in self._tried and not (folder / "conda-meta").is_dir():
             return
         with suppress(NotFound):

@@ -4,15 +4,15 @@ Nothing here can be loosened by a run or a setting, apart from the network, whic
 name. docs/adr/0021-containers.md says why each line is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stellwerk_gpu_executor.launcher import LaunchRequest
 
-EXECUTOR, RUN, ATTEMPT, LEASE = (
-    f"stellwerk.{name}" for name in ("executor", "run", "attempt", "lease")
+EXECUTOR, RUN, ATTEMPT, LEASE, GPUS = (
+    f"stellwerk.{name}" for name in ("executor", "run", "attempt", "lease", "gpus")
 )
 PIDS = 4096
 """Threads count; a framework starts several for each core."""
@@ -25,7 +25,8 @@ class Profile:
 
     ``host`` translates our paths to those of the engine's machine where we are in a container
     ourselves; ``shim`` is the folder that holds the supervisor's package, ``notify`` that of the
-    socket which wakes us; ``user`` is who runs are.
+    socket which wakes us; ``user`` is who runs are; ``gpus`` are this machine's, as its driver
+    numbers them.
     """
 
     executor_id: str
@@ -36,6 +37,7 @@ class Profile:
     shim: Path
     notify: Path
     host: Mapping[Path, Path]
+    gpus: tuple[int, ...] = ()
 
 
 def name_of(run_id: str, attempt: int) -> str:
@@ -43,8 +45,14 @@ def name_of(run_id: str, attempt: int) -> str:
     return f"stellwerk-{run_id}-{attempt}"
 
 
-def config(request: LaunchRequest, profile: Profile) -> dict[str, Any]:
-    """Body of the engine's request to make the container."""
+def free_gpus(profile: Profile, taken: Collection[int], count: int) -> tuple[int, ...] | None:
+    """So many GPUs that no other run has, lowest numbers first; None if there are not so many."""
+    free = [each for each in profile.gpus if each not in taken]
+    return tuple(free[:count]) if len(free) >= count else None
+
+
+def config(request: LaunchRequest, profile: Profile, gpus: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Body of the engine's request to make the container, which gets ``gpus`` and no others."""
     folder = request.folder.absolute()
     seen = [profile.shim, profile.notify, *request.readable]
     mounts = [_mount(profile, path, writable=True) for path in (folder, *request.writable)]
@@ -66,12 +74,13 @@ def config(request: LaunchRequest, profile: Profile) -> dict[str, Any]:
             RUN: request.run_id,
             ATTEMPT: str(request.attempt),
             LEASE: "none" if request.lease is None else f"{request.lease:.3f}",
+            GPUS: ",".join(map(str, gpus)),
         },
-        "HostConfig": _walls(request, profile) | {"Mounts": _distinct(mounts)},
+        "HostConfig": _walls(request, profile, gpus) | {"Mounts": _distinct(mounts)},
     }
 
 
-def _walls(request: LaunchRequest, profile: Profile) -> dict[str, Any]:
+def _walls(request: LaunchRequest, profile: Profile, gpus: tuple[int, ...]) -> dict[str, Any]:
     walls: dict[str, Any] = {
         "Init": True,
         "ReadonlyRootfs": True,
@@ -95,8 +104,9 @@ def _walls(request: LaunchRequest, profile: Profile) -> dict[str, Any]:
         }
     if request.cpus is not None:
         walls["NanoCpus"] = int(request.cpus * 1e9)
-    if request.gpus:
-        wanted = {"Driver": "nvidia", "Count": request.gpus, "Capabilities": [["gpu"]]}
+    if gpus:
+        ids = [str(each) for each in gpus]
+        wanted = {"Driver": "nvidia", "DeviceIDs": ids, "Capabilities": [["gpu"]]}
         walls["DeviceRequests"] = [wanted]
     return walls
 

@@ -8,15 +8,15 @@ socket, the lease by its own clock, exact exit codes. The engine adds the walls 
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from pathlib import Path
 
 import structlog
 
 import stellwerk_shim
-from stellwerk_gpu_executor import rclone
+from stellwerk_gpu_executor import rclone, resources
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
-from stellwerk_gpu_executor.container import Profile, config, name_of
+from stellwerk_gpu_executor.container import Profile, config, free_gpus, name_of
 from stellwerk_gpu_executor.engine import Engine, EngineError, State
 from stellwerk_gpu_executor.launcher import (
     START_TIMEOUT_S,
@@ -49,6 +49,7 @@ class ContainerHandle:
         self, attempt: AttemptDir, activity: asyncio.Event, name: str, launcher: "DockerLauncher"
     ) -> None:
         self.attempt, self.activity, self.name = attempt, activity, name
+        self.gpus: tuple[int, ...] = ()
         self._launcher = launcher
         self._lease = attempt.read_lease()
         self._ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
@@ -119,8 +120,13 @@ class DockerLauncher:
         handle = self._follow(attempt, key(request.run_id, request.attempt), name)
         self._starting.add(name)
         missed = self._missed
+        taken = {gpu for other in self._followed.values() for gpu in other.gpus}
+        gpus = free_gpus(self._profile, taken, request.gpus)
         try:
-            await self._engine.start(name, config(request, self._profile))
+            if gpus is None:
+                raise EngineError(_no_gpus(request.gpus, self._profile.gpus, taken))
+            handle.gpus = gpus
+            await self._engine.start(name, config(request, self._profile, gpus))
         except EngineError as error:
             self._never_ran(handle, str(error))
             return handle
@@ -142,6 +148,7 @@ class DockerLauncher:
             await self._engine.remove(name)
             return None
         handle = self._follow(self._own(attempt), str(launch["notify_key"]), name)
+        handle.gpus = () if state is None else state.gpus
         if state is None or not state.running:
             await self._conclude(handle)
         else:
@@ -283,8 +290,16 @@ async def open_launcher(settings: Settings, notify: NotifyServer, clock: Clock) 
         shim=folder,
         notify=notify.path.parent,
         host=await engine.own_mounts(),
+        gpus=tuple(gpu.index for gpu in resources.machine().gpus),
     )
     return DockerLauncher(notify, engine, profile, clock=clock)
+
+
+def _no_gpus(wanted: int, have: Collection[int], taken: Collection[int]) -> str:
+    return (
+        f"resources.gpus: {wanted} wanted, and of this node's {len(have)} GPUs "
+        f"{len(taken)} are in use; ask for fewer, or wait"
+    )
 
 
 def _last_words(attempt: AttemptDir, state: State | None) -> str:

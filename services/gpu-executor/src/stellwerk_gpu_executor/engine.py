@@ -20,7 +20,7 @@ import requests
 import structlog
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from stellwerk_gpu_executor.container import EXECUTOR
+from stellwerk_gpu_executor.container import EXECUTOR, GPUS
 from stellwerk_kit.registry_logins import RegistryLogins
 
 PATIENCE_S = 120.0
@@ -45,6 +45,7 @@ class State:
     exit_code: int
     oom_killed: bool
     error: str
+    gpus: tuple[int, ...] = ()
 
 
 class Engine:
@@ -76,15 +77,17 @@ class Engine:
 
         def look(client: docker.APIClient) -> State | None:
             try:
-                found = client.inspect_container(name)["State"]
+                container = client.inspect_container(name)
             except NotFound:
                 return None
+            found, labels = container["State"], container["Config"]["Labels"] or {}
             return State(
                 created_only=found["Status"] == "created",
                 running=bool(found["Running"]),
                 exit_code=int(found["ExitCode"]),
                 oom_killed=bool(found["OOMKilled"]),
                 error=str(found["Error"]),
+                gpus=tuple(int(each) for each in labels.get(GPUS, "").split(",") if each),
             )
 
         return await self._call(look)

@@ -85,7 +85,8 @@ class WarmPool:
     _held: Counter[Recipe] = field(default_factory=Counter)
     """By how many runs that wait for it or are about to begin in it: it does not leave then."""
     _let_go: asyncio.Event = field(default_factory=asyncio.Event)
-    _too_much: bool = False
+    _too_much: dict[bool, bool] = field(default_factory=dict)
+    """Whether plain ones and others use more memory than they may, as held ones could not leave."""
 
     async def choose(
         self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
@@ -241,7 +242,7 @@ class WarmPool:
         if self._held[recipe]:
             return
         del self._held[recipe]
-        if self._too_much:
+        if self._too_much.get(recipe.plain):
             self._make_room(recipe, self.limits.count)
         self._let_go.set()
 
@@ -321,7 +322,7 @@ class WarmPool:
                 continue
             self._drop(recipe)
             del memory[recipe]
-        self._too_much = sum(memory.values()) > self.limits.memory_bytes
+        self._too_much[wanted.plain] = sum(memory.values()) > self.limits.memory_bytes
         return len(memory) <= count
 
     def _drop(self, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from stellwerk.runspec import RunSpec
 from stellwerk.runstate import RunState, RunStatus
 from stellwerk_history.domain import Detail, Run, duration_key
 from stellwerk_history.tables import aware, labels, positions, runs, specs
+from stellwerk_kit.documents import Documents
 from stellwerk_kit.prepared import Prepared, Sized
 
 IN_AT_ONCE = 500
@@ -31,6 +32,9 @@ _MOVE_POSITION = Prepared(
 )
 _NEW_POSITION = Prepared(insert(positions))
 
+_DETAILS = Documents(Detail, 2048)
+"""Runs that are under way are read with each batch of events and by everybody who waits."""
+
 Labels = dict[str, str | None]
 
 
@@ -43,6 +47,8 @@ def slices(ids: Iterable[str]) -> Iterable[list[str]]:
 
 def run_values(run: Run) -> dict[str, Any]:
     """Columns of a run that events change."""
+    detail = run.detail.model_dump_json(exclude_defaults=True)
+    _DETAILS.wrote(detail, run.detail)
     return {
         "status": str(run.state.status),
         "display_name": run.display_name,
@@ -54,7 +60,7 @@ def run_values(run: Run) -> dict[str, Any]:
         "not_responding": run.state.not_responding,
         "sequence": run.sequence,
         "owner_sequence": run.owner_sequence,
-        "detail": run.detail.model_dump_json(exclude_defaults=True),
+        "detail": detail,
     }
 
 
@@ -92,14 +98,8 @@ def run_of(row: Any) -> Run:
         display_name=row.display_name,
         sequence=row.sequence,
         owner_sequence=row.owner_sequence,
-        detail=_detail(row.detail),
+        detail=_DETAILS.read(row.detail),
     )
-
-
-@lru_cache(maxsize=2048)
-def _detail(text: str) -> Detail:
-    """Runs that are under way are read with each batch of events and by everybody who waits."""
-    return Detail.model_validate_json(text)
 
 
 def load_runs(conn: Connection, run_ids: Iterable[str]) -> dict[str, Run]:
@@ -119,7 +119,7 @@ def load_run(conn: Connection, run_id: str) -> Run | None:
 def load_build_log(conn: Connection, run_id: str) -> tuple[str, int] | None:
     """Environment and number of the build whose log a run shows."""
     text = _DETAIL.scalar(conn, {"key": run_id})
-    return _detail(text).build_log if text and '"build_log"' in text else None
+    return _DETAILS.read(text).build_log if text and '"build_log"' in text else None
 
 
 def load_spec(conn: Connection, run_id: str) -> RunSpec | None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -29,6 +28,7 @@ from stellwerk.events import ExitSummary, ImageInfo, ResolvedInput, RunSubmitted
 from stellwerk.runspec import Resources
 from stellwerk.runstate import LIVE, RunStatus
 from stellwerk_kit.db import Tx
+from stellwerk_kit.documents import Documents
 from stellwerk_kit.prepared import Prepared, Sized
 from stellwerk_scheduler.leases import Key
 from stellwerk_scheduler.model import Failure, Run
@@ -130,6 +130,9 @@ _ATTEMPTS_OF = Sized(lambda ids: select(*_ATTEMPT).where(attempts.c.run_id.in_(i
 _ATTEMPTS_IN = Prepared(select(attempts.c.run_id).where(attempts.c.pool == _POOL).limit(_MOST))
 _HOLD = Prepared(insert(attempts))
 _RELEASE = Prepared(delete(attempts).where(attempts.c.run_id == _RUN))
+_SUBMITTED = Documents(RunSubmitted, 1024)
+"""A run's submission never changes and is read with each of its facts."""
+_IMAGES = Documents(ImageInfo, 1024)
 _EARLY_CANCEL = Prepared(select(early_cancels.c.reason).where(early_cancels.c.run_id == _RUN))
 
 
@@ -161,12 +164,14 @@ def known(conn: Connection, run_id: str) -> bool:
 
 def insert_run(conn: Connection, run: Run) -> None:
     """A new run."""
+    submitted = run.submitted.model_dump_json(by_alias=True)
+    _SUBMITTED.wrote(submitted, run.submitted)
     fixed = {
         "run_id": run.run_id,
         "pool": run.spec.target,
         "demanding": demanding(run.spec.resources),
         "priority": -run.spec.priority,
-        "submitted": run.submitted.model_dump_json(by_alias=True),
+        "submitted": submitted,
     }
     _INSERT.run(conn, {**fixed, **_values(run)})
 
@@ -327,24 +332,13 @@ def _text(run: Run, name: str) -> str | None:
             return str(value.model_dump_json())
 
 
-@lru_cache(maxsize=1024)
-def _submitted(text: str) -> RunSubmitted:
-    """A run's submission never changes and is read with each of its facts."""
-    return RunSubmitted.model_validate_json(text)
-
-
-@lru_cache(maxsize=1024)
-def _image(text: str) -> ImageInfo:
-    return ImageInfo.model_validate_json(text)
-
-
 def _run(row: Any) -> Run:
-    run = Run(_submitted(row.submitted), state=RunStatus(row.state))
+    run = Run(_SUBMITTED.read(row.submitted), state=RunStatus(row.state))
     return replace(
         run,
         **{name: getattr(row, name) for name in _PLAIN},
         needs=frozenset(filter(None, row.needs.split(","))),
-        image=_image(row.image) if row.image else None,
+        image=_IMAGES.read(row.image) if row.image else None,
         inputs=_INPUTS.validate_json(row.inputs) if row.inputs else {},
         exit=ExitSummary.model_validate_json(row.exit) if row.exit else None,
         failure=Failure(**json.loads(row.failure)) if row.failure else None,

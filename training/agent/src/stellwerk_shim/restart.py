@@ -1,8 +1,8 @@
 """A script that cannot go on in a fork begins again in a new interpreter, if nobody can tell.
 
-That is while it has written nothing, to no file, pipe or socket, has changed nothing in its folder,
-and no thread and no child of it is there. What it sent by other calls is not seen: as an attempt
-that is lost and repeated, it may have done so twice.
+That is while it has written nothing, has changed nothing in its folder, and has no thread, no child
+and nothing open: a connection to its supervisor is, once it has logged a value. What it sent on
+others and closed again is not seen: as in an attempt that is lost, it may happen twice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class Beginning:
             return
         marks.tell_cold(self._env.get("STELLWERK_RUN_SOCKET", ""), why)
         os.chdir(self._folder)
-        become_python(self._env)
+        try:
+            become_python(self._env)
+        except OSError:
+            return  # the interpreter is not there any more: the import says what is wrong
 
 
 def become_python(env: dict[str, str]) -> NoReturn:
@@ -57,19 +60,22 @@ def become_python(env: dict[str, str]) -> NoReturn:
     os.execve(sys.orig_argv[0], sys.orig_argv, env)
 
 
-def _state() -> tuple[int, int] | None:
-    """Bytes written so far, children waited for included, and threads; None with a living child."""
+def _state() -> tuple[int, int, int] | None:
+    """Bytes written so far, children waited for included, threads and open descriptors.
+
+    None with a living child.
+    """
     try:
         with open("/proc/self/io") as counters:
             (written,) = [int(line.split()[1]) for line in counters if line.startswith("wchar")]
-        threads = os.listdir("/proc/self/task")
+        threads, opened = os.listdir("/proc/self/task"), os.listdir("/proc/self/fd")
         for thread in threads:
             with open(f"/proc/self/task/{thread}/children") as children:
                 if children.read().strip():
                     return None
     except (OSError, ValueError):
         return None  # a kernel that does not count
-    return written, len(threads)
+    return written, len(threads), len(opened)
 
 
 def _changed(folder: str, since_ns: int) -> bool:
