@@ -53,7 +53,7 @@ class Figures:
         self.builder._images = images
         self.builder.cache.discard(warming.env_id)  # what stays is the installer's cache
         unseen, first = await self._timed(*PACKAGES, *EXTRAS)
-        bare, compiled = (self._installed(first, compile_it=each) for each in (False, True))
+        bare, compiled = (self._installed(first, compile_it=each)[0] for each in (False, True))
         self._row("unseen_over_bare_install", unseen / bare, "ratio", "—", True, seconds=unseen,
                   bare=bare, over_compiled=unseen / compiled)  # fmt: skip
         seen, bares, compileds = [], [], []
@@ -62,11 +62,11 @@ class Figures:
             before = _cpu()
             took, new = await self._timed(*PACKAGES, extra)
             seen.append(took)
-            between = _cpu()
-            bares.append(self._installed(new, compile_it=False))
-            cpu["ours"] += between - before
-            cpu["bare"] += _cpu() - between
-            compileds.append(self._installed(new, compile_it=True))
+            cpu["ours"] += _cpu() - before
+            alone, spent = self._installed(new, compile_it=False)
+            bares.append(alone)
+            cpu["bare"] += spent
+            compileds.append(self._installed(new, compile_it=True)[0])
         ratio, plain = statistics.median(seen), statistics.median(bares)
         self._row("new_over_bare_install", ratio / plain, "ratio", "<= 3", ratio <= 3 * plain,
                   ours=summary(seen), bare=summary(bares), moved=self._moved(),
@@ -101,8 +101,8 @@ class Figures:
         }
         self.report.add(f"images.{name}", value, unit, goal, met, way=self.way, **rounded)
 
-    def _installed(self, ready: Any, *, compile_it: bool) -> float:
-        """Seconds of the installer alone, into a new environment, from the same warm cache."""
+    def _installed(self, ready: Any, *, compile_it: bool) -> tuple[float, float]:
+        """Seconds, and those of CPU, of the installer alone, into a new environment."""
         from stellwerk_environment_build import uv_command
         from stellwerk_environment_build.cache import LOCK
 
@@ -125,7 +125,8 @@ class Figures:
             subprocess.run(made, env=environ, check=True, capture_output=True)
             subprocess.run(command, env=environ, check=True, capture_output=True)
 
-        return timed(work)
+        before = _cpu()
+        return timed(work), _cpu() - before
 
 
 async def _builder(folder: Path, base: str, host: str | None) -> Any:

@@ -139,6 +139,23 @@ async def test_a_dockerfile_is_built_and_its_log_is_told(folder: Path) -> None:
     assert labels == {LABEL: ready.env_id}
 
 
+async def test_a_dockerfile_copies_from_its_earlier_stages(folder: Path) -> None:
+    """Named as a stage, by its number, and an image by its digest that is there already."""
+    base = client().images.get(stand_ins.base())
+    lines = [
+        f"FROM {stand_ins.base()} AS Tools",
+        "RUN echo made > /tool && echo two > /two",
+        f"FROM {stand_ins.base()}",
+        "COPY --from=tools /tool /copied",
+        "COPY --from=0 /two /two",
+        f"COPY --from={base.id} /etc/os-release /third",
+    ]
+    wanted = EnvironmentDefinition(dockerfile="\n".join(lines), user_managed=True)
+    ready = (await build(await builder(folder, settings()), wanted)).ready
+    code = "print(*[bool(open(p).read()) for p in ('/copied', '/two', '/third')])"
+    assert run(str(ready.image), code) == "True True True\n"
+
+
 async def test_packages_on_a_dockerfile_and_a_rebuild(folder: Path) -> None:
     made = await builder(folder, settings())
     wanted = dockerfile("RUN date +%N > /now", user_managed=False, pip_packages=("alpha",))
@@ -211,6 +228,10 @@ async def test_a_folder_with_its_dockerfile_below(folder: Path) -> None:
         (
             ("ADD https://example.org/x /x",),
             "your-spec", "env.dockerfile_network", "line 3 has ADD fetch",
+        ),
+        (
+            ("COPY --from=busybox:1 /bin/sh /x",),
+            "your-spec", "env.dockerfile_network", "line 3 has COPY --from=busybox:1",
         ),
         (("RUN dd if=/dev/zero of=/dev/shm/x bs=1M",), "disk-full", "env.disk_full", "write less"),
         (("RUN sh -c 'kill -9 $$'",), "killed", "env.build_killed", "killed from outside"),

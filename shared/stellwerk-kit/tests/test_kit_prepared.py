@@ -36,6 +36,12 @@ things = Table(
     Column("at", DateTime(timezone=True)),
     Column("data", LargeBinary),
 )
+pairs = Table(
+    "pairs",
+    metadata,
+    Column("left", String(40), primary_key=True),
+    Column("right", Integer, primary_key=True, autoincrement=False),
+)
 ADD = Prepared(insert(things))
 BY_NAME = Prepared(select(things).where(things.c.name == bindparam("wanted")))
 CHANGE = Prepared(update(things).where(things.c.name == bindparam("wanted")))
@@ -59,6 +65,14 @@ def test_rows_are_those_of_core(conn: Connection) -> None:
     found = BY_NAME.all(conn, {"wanted": "a"})[0]
     assert (found.ready, found.data) == (True, b"\0x")
     assert isinstance(found.at, datetime)
+
+
+def test_a_key_that_is_given_is_no_number(conn: Connection) -> None:
+    given = Prepared(insert(pairs))
+    assert given.insert(conn, {"left": "a", "right": 1}) in {0, 1}  # SQLite numbers every row
+    found = Prepared(select(pairs)).first(conn, {})
+    assert found is not None
+    assert tuple(found) == ("a", 1)
 
 
 def test_each_set_of_columns_has_its_own_text(conn: Connection) -> None:

@@ -80,7 +80,16 @@ class DockerfileBuild:
         if image.attrs["Size"] > self.settings.max_bytes:
             clear(client, self.env_id)
             raise BuildFailedError(too_large(self.settings.max_bytes))
+        self._clear_stages(client, image)
         return image
+
+    def _clear_stages(self, client: Client, image: Any) -> None:
+        """Remove the images of earlier stages: what was wanted of them is copied."""
+        mine = {"dangling": True, "label": f"{LABEL}={self.env_id}"}
+        for each in client.images.list(filters=mine):
+            if each.id != image.id:
+                with suppress(APIError):
+                    client.images.remove(each.id)
 
     def stop(self) -> None:
         """End the build; its steps are killed."""

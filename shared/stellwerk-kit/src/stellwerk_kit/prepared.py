@@ -114,7 +114,9 @@ class Prepared:
     def insert(self, conn: Connection, values: Values) -> int:
         """Add a row; the number the database gave it, 0 where it gives none."""
         cursor = self._run(conn, values)[1]
-        return int((cursor.fetchone()[0] if cursor.description else cursor.lastrowid) or 0)
+        if cursor.description:
+            return int(cursor.fetchone()[0] or 0)
+        return int(getattr(cursor, "lastrowid", 0) or 0)  # PostgreSQL's driver has none
 
     def each(self, conn: Connection, values: Sequence[Values]) -> None:
         """Run it for each of ``values``, which all have the same names."""
