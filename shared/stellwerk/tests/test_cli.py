@@ -236,6 +236,8 @@ def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell lets what it starts behind itself ignore the signal, these tests and all below.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     assert process.stdout
     while "working" not in process.stdout.readline():
