@@ -30,8 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from stellwerk.errors import ProtocolError
-from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
+from stellwerk.events import Envelope, Event
 from stellwerk_kit import telemetry
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.dialects import COUNTED, WRITER, insert_once, make_lasting, open_engine, say
@@ -121,11 +120,6 @@ class Tx:
             event, source=self.source, time=self.now, sequence=sequence, causation_id=causation_id
         )
         body, headers = event.data(), envelope.headers()
-        if len(body) > MAX_EVENT_BYTES:
-            raise ProtocolError(
-                f"{event.type_name()} is {len(body)} bytes; the limit is {MAX_EVENT_BYTES}",
-                code="event.too_large",
-            )
         lane, subject, kind = (
             f"{event.aggregate}/{event.aggregate_id}",
             event.subject(),

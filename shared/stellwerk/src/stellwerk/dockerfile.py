@@ -53,10 +53,10 @@ def check_dockerfile(text: str, field: str) -> None:
     def refused(got: str, hint: str) -> InvalidEnvironment:
         return InvalidEnvironment("env.dockerfile", field=field, got=got.strip()[:60], hint=hint)
 
-    for number, line in enumerate(_lines(text), 1):
-        if hidden := _CONTROL.search(line):
-            hint = f"Line {number}: take the control character U+{ord(hidden[0]):04X} out."
-            raise refused(line[: hidden.start()] + ascii(hidden[0])[1:-1], hint)
+    if hidden := _hidden(text):
+        number, character = hidden
+        hint = f"Line {number}: take the control character U+{ord(character):04X} out."
+        raise refused(ascii(character)[1:-1], hint)
     found = list(instructions(text))
     if not any(each.steps[0] == "FROM" for each in found):
         raise refused(text, "A Dockerfile needs a line FROM <image>.")
@@ -156,6 +156,14 @@ def _lines(text: str) -> list[str]:
     """As the engine splits it: at line feeds alone, a carriage return before one left out."""
     lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
     return [line.removesuffix("\r") for line in lines]
+
+
+def _hidden(text: str) -> tuple[int, str] | None:
+    """The first control character that stands in a line, and that line's number."""
+    for number, line in enumerate(_lines(text), 1):
+        if found := _CONTROL.search(line):
+            return number, found[0]
+    return None
 
 
 def _stages(found: list[Instruction]) -> Iterator[tuple[Instruction, str, str]]:
