@@ -59,14 +59,8 @@ class Event(BaseModel):
         return f"{self.aggregate}/{self.aggregate_id}/{self.verb}" + (f"/{extra}" if extra else "")
 
     def data(self) -> bytes:
-        """The body: compact JSON by alias. Raises ProtocolError above MAX_EVENT_BYTES."""
-        body = self.model_dump_json(by_alias=True).encode()
-        if len(body) > MAX_EVENT_BYTES:
-            raise ProtocolError(
-                f"{self.type_name()} is {len(body)} bytes; the limit is {MAX_EVENT_BYTES}",
-                code="event.too_large",
-            )
-        return body
+        """The body: compact JSON by alias."""
+        return self.model_dump_json(by_alias=True).encode()
 
 
 E = TypeVar("E", bound=Event)
