@@ -1,5 +1,6 @@
 """Environments as images: made by the engine, pushed to a registry, run by digest, nothing left."""
 
+import asyncio
 import gc
 import hashlib
 import json
@@ -25,10 +26,11 @@ from environments import builder, failing, run
 
 from stellwerk.environment_spec import from_packages
 from stellwerk.events.image import IMAGE_ENVIRONMENT
+from stellwerk_environment_build import image_delivery
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.cache import READY
 from stellwerk_environment_build.failures import Failure
-from stellwerk_environment_build.image_engine import NAME, ImageSettings
+from stellwerk_environment_build.image_engine import NAME, ImageSettings, push
 from stellwerk_environment_build.images import ImageMaker
 from stellwerk_environment_build.pruning import Pruner, Wanted
 from stellwerk_kit.clock import SystemClock
@@ -149,6 +151,41 @@ async def test_one_added_package_is_one_small_layer(
     code = "import alpha, beta; print(alpha.WORD, beta.WORD)"
     assert run(str(second.ready.image), code) == "from alpha from beta\n"
     assert run(str(first.ready.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
+
+
+async def test_two_first_builds_on_one_base_at_once(folder: Path) -> None:
+    with servers_in_containers.registry() as host:
+        settings = ImageSettings(stand_ins.base(), host)
+        made = []
+        for name in ("one", "two"):
+            (folder / name).mkdir()
+            made.append(await builder(folder / name, settings))
+        both = await asyncio.gather(build(made[0]), build(made[1], packages=("beta",)))
+        for result in both:
+            assert str(result.ready.image).startswith(host)
+
+
+async def test_a_base_whose_name_another_builder_takes_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts, and sweeps, while the base is about to be pushed; or it has pushed it."""
+    asked: list[str] = []
+
+    def taken(engine: Any, tag: str, settings: ImageSettings, say: Any) -> str:
+        asked.append(tag)
+        name = f"{settings.repository}:{tag}"
+        if len(asked) == 1:
+            engine.images.remove(name, noprune=True)
+        digest = push(engine, tag, settings, say)
+        engine.images.remove(name, noprune=True)
+        return digest
+
+    monkeypatch.setattr(image_delivery, "push", taken)
+    with servers_in_containers.registry() as host:
+        made = await builder(folder, ImageSettings(stand_ins.base(), host))
+        assert str((await build(made)).ready.image).startswith(host)
+        assert client().images.list(name=f"{host}/stellwerk/environment") == []
+    assert len(asked) == 2
 
 
 async def test_what_was_compiled_is_used_in_the_image(folder: Path) -> None:

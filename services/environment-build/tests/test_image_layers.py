@@ -7,6 +7,7 @@ import pytest
 
 from stellwerk_environment_build import image_layers
 from stellwerk_environment_build.cache import READY
+from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_layers import (
     REST,
     Layer,
@@ -92,7 +93,7 @@ def test_a_package_is_known_in_another_environment_though_compiled_anew(
     assert other["big-1"].key != two["big-1"].key
 
 
-@pytest.mark.parametrize("what", ["file", "linked", "mode", "record", "more"])
+@pytest.mark.parametrize("what", ["file", "linked", "mode", "record", "more", "compiled"])
 def test_what_is_not_the_same_has_another_key(packages: Packages, what: str) -> None:
     before = titled(layers_of(packages.install("one", "big"), PYTHON))["big-1"]
     folder = packages.install("two", "big")
@@ -107,6 +108,8 @@ def test_what_is_not_the_same_has_another_key(packages: Packages, what: str) -> 
         os.utime(other, ns=(0, path.stat().st_mtime_ns))
         path.unlink()
         os.link(other, path)
+    elif what == "compiled":
+        (path.parent / "__pycache__/a.cpython-311.pyc").unlink()
     elif what == "mode":
         path.chmod(0o755)
     elif what == "record":
@@ -152,6 +155,38 @@ def test_the_smallest_share_a_layer(packages: Packages, monkeypatch: pytest.Monk
     layers = layers_of(packages.install("env", "big", "small", "tiny"), PYTHON)
     assert [each.title for each in layers] == ["big-1", "small packages", REST]
     assert {f"{SITE}/small.py", f"{SITE}/tiny.py"} < set(layers[1].paths)
+
+
+@pytest.mark.parametrize("path", ["big/.wh.b.py", ".wh..wh..opq", ".wh.big/c.py"])
+@pytest.mark.parametrize("conda", [False, True])
+def test_a_name_that_takes_another_file_away_is_refused(
+    packages: Packages, path: str, conda: bool
+) -> None:
+    packages.unpack("bad", {path: "", "big/fine.wh.py": "", "big/.whisk": ""})
+    folder = packages.install("env", "bad")
+    if conda:
+        (folder / "conda-meta").mkdir()
+    with pytest.raises(BuildFailedError) as caught:
+        layers_of(folder, PYTHON)
+    failure = caught.value.failure
+    assert (failure.reason, failure.code) == ("your-spec", "env.file_name")
+    assert repr(f"{SITE}/{path}") in failure.message
+
+
+def test_a_file_of_its_own_is_read_piece_by_piece(
+    packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = packages.install("one", "big")
+    other = folder / SITE / "big/a.py"
+    other.unlink()
+    other.write_text("x" * 1000)
+    before = layers_of(folder, PYTHON)
+
+    def whole(path: Path) -> bytes:
+        raise AssertionError(f"{path} may be larger than memory")
+
+    monkeypatch.setattr(Path, "read_bytes", whole)
+    assert layers_of(folder, PYTHON) == before
 
 
 def test_a_conda_environment_is_one_layer(packages: Packages) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stellwerk_environment_build import known_layers
+from stellwerk_environment_build.cache import write_fresh
 from stellwerk_environment_build.known_layers import Blob, KnownLayers
 from stellwerk_environment_build.layer_archive import LayerArchive, StoppedError
 
@@ -112,3 +114,21 @@ def test_known_layers(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "layers").iterdir()] == ["b"]
     known.forget(["b", None, "none"])
     assert known.get("b") is None
+
+
+def test_what_is_being_written_stays_while_others_are_forgotten(tmp_path: Path) -> None:
+    """A prune may come between the file's writing and its name; a crash leaves it for long."""
+    known, blob = KnownLayers(tmp_path), Blob(digest=f"sha256:{'1' * 64}", size=1)
+
+    def interrupted(part: Path, text: str) -> None:
+        write_fresh(part, text)
+        old = part.with_name(f"{part.name}.old")
+        old.write_text(text)
+        os.utime(old, (1, 1))
+        known.forget_all_but({})
+        assert not old.exists()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_layers, "write_fresh", interrupted)
+        known.put("a", blob)
+    assert known.get("a") == blob

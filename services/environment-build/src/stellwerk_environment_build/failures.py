@@ -12,6 +12,7 @@ from stellwerk.events.image import BuildFailure
 Phase = Literal["resolve", "create", "install", "compile", "activate"]
 
 _MAX_WORDS = 2000
+_MAX_NAME = 300
 _CREDENTIALS = re.compile(r"://[^/\s@'\"`]+@")
 _UNPACKED = re.compile(r"/[^\s`']*/(\.tmp\w+|archive-v\d+/[\w-]+)/")
 """Where the installer unpacks: a place of the builder's machine."""
@@ -82,6 +83,16 @@ def too_many_files(limit: int) -> Failure:
         "env.too_many_files",
         f"The packages have more than {limit} files, which is the limit of an environment. Leave "
         "out the one that carries data, and make a dataset of those.",
+        "",
+    )
+
+
+def removing_name(path: str) -> Failure:
+    """A package has a name that an image's layer cannot hold."""
+    return _your_spec(
+        "env.file_name",
+        f"A package has a file {redact(path)[:_MAX_NAME]!r}: in an image a name that begins with "
+        "'.wh.' takes another file away. Choose another version of the package, or leave it out.",
         "",
     )
 

@@ -33,6 +33,9 @@ BASE_TAG = "base-"
 """How tags of base images begin in the repository of environments."""
 AT_A_TIME = 4
 """Layers that are sent at once."""
+_TRIES = 3
+_base_alone = threading.Lock()
+"""Builds of this process push a base one after the other, so the second finds it there."""
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,41 @@ class Delivery:
     def _base_there(self, registry: Registry) -> list[dict[str, Any]]:
         """The base's layers in the registry; the engine pushes them the first time."""
         tag = f"{BASE_TAG}{str(self.base.id).removeprefix('sha256:')[:40]}"
-        found = registry.manifest(tag)
-        if found is None:
-            self.base.tag(self.settings.repository, tag)
-            try:
-                push(self.client, tag, self.settings, self.say)
-            finally:
-                self.client.images.remove(f"{self.settings.repository}:{tag}", noprune=True)
+        with _base_alone:
             found = registry.manifest(tag)
+            if found is None:
+                self._push_base(tag)
+                found = registry.manifest(tag)
         layers: list[dict[str, Any]] = (found or {}).get("layers", [])
         if len(layers) != len(self.base.attrs["RootFS"]["Layers"]):
             raise DockerException("the registry has other layers of the base image")
         return layers
+
+    def _push_base(self, tag: str) -> None:
+        """Push the base; again if another builder on this engine takes its name away meanwhile.
+
+        One does when it has pushed the same base, and when it starts.
+        """
+        name = f"{self.settings.repository}:{tag}"
+        for tries_left in reversed(range(_TRIES)):
+            self.base.tag(self.settings.repository, tag)
+            try:
+                push(self.client, tag, self.settings, self.say)
+            except DockerException:
+                if not tries_left or self._is_there(name):
+                    raise
+            else:
+                return
+            finally:
+                with suppress(ImageNotFound):
+                    self.client.images.remove(name, noprune=True)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.client.images.get(name)
+        except ImageNotFound:
+            return False
+        return True
 
 
 class _Progress:

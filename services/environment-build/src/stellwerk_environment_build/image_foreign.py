@@ -38,7 +38,7 @@ from stellwerk_environment_build.image_engine import (
 )
 from stellwerk_environment_build.image_facts import Facts, ended, facts_of
 from stellwerk_environment_build.image_failures import Step, no_python, of_image
-from stellwerk_environment_build.image_layers import all_paths
+from stellwerk_environment_build.image_layers import all_paths, refuse_removing
 from stellwerk_environment_build.images import in_thread
 
 _LAY = f"""\
@@ -157,6 +157,8 @@ class ForeignMaker:
     def _lay(self, client: Client, name: str, standing: Standing, folder: Path) -> Any:
         if not standing.facts.has_venv:
             raise BuildFailedError(no_python("has a python3 without its module venv"))
+        paths = all_paths(folder)
+        refuse_removing(paths)
         base = client.images.get(standing.image_id)
         container = client.containers.create(
             standing.image_id, **started_with(base, ["python3", "-I", "-S", "-c", _LAY]),
@@ -166,7 +168,7 @@ class ForeignMaker:
             environment={"LD_PRELOAD": ""},
         )  # fmt: skip
         try:
-            inside = ((folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in all_paths(folder))
+            inside = ((folder / path, f"{IMAGE_ENVIRONMENT}/{path}") for path in paths)
             container.put_archive("/", archive(inside))
             container.start()
             status = ended(container, self.settings.limit_s)

@@ -6,7 +6,7 @@ their order tells nothing, and a package may claim what it likes.
 
 A package's layer has a key: environments of one cache share packages' files by hard links, so what
 has the same inode, size and time is the same, and need not be read to be known. Compiled modules
-follow from their sources and the Python.
+follow from their sources and the Python; which of them are there is told by their paths.
 """
 
 import csv
@@ -17,11 +17,12 @@ import posixpath
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stellwerk_environment_build.cache import READY
+from stellwerk_environment_build.failures import BuildFailedError, removing_name
 
 CACHE_FOLDER = "__pycache__"
 COMPILED = ".pyc"
@@ -29,7 +30,9 @@ MOST_PACKAGES = 60
 """So many packages, the largest, have a layer each; all others share one. An engine allows 127."""
 REST = "environment"
 _SHARED = "small packages"
-_FORM = "1"
+_REMOVES = ".wh."
+"""In a layer a name that begins so is no file: it takes away what has the rest of the name."""
+_FORM = "2"
 """Raise it when the same files have to become other bytes."""
 
 _RECORD = re.compile(r"(?P<site>lib/python[^/]+/site-packages)/(?P<name>[^/]+)\.dist-info/RECORD$")
@@ -53,10 +56,12 @@ def layers_of(folder: Path, python: str | None) -> list[Layer]:
     """The layers of the environment in ``folder``, from the largest package to the rest.
 
     ``python`` is its version. What moves least often, and costs most to move, lies lowest. A conda
-    environment is one layer: text in its files names where it lies.
+    environment is one layer: text in its files names where it lies. Raises BuildFailedError for a
+    name that no layer can hold.
     """
     found = dict(_files(folder))
     found.pop(READY, None)
+    refuse_removing(found)
     if (folder / "conda-meta").is_dir():
         return [Layer(REST, tuple(sorted(found)))]
     sources = {path: source_of(path) for path in found if path.endswith(COMPILED)}
@@ -87,6 +92,13 @@ def outside_packages(folder: Path) -> list[str]:
 def all_paths(folder: Path) -> list[str]:
     """Everything below ``folder``, itself first, parents before children."""
     return [".", *with_folders([str(path.relative_to(folder)) for path in folder.rglob("*")])]
+
+
+def refuse_removing(paths: Iterable[str]) -> None:
+    """Raises BuildFailedError for a file or folder that would take another one out of the image."""
+    for path in paths:
+        if f"/{_REMOVES}" in f"/{path}":
+            raise BuildFailedError(removing_name(path))
 
 
 def with_folders(paths: list[str]) -> list[str]:
@@ -150,9 +162,9 @@ def _owners(folder: Path, found: Found) -> dict[str, str]:
 def _layer(title: str, paths: list[str], folder: Path, plain: Found, python: str | None) -> Layer:
     digest = hashlib.sha256(f"{_FORM} {python}".encode())
     for path in paths:
-        if (about := plain.get(path)) is not None:
-            what = (path, *_identity(f"{folder}/{path}", about))
-            digest.update(repr(what).encode())
+        about = plain.get(path)
+        what = (path, *(_identity(f"{folder}/{path}", about) if about else ()))
+        digest.update(repr(what).encode())
     return Layer(title, tuple(paths), digest.hexdigest())
 
 
@@ -164,5 +176,6 @@ def _identity(path: str, about: os.stat_result) -> tuple[object, ...]:
         return ("folder",)
     executable = bool(about.st_mode & 0o111)
     if about.st_nlink == 1:
-        return (executable, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        with Path(path).open("rb") as file:
+            return (executable, hashlib.file_digest(file, "sha256").hexdigest())
     return (executable, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)

@@ -1,9 +1,11 @@
 """A registry, spoken to directly (the OCI distribution API): what it has, blobs, manifests.
 
 Calls block; they run on threads. A registry that wants a login gets it the way it asks for: Basic,
-or a token that it names the place of.
+or a token that it names the place of. The threads share a token, so each one is asked for with all
+that any of them does.
 """
 
+import hashlib
 import json
 import re
 import threading
@@ -22,6 +24,10 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 TIMEOUT_S = 60.0
+STORE_S = 900.0
+"""So long a registry may think about a layer that it has: it reads, and may copy, all of it."""
+_ACTIONS = ("pull", "push")
+_SCOPE = re.compile(r"(?P<of>repository:\S+):(?P<actions>[\w,*]*)$")
 _WORD = re.compile(r'(\w+)="([^"]*)"')
 _SHOWN = 300
 
@@ -34,7 +40,8 @@ class Registry:
 
     def __init__(self, settings: ImageSettings) -> None:
         self._root = settings.registry_root
-        self._path = f"{self._root}/v2/{settings.repository.partition('/')[2]}"
+        self._name = settings.repository.partition("/")[2]
+        self._path = f"{self._root}/v2/{self._name}"
         self._login = settings.logins.of(settings.repository)
         self._session = requests.Session()
         # Proxies are for what is outside; a registry without TLS is not.
@@ -50,19 +57,28 @@ class Registry:
         return self._call("HEAD", f"blobs/{digest}", (200, 404)).status_code == 200
 
     def upload(self, layer: LayerArchive, on_chunk: Callable[[int], None]) -> Blob:
-        """Send a layer while it is read; ``on_chunk`` hears of the bytes."""
+        """Send a layer while it is read; ``on_chunk`` hears of the bytes.
+
+        Of what has to be sent anew it hears as less than none.
+        """
 
         class Told:
+            def __init__(self) -> None:
+                self._told = 0
+
             def __len__(self) -> int:
                 return len(layer)
 
             def __iter__(self) -> Iterator[bytes]:
+                on_chunk(-self._told)
+                self._told = 0
                 for chunk in layer:
+                    self._told += len(chunk)
                     on_chunk(len(chunk))
                     yield chunk
 
         place = self._begin()
-        answer = self._call("PATCH", place, (202,), data=Told(), **_OCTETS)
+        answer = self._call("PATCH", place, (202,), timeout_s=STORE_S, data=Told(), **_OCTETS)
         self._finish(answer, place, layer.digest)
         return Blob(digest=layer.digest, size=len(layer))
 
@@ -83,7 +99,8 @@ class Registry:
         data = json.dumps(manifest, sort_keys=True).encode()
         headers = {"Content-Type": MANIFEST}
         answer = self._call("PUT", f"manifests/{tag}", (201,), data=data, headers=headers)
-        return str(answer.headers["Docker-Content-Digest"])
+        computed = f"sha256:{hashlib.sha256(data).hexdigest()}"  # not every registry names it
+        return str(answer.headers.get("Docker-Content-Digest", computed))
 
     def delete_manifest(self, digest: str) -> None:
         """Delete a manifest; what only it held goes when the registry collects garbage."""
@@ -95,17 +112,24 @@ class Registry:
 
     def _finish(self, answer: requests.Response, place: str, digest: str) -> None:
         place = urljoin(place, answer.headers.get("Location", place))
-        self._call("PUT", _with_digest(place, digest), (201,), data=b"")
+        self._call("PUT", _with_digest(place, digest), (201,), timeout_s=STORE_S, data=b"")
 
     def _call(
-        self, verb: str, place: str, wanted: tuple[int, ...], **options: Any
+        self,
+        verb: str,
+        place: str,
+        wanted: tuple[int, ...],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        **options: Any,
     ) -> requests.Response:
         url = place if "://" in place else f"{self._path}/{place}"
+        options["timeout"] = (TIMEOUT_S, timeout_s)
         try:
-            answer = self._session.request(verb, url, timeout=TIMEOUT_S, **options)
-            if answer.status_code == 401 and verb != "PATCH":  # a stream cannot be sent twice
+            answer = self._session.request(verb, url, **options)
+            if answer.status_code == 401:
                 self._answer(answer.headers.get("WWW-Authenticate", ""))
-                answer = self._session.request(verb, url, timeout=TIMEOUT_S, **options)
+                answer = self._session.request(verb, url, **options)
         except requests.RequestException as error:
             raise DockerException(f"{verb}: {type(error).__name__}: {error}") from error
         if answer.status_code not in wanted:
@@ -120,14 +144,24 @@ class Registry:
                 self._session.auth = login
                 return
             asked = dict(_WORD.findall(challenge))
-            token = requests.get(
-                asked.get("realm", ""),
-                params={name: asked[name] for name in ("service", "scope") if name in asked},
-                auth=login,
-                timeout=TIMEOUT_S,
-            ).json()
+            service = {"service": asked["service"]} if "service" in asked else {}
+            with requests.Session() as asking:  # another one: it need not see the token before
+                asking.trust_env = self._session.trust_env
+                token = asking.get(
+                    asked.get("realm", ""),
+                    params={**service, "scope": self._scope(asked.get("scope", ""))},
+                    auth=login,
+                    timeout=TIMEOUT_S,
+                ).json()
             given = token.get("token") or token.get("access_token")
             self._session.headers["Authorization"] = f"Bearer {given}"
+
+    def _scope(self, asked: str) -> str:
+        """What is asked for, and what an upload on another thread needs of the same token."""
+        found = _SCOPE.match(asked)
+        of = found["of"] if found else f"repository:{self._name}"
+        actions = [*_ACTIONS, *(found["actions"].split(",") if found else ())]
+        return f"{of}:{','.join(filter(None, dict.fromkeys(actions)))}"
 
 
 _OCTETS: dict[str, Any] = {"headers": {"Content-Type": "application/octet-stream"}}

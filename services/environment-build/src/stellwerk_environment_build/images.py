@@ -102,7 +102,8 @@ class ImageMaker:
                     remove(container)
                 for image in client.images.list(name=self.settings.repository):
                     for tag in (each for each in image.tags if f":{BASE_TAG}" in each):
-                        client.images.remove(tag, noprune=True)
+                        with suppress(ImageNotFound):  # its builder lives, and was faster
+                            client.images.remove(tag, noprune=True)
                 clear(client)
 
         await asyncio.to_thread(remove_all)

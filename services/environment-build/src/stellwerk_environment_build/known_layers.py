@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stellwerk_environment_build.cache import write_fresh
+
+PART_S = 3600.0
+"""So long a file may take to be written; then whoever wrote it is no more."""
+_PART = ".part-"
 
 
 class Blob(BaseModel):
@@ -40,7 +45,7 @@ class KnownLayers:
         if key is None:
             return
         self._folder.mkdir(exist_ok=True)
-        part = self._folder / f"{key}.{os.getpid()}.{threading.get_ident()}"
+        part = self._folder / f"{key}{_PART}{os.getpid()}.{threading.get_ident()}"
         write_fresh(part, blob.model_dump_json())
         part.replace(self._folder / key)
 
@@ -54,6 +59,18 @@ class KnownLayers:
         """Forget what no environment has; whoever wants it again makes it again."""
         with suppress(FileNotFoundError):
             for path in list(self._folder.iterdir()):
+                if self._in_progress(path):
+                    continue
                 blob = self.get(path.name)
                 if blob is None or blob.digest not in digests:
                     path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _in_progress(path: Path) -> bool:
+        """Whether it is being written, or was renamed since; what is old was left by a crash."""
+        if _PART not in path.name:
+            return False
+        try:
+            return time.time() - path.stat().st_mtime < PART_S
+        except FileNotFoundError:
+            return True
