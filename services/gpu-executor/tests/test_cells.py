@@ -331,7 +331,7 @@ def _kill(pid: int, below: list[int] | None = None) -> None:
 async def warm_server(node: Path) -> AsyncIterator[ForkServer]:
     tasks = TaskOwner()
     recipe = recipe_of(sys.executable, {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"})
-    pool = WarmPool(node / "warm", ("json",), Limits(), SystemClock(), tasks)
+    pool = WarmPool(node / "warm", ("json",), Limits(), SystemClock(), tasks, walled=True)
     try:
         await pool.ready(recipe)
         yield pool.take(recipe)
@@ -340,15 +340,33 @@ async def warm_server(node: Path) -> AsyncIterator[ForkServer]:
         await tasks.close()
 
 
+REACHABLE = ("/proc/self/fd/0", "/proc/self/exe", "/proc/self/cwd/..", "/proc/self/root/usr")
+REACHED = f"""
+import errno, os, stat, sys
+print(sorted(n for n in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + n)), os.getpid())
+print([os.readlink(f"/proc/self/fd/{{n}}").partition(":")[0] for n in (1, 2)])
+def refused(change, *arguments):
+    try: change(*arguments)
+    except OSError as error: return errno.errorcode[error.errno]
+for path in {REACHABLE}:
+    found = os.stat(path)
+    print(path, refused(os.chmod, path, stat.S_IMODE(found.st_mode)),
+        refused(lambda: os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))),
+        refused(os.setxattr, path, "user.left", b"x"), os.path.samefile(path, os.readlink(path) if "exe" in path else path))
+"""
+
+
 @pytest.mark.parametrize("warm", [False, True])
 async def test_no_descriptor_reaches_a_run(node: Path, warm: bool) -> None:
-    script = "import os\nprint(sorted(n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)), os.getpid())"
     async with walled(node) as service, warm_server(node) as server:
-        handle = await service.start(attempt(node, script, warm=server if warm else None))
+        handle = await service.start(attempt(node, REACHED, warm=server if warm else None))
         record = await handle.wait()
         assert record.exit_code == 0
         assert (handle.attempt.read_launch() or {})["warm"] == warm
-        assert read(handle.attempt.log) == b"['0', '1', '2'] 2\n"
+        assert read(handle.attempt.log).decode() == (
+            "['0', '1', '2'] 2\n['pipe', 'pipe']\n"
+            + "".join(f"{path} EROFS EROFS EROFS True\n" for path in REACHABLE)
+        )
 
 
 BOMB = """

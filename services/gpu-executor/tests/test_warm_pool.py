@@ -228,10 +228,10 @@ class Slow:
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slow:
     begin = WarmProcess.begin
 
-    def found(wanted: Recipe, *rest: Any) -> WarmProcess:
+    def found(wanted: Recipe, *rest: Any, **options: Any) -> WarmProcess:
         """With the slow module on its path, which a run's own PYTHONPATH could not say."""
         more = (*wanted.variables, ("PYTHONPATH", str(tmp_path)))
-        return begin(replace(wanted, variables=more), *rest)
+        return begin(replace(wanted, variables=more), *rest, **options)
 
     monkeypatch.setattr(WarmProcess, "begin", found)
     return Slow(tmp_path)

@@ -8,8 +8,13 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
-from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError
-from stellwerk.events import Envelope, RunCancelRequested, RunSubmitted
+from stellwerk.errors import (
+    ConflictError,
+    NotFoundError,
+    ProtocolError,
+    ServiceUnavailableError,
+)
+from stellwerk.events import MAX_EVENT_BYTES, Envelope, RunCancelRequested, RunSubmitted
 from stellwerk.runspec import RunSpec
 from stellwerk_kit import topology
 from stellwerk_kit.bus import Bus
@@ -33,13 +38,24 @@ def envelope(event: Any) -> Envelope:
 
 async def test_a_voice_tells_whether_it_was_heard(bus: Bus, nats_server: NatsServer) -> None:
     voice = Voice(bus, SystemClock(), "/test")
-    assert [await voice.say(submission("r1"), causation_id="c") for _ in range(2)] == [True, True]
+    said = [await voice.say(submission("r1"), causation_id="c") for _ in range(2)]
+    assert [each and (each.sequence, each.duplicate) for each in said] == [(1, False), (1, True)]
     assert (await bus.js.stream_info("SW_EVENTS")).state.messages == 1
     nats_server.kill()
     try:
         assert not await voice.say(submission("r2"))
     finally:
         nats_server.start()
+
+
+async def test_a_voice_does_not_say_what_no_reader_takes(bus: Bus) -> None:
+    """The broker would: its limit leaves room for headers."""
+    event = submission("r1")
+    more = MAX_EVENT_BYTES + 1 - len(event.data())
+    large = event.model_copy(update={"submitted_by": "x" * (more + 2)})
+    with pytest.raises(ProtocolError, match=r"submitted.v1 is 262145 bytes; the limit is 262144"):
+        await Voice(bus, SystemClock(), "/test").say(large)
+    assert (await bus.js.stream_info("SW_EVENTS")).state.messages == 0
 
 
 async def test_publish_is_idempotent_and_first_only(bus: Bus) -> None:

@@ -75,7 +75,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         launcher,
         leases,
         None if settings.run_token_key is None else load_key(settings.run_token_key),
-        _warm_pool(runtime),
+        _warm_pool(runtime, isolation),
         isolation,
         mounts,
         runtime.voice,
@@ -118,7 +118,7 @@ async def _mounts(
     return Mounts(server, objects, attempts, unavailable=why)
 
 
-def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:
+def _warm_pool(runtime: Runtime[Settings], isolation: Isolation) -> WarmPool:
     """Warm processes, closed with the service. A container cannot be forked into from outside."""
     settings = runtime.settings
     limits = Limits(
@@ -128,7 +128,8 @@ def _warm_pool(runtime: Runtime[Settings]) -> WarmPool:
     )
     folder = settings.executor_dir / "warm"
     shutil.rmtree(folder, ignore_errors=True)  # homes and logs of those that ended with us
-    pool = WarmPool(folder, settings.preload, limits, runtime.clock, runtime.tasks)
+    walled = isolation.views is not None
+    pool = WarmPool(folder, settings.preload, limits, runtime.clock, runtime.tasks, walled)
 
     async def close() -> None:
         pool.close()

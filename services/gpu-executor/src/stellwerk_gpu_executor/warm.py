@@ -72,13 +72,17 @@ class Choice:
 
 @dataclass
 class WarmPool:
-    """See the module's text. ``preload`` are the modules each loads, where they are installed."""
+    """See the module's text. ``preload`` are the modules each loads, where they are installed.
+
+    ``walled``: runs are in a sandbox, and these processes are outside of it.
+    """
 
     folder: Path
     preload: tuple[str, ...]
     limits: Limits
     clock: Clock
     tasks: TaskOwner
+    walled: bool = False
     _warm: dict[Recipe, WarmProcess] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
     _deaths: dict[Recipe, int] = field(default_factory=dict)
@@ -166,7 +170,8 @@ class WarmPool:
             return
         try:
             modules = () if recipe.plain else self.preload
-            warm = WarmProcess.begin(recipe, self.folder, modules, self.clock.monotonic())
+            now = self.clock.monotonic()
+            warm = WarmProcess.begin(recipe, self.folder, modules, now, walled=self.walled)
         except OSError as error:
             self._refuse(recipe, f"its warm process cannot be started: {error.strerror}")
             return

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,14 +56,27 @@ class WarmProcess:
 
     @classmethod
     def begin(
-        cls, recipe: Recipe, folder: Path, modules: Sequence[str], now: float
+        cls,
+        recipe: Recipe,
+        folder: Path,
+        modules: Sequence[str],
+        now: float,
+        *,
+        walled: bool = False,
     ) -> "WarmProcess":
-        """Start it; its home and its log lie in ``folder``. Raises OSError."""
+        """Start it; its home and its log lie in ``folder``. Raises OSError.
+
+        ``walled``: its runs are, so its own file must be out of their reach as well.
+        """
         name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
         home = folder.absolute() / name
         home.mkdir(parents=True, exist_ok=True)
         env = {**dict(recipe.variables), "HOME": str(home)}
-        command = [recipe.python, str(_ENTRY), "--warm", str(LINK), *modules]
+        apart = walled and os.geteuid() == 0  # nobody else could go back to the machine's mounts
+        how = "--warm-apart" if apart else "--warm"
+        command = [recipe.python, str(_ENTRY), how, str(LINK), *modules]
+        if apart:
+            command = [sys.executable, "-I", "-S", str(_ENTRY), "--apart", *command]
         environment, began_ns = environment_of(recipe.python), time.time_ns()
         server = ForkServer(command, env, LINK, str(folder / f"{name}.log"))
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()

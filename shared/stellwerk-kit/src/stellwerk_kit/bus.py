@@ -114,14 +114,14 @@ class Bus:
         With ``expect_first`` the fact must be the first on its subject: a repeat of the same id
         answers ``duplicate``, another fact raises ConflictError. Raises
         ServiceUnavailableError when the broker does not acknowledge in 5 seconds; the caller
-        may repeat the same envelope.
+        may repeat the same envelope. Raises ProtocolError for an event beyond 256 KiB.
         """
         headers = envelope.headers()
         subject = envelope.event.subject()
         if expect_first:
             headers["Nats-Expected-Last-Subject-Sequence"] = "0"
         try:
-            done = await self.publish_raw(subject, envelope.event.data(), headers)
+            done = await self.publish_raw(subject, envelope.body(), headers)
         except APIError as error:
             if not expect_first or error.err_code != WRONG_LAST_SEQUENCE:
                 raise ServiceUnavailableError(

@@ -24,14 +24,14 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
+    func,
     insert,
     select,
 )
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from stellwerk.errors import ProtocolError
-from stellwerk.events import MAX_EVENT_BYTES, Envelope, Event
+from stellwerk.events import Envelope, Event
 from stellwerk_kit import telemetry
 from stellwerk_kit.clock import Clock
 from stellwerk_kit.dialects import COUNTED, WRITER, insert_once, make_lasting, open_engine, say
@@ -40,6 +40,8 @@ from stellwerk_kit.schema import upgrade
 
 T = TypeVar("T")
 MAX_SHARED_COMMIT = 128
+LOOK_AGAIN_S = 1.0
+"""Pause of the writer, while nobody writes, before it finds out what became of a commit."""
 INBOX_KEPT = timedelta(days=45)
 
 
@@ -116,16 +118,14 @@ class Tx:
     def emit(
         self, event: Event, *, sequence: int | None = None, causation_id: str | None = None
     ) -> Envelope:
-        """Publish ``event`` after the commit, and again after a crash until the broker has it."""
+        """Publish ``event`` after the commit, and again after a crash until the broker has it.
+
+        Raises ProtocolError for an event beyond 256 KiB.
+        """
         envelope = Envelope.wrap(
             event, source=self.source, time=self.now, sequence=sequence, causation_id=causation_id
         )
-        body, headers = event.data(), envelope.headers()
-        if len(body) > MAX_EVENT_BYTES:
-            raise ProtocolError(
-                f"{event.type_name()} is {len(body)} bytes; the limit is {MAX_EVENT_BYTES}",
-                code="event.too_large",
-            )
+        body, headers = envelope.body(), envelope.headers()
         lane, subject, kind = (
             f"{event.aggregate}/{event.aggregate_id}",
             event.subject(),
@@ -147,13 +147,14 @@ class Tx:
 class _Write:
     work: Callable[[Tx], Any]
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
+    future: "asyncio.Future[Any] | None"
+    """None where nobody waits."""
     lasting: bool = True
     result: Any = None
     error: BaseException | None = None
 
     def resolve(self) -> None:
-        if self.future.done():
+        if self.future is None or self.future.done():
             return
         if self.error is not None:
             self.future.set_exception(self.error)
@@ -173,6 +174,8 @@ class Database:
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="db-read")
         self._local, self._reading = threading.local(), list[Connection]()
         self._looking: Connection | None = None
+        self._last, self._unsure = 0, False
+        """The last event that was told of; whether an unanswered commit may have left more."""
         self._thread = threading.Thread(target=self._write_loop, name=WRITER, daemon=True)
         self.on_emitted: Callable[[list[OutboxRow]], None] | None = None
         """Called on the event loop with the rows of each commit, in order (the relay)."""
@@ -180,6 +183,8 @@ class Database:
     async def start(self) -> None:
         """Create what is missing and start the writer. Raises SchemaError."""
         await asyncio.to_thread(upgrade, self._engine, self._metadata)
+        newest = select(func.max(self.tables.outbox.c.id))
+        self._last = await self.read(lambda conn: conn.scalar(newest)) or 0
         self._thread.start()
 
     async def close(self) -> None:
@@ -246,16 +251,7 @@ class Database:
 
     async def outbox_rows(self, after: int, limit: int) -> list[OutboxRow]:
         """Unacknowledged events in order."""
-        table = self.tables.outbox
-        query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
-
-        def load(conn: Connection) -> list[OutboxRow]:
-            return [
-                OutboxRow(row.id, row.lane, row.subject, row.type, _headers(row.headers), row.body)
-                for row in conn.execute(query)
-            ]
-
-        return await self.read(load)
+        return await self.read(lambda conn: self._outbox(conn, after, limit))
 
     async def outbox_done(self, ids: list[int]) -> None:
         """Forget events that the broker has."""
@@ -280,13 +276,16 @@ class Database:
     def _commit_group(self, conn: Connection, first: _Write) -> _Write | None:
         """Run ``first`` and all that wait behind it, commit once; what comes next, None to stop.
 
-        What shall last is not committed with what need not.
+        What shall last is not committed with what need not. Where the answer to a commit was lost,
+        the server may have made it: the next transaction tells of its events before its own.
         """
         group, emitted, left = [first], list[OutboxRow](), list[_Write | None]()
-        started = time.perf_counter()
+        started, asked = time.perf_counter(), False
         try:
             make_lasting(conn, lasting=first.lasting)  # may have to connect anew, and fail
             with conn.begin():
+                if self._unsure:
+                    emitted += self._outbox(conn, self._last)
                 emitted += self._work(conn, first)  # its failure undoes all there is: itself
                 while len(group) < MAX_SHARED_COMMIT:
                     try:
@@ -298,14 +297,32 @@ class Database:
                         break
                     group.append(following)
                     emitted += self._run(conn, following)
+                asked = True
+            self._unsure = False
+            self._last = emitted[-1].id if emitted else self._last
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
-            emitted = []
+            emitted, self._unsure = [], self._unsure or asked
             for write in group:
                 write.error = write.error or error
         telemetry.COMMIT_SECONDS.observe(time.perf_counter() - started)
         telemetry.COMMIT_SIZE.observe(len(group))
         first.loop.call_soon_threadsafe(self._committed, group, emitted)
-        return left[0] if left else self._writes.get()
+        return left[0] if left else self._next(first.loop)
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> _Write | None:
+        """What is asked for next; nothing at all, in time, where a commit must be looked after."""
+        try:
+            return self._writes.get(timeout=LOOK_AGAIN_S if self._unsure else None)
+        except queue.Empty:
+            return _Write(lambda _: None, loop, None)
+
+    def _outbox(self, conn: Connection, after: int, limit: int | None = None) -> list[OutboxRow]:
+        table = self.tables.outbox
+        query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
+        return [
+            OutboxRow(row.id, row.lane, row.subject, row.type, _headers(row.headers), row.body)
+            for row in conn.execute(query)
+        ]
 
     def _run(self, conn: Connection, write: _Write) -> list[OutboxRow]:
         """Run one of several writes: its failure leaves the others as they are."""

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from nats.errors import Error as NatsError
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from stellwerk.errors import (
     ConflictError,
@@ -25,6 +25,7 @@ from stellwerk.errors import (
     UserError,
 )
 from stellwerk_kit import telemetry
+from stellwerk_kit.dialects import passes
 from stellwerk_kit.wire import Message
 
 log = structlog.get_logger()
@@ -54,7 +55,7 @@ def encode_error(error: Exception) -> RawReply:
         if isinstance(error, known):
             kind = name
             break
-    if isinstance(error, OperationalError):  # a store that is full or away
+    if isinstance(error, DBAPIError) and passes(error):
         error = ServiceUnavailableError(
             "the service's store cannot be used now; see its log", code="store.unavailable"
         )

@@ -113,6 +113,7 @@ def _become(
         if cell is not None:
             step = "enter its sandbox"
             cell.enter()
+        _read_nothing()
         # Only the first process is covered: a cell ends with this supervisor, what else is left
         # the executor sweeps. After entering, which makes the kernel forget it.
         _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
@@ -156,10 +157,15 @@ def _keep_only(report: int, gate: int) -> None:
 
 
 def _redirect(output: int) -> None:
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+
+
+def _read_nothing() -> None:
+    """Opened within the walls: through a descriptor the machine's own could be changed."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
 
 
 def _limit(launch: dict[str, object]) -> None:

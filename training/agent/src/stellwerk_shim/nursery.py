@@ -33,10 +33,13 @@ VIEW_BYTES = socket.CMSG_SPACE(8)
 CLOSED_BY_EXEC, LOST = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
 
 
-def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) -> None:
+def serve_warm(
+    descriptor: int, names: list[str], started_with: frozenset[str], mounts: int = -1
+) -> None:
     """Load `names`, tell the executor, then fork interpreters until the connection is closed.
 
-    `started_with`: the modules that a script of its own would have found loaded.
+    `started_with`: the modules that a script of its own would have found loaded. `mounts`: see
+    `stellwerk_shim.apart.back`.
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
@@ -55,7 +58,7 @@ def serve_warm(descriptor: int, names: list[str], started_with: frozenset[str]) 
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    interpreter = Interpreter(home)
+    interpreter = Interpreter(home, mounts)
     hide(said)
     _serve(link, interpreter)
 

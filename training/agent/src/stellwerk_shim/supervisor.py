@@ -39,7 +39,8 @@ def supervise(folder: str, interpreter: Interpreter | None = None, view: Sequenc
     Its script runs in a fork of this process where there is an `interpreter` for it. `view`: what
     the executor handed over for its cell, see `stellwerk_shim.cell`.
     """
-    _detach(view)
+    kept = [] if interpreter is None or interpreter.mounts < 0 else [interpreter.mounts]
+    _detach([*view, *kept])
     try:
         return _supervise(folder, interpreter, view)
     except BaseException as error:

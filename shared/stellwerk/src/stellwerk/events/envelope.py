@@ -65,6 +65,16 @@ class Envelope:
             causation_id=causation_id,
         )
 
+    def body(self) -> bytes:
+        """The event's data. Raises ProtocolError beyond 256 KiB, which no reader takes."""
+        data = self.event.data()
+        if len(data) > MAX_EVENT_BYTES:
+            raise ProtocolError(
+                f"{self.event.type_name()} is {len(data)} bytes; the limit is {MAX_EVENT_BYTES}",
+                code="event.too_large",
+            )
+        return data
+
     def headers(self) -> dict[str, str]:
         """NATS headers of this event."""
         fields = {
