@@ -1,6 +1,7 @@
 """Runs in containers: what holds for plain processes holds here too, and the walls are there."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -26,10 +27,11 @@ import test_launcher_ends as ends
 from real_attempts import AGENT, log_holds, read
 
 import stellwerk_shim
+from stellwerk_gpu_executor import docker_launcher
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.container import Profile
 from stellwerk_gpu_executor.docker_launcher import RUN_USER, DockerLauncher
-from stellwerk_gpu_executor.engine import Engine
+from stellwerk_gpu_executor.engine import Engine, EngineError, State
 from stellwerk_gpu_executor.launcher import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_kit.registry_logins import RegistryLogins
@@ -46,7 +48,7 @@ async def launcher(
     logins: RegistryLogins | None = None,
     *,
     engine: Engine | None = None,
-    gpus: tuple[int, ...] = (),
+    gpus: tuple[str, ...] = (),
 ) -> AsyncIterator[DockerLauncher]:
     """A launcher as the service makes it."""
     home = folder / "notify"
@@ -58,7 +60,8 @@ async def launcher(
         executor_id=OTHER, image=images.base(), network="none", shm_bytes=64 << 20,
         user=os.geteuid() or RUN_USER, shim=SHIM, notify=home, host={}, gpus=gpus,
     )  # fmt: skip
-    service = DockerLauncher(notify, engine or Engine(OTHER, logins), profile)
+    engine = engine or Engine(OTHER, logins)
+    service = DockerLauncher(notify, engine, profile, gpus=await engine.gpus())
     try:
         yield service
     finally:
@@ -308,34 +311,37 @@ class Willing(Engine):
         await super().start(name, config | {"HostConfig": host})
 
 
+WAITS = "import signal; signal.pause()"
+
+
+async def end(service: DockerLauncher, handle: Any) -> Any:
+    handle.stop("canceled", 0.0)
+    record = await handle.wait()
+    await service.cleanup(handle.attempt)
+    return record
+
+
 async def test_each_run_gets_gpus_of_its_own(tmp_path: Path) -> None:
     """Also after a restart of the executor, which finds at the engine who has which."""
-    waits, have = "import signal; signal.pause()", (0, 1, 2)
+    have = ("GPU-a", "GPU-b", "GPU-c")
 
     async def start(service: DockerLauncher, number: int, gpus: int) -> Any:
-        request = launch_request(tmp_path / f"g{number}", waits, number, gpus=gpus)
+        request = launch_request(tmp_path / f"g{number}", WAITS, number, gpus=gpus)
         return await service.start(request)
-
-    async def end(service: DockerLauncher, handle: Any) -> Any:
-        handle.stop("canceled", 0.0)
-        record = await handle.wait()
-        await service.cleanup(handle.attempt)
-        return record
 
     engine = Willing()
     async with launcher(tmp_path, engine=engine, gpus=have) as service:
         first = await start(service, 1, 1)
         await start(service, 2, 1)
-        assert engine.asked == [["0"], ["1"]]
+        assert engine.asked == [["GPU-a"], ["GPU-b"]]
         await end(service, first)
     engine = Willing()
     async with launcher(tmp_path, engine=engine, gpus=have) as service:
+        third = await start(service, 3, 2)  # before anybody has looked after the second
         adopted = await service.adopt(AttemptDir(tmp_path / "g2"))
         assert adopted is not None
-        assert adopted.gpus == (1,)
-        third = await start(service, 3, 2)
         fourth = await start(service, 4, 1)
-        assert engine.asked == [["0", "2"]]
+        assert engine.asked == [["GPU-a", "GPU-c"]]
         record = await end(service, fourth)
         assert (record.reason, record.message) == (
             "launch-failed",
@@ -343,9 +349,82 @@ async def test_each_run_gets_gpus_of_its_own(tmp_path: Path) -> None:
         )
         await end(service, adopted)
         fifth = await start(service, 5, 1)
-        assert engine.asked[1:] == [["1"]]
+        assert engine.asked[1:] == [["GPU-b"]]
         await end(service, fifth)
         await end(service, third)
+
+
+class Unheard(Willing):
+    """Starts containers, and its answer is lost."""
+
+    async def start(self, name: str, config: dict[str, Any]) -> None:
+        await super().start(name, config)
+        raise EngineError("the Docker engine does not answer")
+
+
+async def test_gpus_of_a_run_whose_start_nobody_heard_of_stay_its_own(tmp_path: Path) -> None:
+    engine = Unheard()
+    async with launcher(tmp_path, engine=engine, gpus=("GPU-a",)) as service:
+        lost = await service.start(launch_request(tmp_path / "a1", WAITS, 1, gpus=1))
+        assert (await lost.wait()).reason == "launch-failed"
+        state = await engine.state(lost.name)
+        assert state is not None
+        assert state.running
+        second = await service.start(launch_request(tmp_path / "a2", WAITS, 2, gpus=1))
+        assert "1 GPUs 1 are in use" in str((await second.wait()).message)
+        await service.cleanup(second.attempt)
+        await service.cleanup(lost.attempt)
+        third = await service.start(launch_request(tmp_path / "a3", WAITS, 3, gpus=1))
+        assert (await third.wait()).message == "the Docker engine does not answer"
+        assert engine.asked == [["GPU-a"], ["GPU-a"]]
+        await service.cleanup(third.attempt)
+
+
+class Forgetful(Engine):
+    """Does not tell what has become of a container at first."""
+
+    failures = 2
+
+    async def state(self, name: str) -> State | None:
+        if self.failures:
+            self.failures -= 1
+            raise EngineError("the Docker engine does not answer")
+        return await super().state(name)
+
+
+async def test_an_end_is_told_when_the_engine_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_launcher, "AGAIN_S", 0.05)
+    engine = Forgetful(OTHER)
+    async with launcher(tmp_path, engine=engine) as service:
+        handle = await service.start(launch_request(tmp_path / "a1", "raise SystemExit(3)"))
+        async with asyncio.timeout(60):
+            assert (await handle.wait()).exit_code == 3
+        assert engine.failures == 0
+        await service.cleanup(handle.attempt)
+
+
+async def test_an_end_is_told_when_the_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_launcher, "AGAIN_S", 0.05)
+    full, write = [1, 2], AttemptDir.write_exit
+
+    def write_exit(attempt: AttemptDir, record: Any) -> None:
+        if full:
+            full.pop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(attempt, record)
+
+    monkeypatch.setattr(AttemptDir, "write_exit", write_exit)
+    async with launcher(tmp_path) as service:
+        handle = await service.start(launch_request(tmp_path / "a1", WAITS))
+        client().containers.get(handle.name).kill()
+        async with asyncio.timeout(60):
+            assert (await handle.wait()).reason == "shim-lost"
+        assert not full
+        await service.cleanup(handle.attempt)
 
 
 async def test_orphans_are_swept(tmp_path: Path) -> None:

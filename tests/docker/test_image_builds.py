@@ -325,10 +325,11 @@ async def test_limit(folder: Path) -> None:
 
 
 async def test_what_a_killed_builder_left_is_swept() -> None:
-    client().containers.create(stand_ins.base(), ["true"], name=f"{NAME}{'0' * 40}")
+    settings = ImageSettings(stand_ins.base())
+    client().containers.create(settings.base, ["true"], name=f"{NAME}{settings.mark('0' * 40)}")
     base = client().images.get(stand_ins.base())
     base.tag("stellwerk/environment", "base-0")  # it was being pushed
-    await ImageMaker(ImageSettings(stand_ins.base())).sweep()
+    await ImageMaker(settings).sweep()
     assert client().images.list(name="stellwerk/environment:base-0") == []
     assert client().images.get(stand_ins.base()).id == base.id
 
@@ -353,8 +354,9 @@ async def test_pruned_from_engine_and_registry(folder: Path, registry: str) -> N
         os.utime(made.cache.path(ready.env_id) / READY, (then, then))
     done = await pruner.prune(Wanted(older_than_s=30 * 86_400, from_registry=True))
     assert [each.env_id for each in done.removed] == [small.env_id]
+    mark = ImageSettings("base").mark(small.env_id)
     with pytest.raises(ImageNotFound):
-        client().images.get(f"{registry}/stellwerk/environment:{small.env_id}")
+        client().images.get(f"{registry}/stellwerk/environment:{mark}")
     with pytest.raises(NotFound):
         client().api.pull(str(small.image))
     assert run(str(large.image), "import alpha, beta; print(beta.WORD)") == "from beta\n"

@@ -119,6 +119,28 @@ def test_every_setting_is_in_the_example_without_a_value_that_is_secret() -> Non
     assert all(line.startswith("#") for line in example.splitlines() if line)
 
 
+def test_executors_that_may_mount_start_no_run_in_their_own_container() -> None:
+    """Alone this file would give the capability to runs as well: it names their launcher itself."""
+    text = (ROOT / "deploy/docker/mounts.yml").read_text()
+    services = yaml.load(text.replace("!override", ""), yaml.SafeLoader)["services"]
+    capable = [each for each in services.values() if "cap_add" in each or "devices" in each]
+    assert len(capable) == len(compose.EXECUTORS)
+    for each in capable:
+        assert each["environment"] == {"STELLWERK_LAUNCHER": "docker"}
+    (required,) = services["init"]["labels"].values()
+    assert required.startswith("${STELLWERK_DOCKER_GID:?")
+
+
+def test_logins_are_files_that_only_who_uses_them_gets() -> None:
+    for secret, users in {"channel_logins": {"environment-build"}}.items():
+        assert FILE["secrets"][secret]["file"].endswith(":-/dev/null}")
+        services = FILE["services"].items()
+        assert {name for name, each in services if secret in each.get("secrets", ())} == users
+    builder = FILE["services"]["environment-build"]["environment"]
+    told = "${STELLWERK_CHANNEL_LOGINS:+/run/secrets/channel_logins}"
+    assert builder["RATTLER_AUTH_FILE"] == told
+
+
 def test_every_volume_of_a_role_is_given_to_it() -> None:
     given = {v.rpartition("/")[2] for v in FILE["services"]["init"]["volumes"] if "/volumes/" in v}
     assert given <= set(compose.ROLES)

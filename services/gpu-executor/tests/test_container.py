@@ -18,11 +18,11 @@ PROFILE = Profile(
     shim=Path("/data/shim"),
     notify=Path("/data/notify"),
     host=HOST,
-    gpus=(0, 1, 2, 3),
+    gpus=("GPU-0", "GPU-1", "GPU-2", "GPU-3"),
 )
 
 
-def told(gpus: tuple[int, ...] = (), **options: Any) -> dict[str, Any]:
+def told(gpus: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "folder": Path("/data/attempts/r-1"),
         "run_id": "r",
@@ -36,7 +36,7 @@ def told(gpus: tuple[int, ...] = (), **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gpus": (2,)}, {"cpus": 0.5, "memory_limit_bytes": 1 << 20}, {"readable": (Path("/data/i"),)}],
+    [{}, {"gpus": ("GPU-2",)}, {"cpus": 0.5, "memory_limit_bytes": 1 << 20}, {"readable": (Path("/data/i"),)}],
     ids=str,
 )  # fmt: skip
 def test_walls_stand(options: dict[str, Any]) -> None:
@@ -59,13 +59,13 @@ def test_the_runs_environment_is_not_the_containers() -> None:
 
 
 def test_limits_are_the_runs_own() -> None:
-    host = told(cpus=1.5, memory_limit_bytes=64 << 20, gpus=(1, 3))["HostConfig"]
+    host = told(cpus=1.5, memory_limit_bytes=64 << 20, gpus=("GPU-1", "GPU-3"))["HostConfig"]
     assert (host["NanoCpus"], host["Memory"], host["MemorySwap"]) == (
         1_500_000_000,
         64 << 20,
         64 << 20,
     )
-    wanted = {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}
+    wanted = {"Driver": "nvidia", "DeviceIDs": ["GPU-1", "GPU-3"], "Capabilities": [["gpu"]]}
     assert host["DeviceRequests"] == [wanted]
     assert not {"NanoCpus", "Memory", "DeviceRequests"} & set(told()["HostConfig"])
 
@@ -89,21 +89,21 @@ def test_only_what_a_run_may_write_is_writable() -> None:
 
 
 def test_labels_name_run_attempt_and_lease() -> None:
-    assert told(lease=12.5, gpus=(0, 2))["Labels"] == {
+    assert told(lease=12.5, gpus=("GPU-0", "GPU-2"))["Labels"] == {
         "stellwerk.executor": "executor-1",
         "stellwerk.run": "r",
         "stellwerk.attempt": "1",
         "stellwerk.lease": "12.500",
-        "stellwerk.gpus": "0,2",
+        "stellwerk.gpus": "GPU-0,GPU-2",
     }
     assert name_of("r", 2) == "stellwerk-r-2"
 
 
 def test_a_gpu_is_one_runs_alone() -> None:
     assert free_gpus(PROFILE, set(), 0) == ()
-    assert free_gpus(PROFILE, set(), 2) == (0, 1)
-    assert free_gpus(PROFILE, {0, 2}, 2) == (1, 3)
-    assert free_gpus(PROFILE, {0, 2, 3}, 2) is None
+    assert free_gpus(PROFILE, set(), 2) == ("GPU-0", "GPU-1")
+    assert free_gpus(PROFILE, {"GPU-0", "GPU-2"}, 2) == ("GPU-1", "GPU-3")
+    assert free_gpus(PROFILE, {"GPU-0", "GPU-2", "GPU-3"}, 2) is None
 
 
 def test_paths_on_the_host() -> None:

@@ -23,6 +23,7 @@ from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_shim import preload
 
 ENV = {"PYTHONPATH": "/agent", "PATH": "/usr/bin:/bin"}
 HOLDS = "file = open(device, 'r+b')"
@@ -82,6 +83,11 @@ def test_a_process_that_has_a_device(
         assert gpu_check.touched(pid) == f"loading its frameworks has opened {device}"
     with process("pass", device) as pid:
         assert gpu_check.touched(pid) is None
+
+
+def test_a_warm_process_refuses_what_is_looked_for() -> None:
+    assert gpu_check.DEVICES is preload.DEVICES
+    assert "/dev/dxg".startswith(preload.DEVICES)
 
 
 def test_a_process_that_the_driver_knows(driver: Driver) -> None:

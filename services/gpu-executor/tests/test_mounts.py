@@ -333,16 +333,36 @@ AROUND = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 23 22 0:5 / /proc rw - proc proc rw
 30 22 254:0 /lib/stellwerk/1 /data rw,relatime shared:7 - ext4 /dev/vda rw
+32 30 254:0 /größe /data/größe\u00a0\u0085x rw,relatime - ext4 /dev/vda rw
 31 22 254:0 /volumes/x /data\\040of\\040mine rw,relatime master:7 - ext4 /dev/vda rw
 """
 
 
 @pytest.mark.parametrize(
     ("folder", "shared"),
-    [("/data/attempts", True), ("/data of mine/attempts", False), ("/data2", False), ("/", False)],
+    [
+        ("/data/attempts", True),
+        ("/data/größe\u00a0\u0085x/attempts", False),
+        ("/data of mine/attempts", False),
+        ("/data2", False),
+        ("/", False),
+    ],
 )
 def test_whether_a_folder_shares_its_mounts(folder: str, shared: bool) -> None:
     assert rclone._shared(Path(folder), AROUND) is shared
+
+
+def test_mounts_are_found_by_the_names_the_kernel_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only blanks, ends of lines and backslashes are written in octal."""
+    place = tmp_path / "Straße \\ 1" / "ÄÜ"
+    told = str(place).replace("\\", "\\134").replace(" ", "\\040")
+    lines = (
+        f"9 1 0:9 / {told} ro - fuse.rclone :webdav: ro\n8 1 0:8 / /other ro - fuse.rclone x ro\n"
+    )
+    monkeypatch.setattr(rclone, "_mountinfo", lambda: lines)
+    assert rclone.mounted(tmp_path) == [place]
 
 
 def test_what_runs_in_containers_would_not_see(

@@ -25,8 +25,8 @@ class Profile:
 
     ``host`` translates our paths to those of the engine's machine where we are in a container
     ourselves; ``shim`` is the folder that holds the supervisor's package, ``notify`` that of the
-    socket which wakes us; ``user`` is who runs are; ``gpus`` are this machine's, as its driver
-    numbers them.
+    socket which wakes us; ``user`` is who runs are; ``gpus`` are ours, by
+    the names that driver and engine give them.
     """
 
     executor_id: str
@@ -37,7 +37,7 @@ class Profile:
     shim: Path
     notify: Path
     host: Mapping[Path, Path]
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
 def name_of(run_id: str, attempt: int) -> str:
@@ -45,13 +45,13 @@ def name_of(run_id: str, attempt: int) -> str:
     return f"stellwerk-{run_id}-{attempt}"
 
 
-def free_gpus(profile: Profile, taken: Collection[int], count: int) -> tuple[int, ...] | None:
-    """So many GPUs that no other run has, lowest numbers first; None if there are not so many."""
+def free_gpus(profile: Profile, taken: Collection[str], count: int) -> tuple[str, ...] | None:
+    """So many GPUs that no other run has, the first ones; None if there are not so many."""
     free = [each for each in profile.gpus if each not in taken]
     return tuple(free[:count]) if len(free) >= count else None
 
 
-def config(request: LaunchRequest, profile: Profile, gpus: tuple[int, ...] = ()) -> dict[str, Any]:
+def config(request: LaunchRequest, profile: Profile, gpus: tuple[str, ...] = ()) -> dict[str, Any]:
     """Body of the engine's request to make the container, which gets ``gpus`` and no others."""
     folder = request.folder.absolute()
     seen = [profile.shim, profile.notify, *request.readable]
@@ -74,13 +74,13 @@ def config(request: LaunchRequest, profile: Profile, gpus: tuple[int, ...] = ())
             RUN: request.run_id,
             ATTEMPT: str(request.attempt),
             LEASE: "none" if request.lease is None else f"{request.lease:.3f}",
-            GPUS: ",".join(map(str, gpus)),
+            GPUS: ",".join(gpus),
         },
         "HostConfig": _walls(request, profile, gpus) | {"Mounts": _distinct(mounts)},
     }
 
 
-def _walls(request: LaunchRequest, profile: Profile, gpus: tuple[int, ...]) -> dict[str, Any]:
+def _walls(request: LaunchRequest, profile: Profile, gpus: tuple[str, ...]) -> dict[str, Any]:
     walls: dict[str, Any] = {
         "Init": True,
         "ReadonlyRootfs": True,
@@ -105,8 +105,7 @@ def _walls(request: LaunchRequest, profile: Profile, gpus: tuple[int, ...]) -> d
     if request.cpus is not None:
         walls["NanoCpus"] = int(request.cpus * 1e9)
     if gpus:
-        ids = [str(each) for each in gpus]
-        wanted = {"Driver": "nvidia", "DeviceIDs": ids, "Capabilities": [["gpu"]]}
+        wanted = {"Driver": "nvidia", "DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}
         walls["DeviceRequests"] = [wanted]
     return walls
 

@@ -8,7 +8,7 @@ socket, the lease by its own clock, exact exit codes. The engine adds the walls 
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from pathlib import Path
 
 import structlog
@@ -37,6 +37,9 @@ from stellwerk_kit.tasks import TaskOwner
 RUN_USER = 10_900
 """Who runs are where this service is root; else they are who it is."""
 
+AGAIN_S = 5.0
+"""Between two tries to tell an end that engine or disk did not allow to be told."""
+
 STOPPED = "the run's container was ended from outside, by somebody or with the Docker engine"
 
 log = structlog.get_logger()
@@ -49,7 +52,6 @@ class ContainerHandle:
         self, attempt: AttemptDir, activity: asyncio.Event, name: str, launcher: "DockerLauncher"
     ) -> None:
         self.attempt, self.activity, self.name = attempt, activity, name
-        self.gpus: tuple[int, ...] = ()
         self._launcher = launcher
         self._lease = attempt.read_lease()
         self._ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
@@ -93,8 +95,15 @@ class DockerLauncher:
     """Launcher for containers; see launcher.Launcher."""
 
     def __init__(
-        self, notify: NotifyServer, engine: Engine, profile: Profile, *, clock: Clock | None = None
+        self,
+        notify: NotifyServer,
+        engine: Engine,
+        profile: Profile,
+        *,
+        gpus: Mapping[str, tuple[str, ...]] | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        """``gpus``: those that containers of an earlier launcher have, by container."""
         self._notify, self._engine, self._profile = notify, engine, profile
         self._clock = clock or SystemClock()
         self._tasks = TaskOwner()
@@ -102,6 +111,8 @@ class DockerLauncher:
         self._followed: dict[str, ContainerHandle] = {}
         self._concluding: set[str] = set()
         self._starting: set[str] = set()
+        self._gpus = dict(gpus or {})
+        """By container, until it has ended for certain."""
         self._missed = 0
         engine.watch(self._gone, self._look_again)
 
@@ -120,12 +131,12 @@ class DockerLauncher:
         handle = self._follow(attempt, key(request.run_id, request.attempt), name)
         self._starting.add(name)
         missed = self._missed
-        taken = {gpu for other in self._followed.values() for gpu in other.gpus}
+        taken = {gpu for held in self._gpus.values() for gpu in held}
         gpus = free_gpus(self._profile, taken, request.gpus)
         try:
             if gpus is None:
                 raise EngineError(_no_gpus(request.gpus, self._profile.gpus, taken))
-            handle.gpus = gpus
+            self._gpus[name] = gpus
             await self._engine.start(name, config(request, self._profile, gpus))
         except EngineError as error:
             self._never_ran(handle, str(error))
@@ -145,11 +156,11 @@ class DockerLauncher:
         name = name_of(str(launch["run_id"]), int(launch["attempt"]))
         state = await self._engine.state(name)
         if (state is None and not started(attempt)) or (state is not None and state.created_only):
-            await self._engine.remove(name)
+            await self._remove(name)
             return None
         handle = self._follow(self._own(attempt), str(launch["notify_key"]), name)
-        handle.gpus = () if state is None else state.gpus
         if state is None or not state.running:
+            self._concluding.add(name)
             await self._conclude(handle)
         else:
             await self._await_start(handle)
@@ -163,7 +174,7 @@ class DockerLauncher:
             raise AttemptRunningError(f"attempt folder {attempt.path.name}: stop the attempt first")
         launch = attempt.read_launch()
         if launch is not None:
-            await self._engine.remove(name_of(str(launch["run_id"]), int(launch["attempt"])))
+            await self._remove(name_of(str(launch["run_id"]), int(launch["attempt"])))
             self._notify.forget(str(launch["notify_key"]))
         await asyncio.to_thread(remove, attempt.path)
 
@@ -172,7 +183,12 @@ class DockerLauncher:
         for name in await self._engine.names():
             if not (folders / name.removeprefix("stellwerk-")).exists():
                 log.warning("orphan removed", action="container_orphan", container=name)
-                await self._engine.remove(name)
+                await self._remove(name)
+
+    async def _remove(self, name: str) -> None:
+        await self._engine.remove(name)
+        self._gpus.pop(name, None)
+        self._followed.pop(name, None)
 
     async def close(self) -> None:
         """Let go of everything; runs go on."""
@@ -232,7 +248,7 @@ class DockerLauncher:
             update={"reason": "launch-failed"}
         )
         handle.attempt.write_exit(record)
-        self._forget(handle, record)
+        self._forget(handle, record)  # its GPUs with its container: the engine may have started it
 
     def _gone(self, name: str) -> None:
         """The engine says that a container has ended."""
@@ -254,6 +270,19 @@ class DockerLauncher:
         self._background(look(), "look again")
 
     async def _conclude(self, handle: ContainerHandle) -> None:
+        """Publish the end, as soon as engine and disk allow it."""
+        try:
+            while self._followed.get(handle.name) is handle:
+                try:
+                    await self._publish_end(handle)
+                except (EngineError, OSError) as error:
+                    where = {"container": handle.name, "error": str(error)}
+                    log.error("end not told yet", action="conclude_failed", **where)
+                    await asyncio.sleep(AGAIN_S)
+        finally:
+            self._concluding.discard(handle.name)
+
+    async def _publish_end(self, handle: ContainerHandle) -> None:
         """Publish the exit record: the supervisor's, or ours if it could not write one."""
         attempt, state = handle.attempt, await self._engine.state(handle.name)
         record = attempt.read_exit()
@@ -266,11 +295,11 @@ class DockerLauncher:
         record = _with_memory(record, state)
         if record != attempt.read_exit():
             attempt.write_exit(record)
+        self._gpus.pop(handle.name, None)
         self._forget(handle, record)
 
     def _forget(self, handle: ContainerHandle, record: ExitRecord) -> None:
         self._followed.pop(handle.name, None)
-        self._concluding.discard(handle.name)
         handle.finish(record)
 
 
@@ -292,12 +321,12 @@ async def open_launcher(settings: Settings, notify: NotifyServer, clock: Clock) 
         shim=folder,
         notify=notify.path.parent,
         host=await engine.own_mounts(),
-        gpus=tuple(gpu.index for gpu in resources.machine().gpus),
+        gpus=resources.gpu_ids(),
     )
-    return DockerLauncher(notify, engine, profile, clock=clock)
+    return DockerLauncher(notify, engine, profile, gpus=await engine.gpus(), clock=clock)
 
 
-def _no_gpus(wanted: int, have: Collection[int], taken: Collection[int]) -> str:
+def _no_gpus(wanted: int, have: Collection[str], taken: Collection[str]) -> str:
     return (
         f"resources.gpus: {wanted} wanted, and of this node's {len(have)} GPUs "
         f"{len(taken)} are in use; ask for fewer, or wait"

@@ -27,6 +27,7 @@ PATIENCE_S = 120.0
 PAUSE_S = 0.5
 CALL_S = 60
 THREADS = 8
+ENDED = ("exited", "dead")
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -45,7 +46,6 @@ class State:
     exit_code: int
     oom_killed: bool
     error: str
-    gpus: tuple[int, ...] = ()
 
 
 class Engine:
@@ -80,14 +80,13 @@ class Engine:
                 container = client.inspect_container(name)
             except NotFound:
                 return None
-            found, labels = container["State"], container["Config"]["Labels"] or {}
+            found = container["State"]
             return State(
                 created_only=found["Status"] == "created",
                 running=bool(found["Running"]),
                 exit_code=int(found["ExitCode"]),
                 oom_killed=bool(found["OOMKilled"]),
                 error=str(found["Error"]),
-                gpus=tuple(int(each) for each in labels.get(GPUS, "").split(",") if each),
             )
 
         return await self._call(look)
@@ -109,6 +108,16 @@ class Engine:
         filters = {"label": [self._label]}
         found = await self._call(lambda client: client.containers(all=True, filters=filters))
         return [each["Names"][0].lstrip("/") for each in found]
+
+    async def gpus(self) -> dict[str, tuple[str, ...]]:
+        """The GPUs of each container of this executor that may still use them, by its name."""
+        filters = {"label": [self._label, GPUS]}
+        found = await self._call(lambda client: client.containers(all=True, filters=filters))
+        return {
+            each["Names"][0].lstrip("/"): tuple(filter(None, each["Labels"][GPUS].split(",")))
+            for each in found
+            if each["State"] not in ENDED
+        }
 
     async def own_mounts(self) -> dict[Path, Path]:
         """Our paths and those of the engine's machine, if we are a container of that engine."""

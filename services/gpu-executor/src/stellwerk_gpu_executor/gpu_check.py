@@ -2,7 +2,8 @@
 
 A fork of a process that has begun to use a GPU cannot use it: a run that asks for GPUs begins warm
 only where its warm process is seen to have no descriptor and no mapping of a GPU's device, and the
-driver does not name it among those that compute or draw.
+driver does not name it among those that compute or draw. In a process namespace of its own, as in a
+container, the driver may name other ids: there descriptors and mappings alone count.
 
 `python -m stellwerk_gpu_executor.gpu_check <python> [module]...` loads modules in an environment's
 Python as a warm process does, says what it found, and ends with 0 where runs with GPUs begin warm.
@@ -19,8 +20,7 @@ import pynvml
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
 from stellwerk_gpu_executor.warm_rules import recipe_of
-
-DEVICES = ("/dev/nvidia", "/dev/dri", "/dev/kfd")
+from stellwerk_shim.preload import DEVICES
 
 
 def touched(pid: int) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -14,6 +15,7 @@ from stellwerk_gpu_executor import processes
 READY_S = 20.0
 WORD_BYTES = 4096
 FUSE_CONF = Path("/etc/fuse.conf")
+OCTAL = re.compile(r"\\([0-7]{3})")
 OPTIONS = (
     *("--read-only", "--vfs-cache-mode", "off", "--no-modtime", "--no-checksum"),
     *("--dir-cache-time", "8760h", "--attr-timeout", "8760h", "--poll-interval", "0"),
@@ -122,7 +124,7 @@ def unseen(folder: Path, *, elsewhere: bool) -> str:
             "runs are containers, which may read a mount of this executor's user only with "
             f"user_allow_other in {FUSE_CONF}"
         )
-    if elsewhere and not _shared(folder, Path("/proc/self/mountinfo").read_text()):
+    if elsewhere and not _shared(folder, _mountinfo()):
         return (
             "this executor is a container that does not share its mounts with the machine "
             "(deploy/docker/mounts.yml lets it)"
@@ -144,8 +146,7 @@ def others_allowed() -> bool:
 def _shared(folder: Path, mountinfo: str) -> bool:
     """Whether what is mounted below ``folder`` appears in other namespaces as well."""
     folder, around = folder.resolve(), dict[Path, bool]()
-    for line in mountinfo.splitlines():
-        fields = line.split()
+    for fields in _fields(mountinfo):
         place = _place(fields)
         if folder.is_relative_to(place):
             around[place] = any(
@@ -157,8 +158,7 @@ def _shared(folder: Path, mountinfo: str) -> bool:
 def mounted(below: Path) -> list[Path]:
     """Places of our mounts below a folder, deepest first."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
+    for fields in _fields(_mountinfo()):
         kind = fields[fields.index("-") + 1]
         place = _place(fields)
         if kind == "fuse.rclone" and place.is_relative_to(below):
@@ -166,9 +166,19 @@ def mounted(below: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
+def _mountinfo() -> str:
+    """The kernel's list of mounts, where names are any bytes."""
+    return os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+
+
+def _fields(mountinfo: str) -> list[list[str]]:
+    """Its lines; other blanks and ends of lines than these are part of names."""
+    return [line.split(" ") for line in mountinfo.split("\n") if line]
+
+
 def _place(fields: list[str]) -> Path:
-    """Where a line of mountinfo's mount is."""
-    return Path(fields[4].encode().decode("unicode_escape"))
+    """Where a line of mountinfo's mount is; the kernel writes blanks and backslashes in octal."""
+    return Path(OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4]))
 
 
 def unmount(place: Path) -> None:

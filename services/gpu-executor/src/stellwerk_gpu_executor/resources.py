@@ -30,6 +30,25 @@ def _gpus() -> tuple[Gpu, ...]:
         pynvml.nvmlShutdown()
 
 
+def gpu_ids() -> tuple[str, ...]:
+    """The driver's own names of the GPUs (`GPU-…`), in the order of their indexes.
+
+    An index says which of those that this process sees; a container that has some counts from 0.
+    """
+    import pynvml  # noqa: PLC0415 - as above
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        ids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
+    return tuple(each.decode() if isinstance(each, bytes) else str(each) for each in ids)
+
+
 def _gpu(pynvml: "object", index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
     name = pynvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]

@@ -14,7 +14,8 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from stellwerk_shim.latent import Said
 
-DEVICES = ("/dev/nvidia", "/dev/dri", "/dev/kfd")
+DEVICES = ("/dev/nvidia", "/dev/dri", "/dev/kfd", "/dev/dxg")
+"""How the names of GPUs' devices begin: NVIDIA's, all that draw, AMD's, those of WSL."""
 HARMLESS_PTH = ("distutils-precedence.pth", "_virtualenv.pth", "-nspkg.pth")
 """Code of setuptools and virtualenv that looks at nothing but the environment it is in."""
 
