@@ -2,6 +2,7 @@
 
 import pytest
 
+from stellwerk_environment_build.conda_logins import ChannelLogins
 from stellwerk_environment_build.failures import (
     BuildFailedError,
     Phase,
@@ -89,3 +90,9 @@ def test_package_locked_for_other_systems_alone_is_the_locks_fault() -> None:
     failure = caught.value.failure
     assert (failure.reason, failure.code) == ("your-spec", "env.no_wheel")
     assert "tool==1.0" in failure.message
+
+
+def test_a_secret_that_another_begins_with_shows_nothing_of_the_longer() -> None:
+    secrets = ("abcd", "abcdefgh")
+    assert redact("x abcdefgh y", secrets) == "x *** y"
+    assert ChannelLogins(secrets=secrets).hide("x abcdefgh y") == "x *** y"

@@ -105,7 +105,8 @@ async def test_curated_environments_solve_to_what_their_files_say(
     spec, identity = builder.identify(definition)
     work = tmp_path / "work"
     work.mkdir()
-    lock = await builder._construction(spec, identity, BuildLog(lambda _line: None), work).resolve()
+    lines = BuildLog(lambda _line: None)
+    lock = await (await builder._construction(spec, identity, lines, work)).resolve()
     pinned = {each.partition(" ;")[0] for each in definition.constraints}
     assert set(lock.pins) <= pinned
     assert lock.text.count("--hash=sha256:") >= len(lock.pins)

@@ -17,6 +17,7 @@ from stellwerk.events import (
     RunPreparing,
 )
 from stellwerk.runspec import EnvironmentReference
+from stellwerk_environment_build.construction import Activated, Construction
 from stellwerk_environment_build.settings import Settings
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock
@@ -126,6 +127,25 @@ async def test_run_is_told_what_is_wrong_with_its_environment(
     assert words in failure.message
     await seen.prepare("run-2", from_packages(["alpha"]))
     await seen.ready("run-2")
+
+
+async def test_what_no_event_can_hold_is_a_failure_and_nobody_waits_for_ever(
+    seen: Any, start: Start, make_wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the build that finds it, and by the next run, for which the environment is there."""
+
+    async def talkative(_self: Construction) -> Activated:
+        return Activated({}, ("x" * 270_000,))
+
+    monkeypatch.setattr(Construction, "activate", talkative)
+    make_wheel("alpha")
+    await start()
+    for run_id in ("run-1", "run-2"):
+        await seen.prepare(run_id, from_packages(["alpha"]))
+        failed = await seen.failed(run_id)
+        assert (failed.reason, failed.code) == ("your-spec", "env.too_large")
+        assert "image.ready.v1 is 27" in failed.message
+        assert "the limit is 262144" in failed.message
 
 
 async def test_failed_environment_is_tried_anew_for_the_next_run(

@@ -199,7 +199,7 @@ async def test_one_that_is_dropped_while_it_loads_is_in_nobodys_way(
     assert pool.take(one)
 
 
-PLACES = Places(Path(), Path(), Path(), Path(), Path(AGENT), {}, {}, Path())
+PLACES = Places(Path(), Path(), Path(), Path(AGENT), {}, {}, Path())
 
 
 class Slow:
@@ -426,7 +426,7 @@ async def test_a_user_managed_environment_is_plain_until_frameworks_are_required
     nodes: Nodes, tmp_path: Path
 ) -> None:
     pool = nodes.pool()
-    places = Places(tmp_path, tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
+    places = Places(tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
     mine = assigned({"interpreter": sys.executable})
 
     async def choose(run: RunAssigned) -> Choice:
@@ -447,7 +447,7 @@ async def test_a_user_managed_environment_is_plain_until_frameworks_are_required
 
 async def test_the_choice_and_its_reason(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool()
-    places = Places(tmp_path, tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
+    places = Places(tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
     must = assigned(warm="require")
     cold = await pool.choose(assigned(), sys.executable, ENV, places)
     assert (cold.server, cold.reason) == (None, "its environment has no warm process yet")

@@ -2,7 +2,14 @@
 
 import pytest
 
-from stellwerk.dockerfile import bases, check_dockerfile, copying, fetching, labelled
+from stellwerk.dockerfile import (
+    bases,
+    check_dockerfile,
+    copying,
+    fetching,
+    instructions,
+    labelled,
+)
 from stellwerk.environment_requirement import InvalidEnvironment
 
 DOCKERFILE = """\
@@ -72,6 +79,32 @@ def test_what_takes_the_label_off_is_refused(lines: str) -> None:
         check_dockerfile(f"FROM a\n{lines}\n", "dockerfile")
     assert (caught.value.code, caught.value.field) == ("env.dockerfile", "dockerfile")
     assert "Line " in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        *("\x00", "\x08", "\x0b", "\x0c", "\r", "\x1b", "\x1c", "\x1d", "\x1e", "\x1f", "\x7f"),
+        *("\x85", "\x9f", "\u2028", "\u2029"),
+    ],
+)
+@pytest.mark.parametrize("hidden", ["COPY --from=x / /", "ADD https://x.invalid/ /", "LABEL a=b"])
+def test_characters_that_end_a_line_to_some_readers_alone_are_refused(
+    character: str, hidden: str
+) -> None:
+    """To the engine the second line is all comment; to others its end goes on in the third."""
+    with pytest.raises(InvalidEnvironment) as caught:
+        check_dockerfile(f"FROM a\r\n#{character}RUN x \\\n{hidden}\n", "dockerfile")
+    said = f"Line 2: take the control character U+{ord(character):04X} out."
+    assert (caught.value.code, caught.value.hint) == ("env.dockerfile", said)
+    assert character not in str(caught.value)
+
+
+@pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"])
+def test_lines_end_where_the_engine_ends_them(character: str) -> None:
+    found = list(instructions(f"FROM a\r\n#{character}COPY\r\nRUN x \\\r\n  y\r\n\r\n"))
+    assert [each.line for each in found] == [1, 2, 3, 5]
+    assert found[2].text == "RUN x   y"
 
 
 def test_another_escape_is_refused() -> None:

@@ -53,7 +53,7 @@ class ChannelLogins:
 
     def hide(self, text: str) -> str:
         """``text`` without any of them, nor a token in an address."""
-        for secret in self.secrets:
+        for secret in sorted(self.secrets, key=len, reverse=True):  # one may be a part of another
             text = text.replace(secret, "***")
         return _TOKEN.sub("***", text)
 

@@ -140,7 +140,7 @@ class ContainerBuild:
         if path.stat().st_size > MAX_DOCKERFILE_BYTES:
             said = f"{field}.dockerfile: it has more than {MAX_DOCKERFILE_BYTES} bytes"
             raise _your_spec("env.dockerfile", said)
-        text = path.read_text(errors="replace")
+        text = path.read_bytes().decode(errors="replace")
         try:
             check_dockerfile(text, f"{field}.dockerfile")
         except InvalidEnvironment as error:

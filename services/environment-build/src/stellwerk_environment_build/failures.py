@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from stellwerk.errors import ProtocolError
 from stellwerk.events.image import BuildFailure
 
 Phase = Literal["resolve", "create", "install", "compile", "activate"]
@@ -50,7 +51,7 @@ class BuildFailedError(Exception):
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """``text`` without the credentials of addresses and without ``secrets``."""
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
         text = text.replace(secret, "***")
     return _CREDENTIALS.sub("://***@", text)
 
@@ -62,6 +63,17 @@ def no_sandbox(missing: str) -> Failure:
         "env.sandbox_required",
         "Conda packages bring an interpreter of their own, which is started in a sandbox alone "
         f"here (STELLWERK_BUILD_SANDBOX=require), and there is none: {missing}. Tell the operator.",
+        retryable=False,
+    )
+
+
+def untold(error: ProtocolError) -> Failure:
+    """The environment is there, and what a run would be told of it is more than an event holds."""
+    return Failure(
+        "your-spec",
+        "env.too_large",
+        f"What runs have to be told of this environment is too much ({error.message}). Fewer "
+        "variables, or shorter ones, of the definition, its image and its packages make it less.",
         retryable=False,
     )
 

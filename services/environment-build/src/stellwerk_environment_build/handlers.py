@@ -27,14 +27,14 @@ from stellwerk.environment_spec import (
     from_pyproject,
     from_requirements,
 )
-from stellwerk.errors import ConflictError, NotFoundError, UserError
+from stellwerk.errors import ConflictError, NotFoundError, ProtocolError, UserError
 from stellwerk.events import Envelope, RunPreparing
 from stellwerk.runspec import EnvironmentPin, EnvironmentReference
 from stellwerk_environment_build import domain
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import Ready
 from stellwerk_environment_build.domain import Waiter, Wanted
-from stellwerk_environment_build.failures import Failure
+from stellwerk_environment_build.failures import Failure, untold
 from stellwerk_environment_build.pruning import Pruner
 from stellwerk_environment_build.pruning import Wanted as Pruned
 from stellwerk_environment_build.registry import EnvironmentStore
@@ -123,9 +123,16 @@ class Handlers:
             await self._refuse(envelope.id, event.run_id, error.code, error.message)
             return
         waiter = Waiter.of(event.run_id, wanted, meant.spec)
-        if await self._answered_at_once(envelope.id, meant, waiter):
+        try:
+            await self._answer(envelope.id, meant, waiter)
+        except ProtocolError as error:
+            await self.builds.refuse(envelope.id, event.run_id, untold(error))
+
+    async def _answer(self, cause: str, meant: _Meant, waiter: Waiter) -> None:
+        """At once or by a build. Raises ProtocolError where an event cannot hold the answer."""
+        if await self._answered_at_once(cause, meant, waiter):
             return
-        if await self.builds.request(envelope.id, meant.spec, meant.env_id, waiter, meant.lookup):
+        if await self.builds.request(cause, meant.spec, meant.env_id, waiter, meant.lookup):
             self.builds_due.hint()
 
     async def _answered_at_once(self, cause: str, meant: _Meant, waiter: Waiter) -> bool:

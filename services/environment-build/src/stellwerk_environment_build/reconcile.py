@@ -4,9 +4,10 @@ import asyncio
 
 import structlog
 
+from stellwerk.errors import ProtocolError
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.domain import Job
-from stellwerk_environment_build.failures import BuildFailedError, Failure
+from stellwerk_environment_build.failures import BuildFailedError, Failure, untold
 from stellwerk_environment_build.log_stream import LogStream
 from stellwerk_environment_build.store import BuildStore
 from stellwerk_kit.bus import Bus
@@ -92,7 +93,13 @@ class Reconciler:
             await self._store.fail(job, _UNEXPECTED)
             return
         failpoint("environment-build.before_finish")
-        await self._store.finish(job, result.ready, cached=result.cached, seconds=result.seconds)
+        try:
+            ready, cached, seconds = result.ready, result.cached, result.seconds
+            await self._store.finish(job, ready, cached=cached, seconds=seconds)
+        except ProtocolError as error:
+            log.exception("environment not told", action="build_untold", env_id=job.env_id)
+            await self._store.fail(job, untold(error))
+            return
         log.info(
             "environment ready",
             action="build_ready",

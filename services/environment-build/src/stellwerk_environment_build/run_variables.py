@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stellwerk.events.image import ENVIRONMENT_FOLDER
@@ -19,9 +19,10 @@ NOT_TAKEN = (
 """How variables begin that may not be set for a run: they are the platform's, or run code."""
 MOST_VARIABLES = 200
 MOST_CHARACTERS = 32_768
+MOST_NAMED = 20
 _OWN = {"HOME", "TMPDIR", "HOSTNAME", "VIRTUAL_ENV", "PWD"}
 _OF_THE_SHELL = {"PATH", "OLDPWD", "SHLVL", "_", "PS1", "LC_ALL", "LC_CTYPE"}
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 def variables_of(
@@ -54,10 +55,7 @@ def activated(answer: bytes, place: Path) -> tuple[dict[str, str], tuple[str, ..
         for name, value in sorted(taken.items())
         if name not in _OF_THE_SHELL and _NAME.fullmatch(name) and _is_text(value)
     }
-    warnings = tuple(
-        f"a conda package sets {name}, which runs do not take over: it is the platform's"
-        for name in left
-    )
+    warnings = tuple(_left_out(left))
     size = sum(len(name) + len(value) for name, value in kept.items())
     if len(kept) > MOST_VARIABLES or size > MOST_CHARACTERS:
         said = (
@@ -67,6 +65,15 @@ def activated(answer: bytes, place: Path) -> tuple[dict[str, str], tuple[str, ..
         )
         return {}, (said,)
     return kept, (*warnings, *((_FAILED,) if failed else ()))
+
+
+def _left_out(names: tuple[str, ...]) -> Iterator[str]:
+    """A warning of each, of a number that an event has room for; what is no name is not told."""
+    told = [name for name in names if _NAME.fullmatch(name)][:MOST_NAMED]
+    for name in told:
+        yield f"a conda package sets {name}, which runs do not take over: it is the platform's"
+    if more := len(names) - len(told):
+        yield f"conda packages set {more} more variables that are the platform's, not taken over"
 
 
 _FAILED = (

@@ -25,6 +25,7 @@ from stellwerk_gpu_executor.early_settings import (
     read_sources,
     settings_of,
 )
+from stellwerk_gpu_executor.fonts import Fonts
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
 from stellwerk_gpu_executor.warm_process import ColdError, Told, WarmProcess
@@ -83,6 +84,7 @@ class WarmPool:
     clock: Clock
     tasks: TaskOwner
     walled: bool = False
+    fonts: Fonts = field(default_factory=Fonts)
     _warm: dict[Recipe, WarmProcess] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
     _deaths: dict[Recipe, int] = field(default_factory=dict)
@@ -292,6 +294,7 @@ class WarmPool:
             self._fail(recipe, warm, self._refusal(recipe) or "")
             return
         warm.environment = marks
+        self.fonts.learn(recipe.python, warm.home)
         self._deaths.pop(recipe, None)
         log.info("warm process", action="warm_ready", pid=warm.server.pid, seconds=told["seconds"])
         warm.ready.set_result(Told(frozenset(told["modules"]), tuple(told["startup"])))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stellwerk.events import RunAssigned
+from stellwerk_gpu_executor import fonts
 
 READ_EARLY = re.compile(
     r"(?!TF_CONFIG$)(?:PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_|OMP_|OPENBLAS|GOTO_|BLIS_|MKL_|KMP_|NUMEXPR|VECLIB|TF_|XLA_"
@@ -34,11 +35,16 @@ class Recipe:
 
 
 def recipe_of(python: str, env: Mapping[str, str], *, user_managed: bool = False) -> Recipe:
-    """The warm process for a run with this interpreter and environment."""
+    """The warm process for a run with this interpreter and environment.
+
+    Matplotlib's folder is no part of it where it is in the home, which a fork moves.
+    """
+    own = f"{env.get('HOME')}/{fonts.FOLDER}"
     chosen = {
         name: value
         for name, value in env.items()
-        if name in {"PATH", "VIRTUAL_ENV"} or READ_EARLY.match(name)
+        if (name in {"PATH", "VIRTUAL_ENV"} or READ_EARLY.match(name))
+        and (name, value) != ("MPLCONFIGDIR", own)
     }
     return Recipe(python, tuple(sorted(chosen.items())), user_managed)
 

@@ -16,6 +16,8 @@ OURS = "stellwerk."
 Label = tuple[str, str]
 
 _CONTINUED = re.compile(r"(?:(?<=[^\\])|^)\\[ \t]*$")
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
+"""What ends a line, or is nothing, to some readers and not to others; a tab is not among them."""
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*[^\\\s]", re.IGNORECASE)
 _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|\S*)""")
@@ -51,6 +53,10 @@ def check_dockerfile(text: str, field: str) -> None:
     def refused(got: str, hint: str) -> InvalidEnvironment:
         return InvalidEnvironment("env.dockerfile", field=field, got=got.strip()[:60], hint=hint)
 
+    if hidden := _hidden(text):
+        number, character = hidden
+        hint = f"Line {number}: take the control character U+{ord(character):04X} out."
+        raise refused(ascii(character)[1:-1], hint)
     found = list(instructions(text))
     if not any(each.steps[0] == "FROM" for each in found):
         raise refused(text, "A Dockerfile needs a line FROM <image>.")
@@ -129,7 +135,7 @@ def instructions(text: str) -> Iterator[Instruction]:
     raw: list[str] = []
     joined = ""
     first = 1
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+    for number, line in enumerate(_lines(text), 1):
         if not raw:
             first = number
         raw.append(line)
@@ -144,6 +150,20 @@ def instructions(text: str) -> Iterator[Instruction]:
         raw, joined = [], ""
     if raw:
         yield Instruction(first, "\n".join(raw), joined)
+
+
+def _lines(text: str) -> list[str]:
+    """As the engine splits it: at line feeds alone, a carriage return before one left out."""
+    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _hidden(text: str) -> tuple[int, str] | None:
+    """The first control character that stands in a line, and that line's number."""
+    for number, line in enumerate(_lines(text), 1):
+        if found := _CONTROL.search(line):
+            return number, found[0]
+    return None
 
 
 def _stages(found: list[Instruction]) -> Iterator[tuple[Instruction, str, str]]:
