@@ -24,7 +24,7 @@ import pytest
 import servers_in_containers
 from docker.errors import ImageNotFound, NotFound
 from engine import client
-from environments import build, builder, failing, run
+from environments import build, builder, failing, run, wheel
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import NotFoundError
@@ -120,6 +120,19 @@ async def test_packages_on_an_image_of_another_python_at_another_place(
     assert not (made.cache.path(ready.env_id) / "lib").exists(), "its files are in the image alone"
     again = await build(made, wanted)
     assert (again.cached, again.ready.image) == (True, ready.image)
+
+
+@pytest.mark.parametrize("fields", [{}, {"image": stand_ins.base}])
+async def test_a_package_that_would_take_a_file_of_another_one_away(
+    folder: Path, fields: dict[str, Any]
+) -> None:
+    """On the platform's base image, and on one of the definition."""
+    made = await builder(folder, settings())
+    wheel(folder / "wheels", "gamma", ".wh.alpha.py")
+    fields = {name: value() for name, value in fields.items()}
+    found = await failing(made, EnvironmentDefinition(pip_packages=("alpha", "gamma"), **fields))
+    assert (found.reason, found.code) == ("your-spec", "env.file_name"), found.message
+    assert "site-packages/.wh.alpha.py'" in found.message
 
 
 async def test_an_image_is_used_as_it_is(folder: Path, registry: str) -> None:
