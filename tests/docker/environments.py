@@ -66,14 +66,16 @@ def run(image: str, code: str, **options: Any) -> str:
     return found.decode()
 
 
-def wheel(folder: Path, name: str) -> None:
-    """A pure wheel with one module of that name."""
+def wheel(folder: Path, name: str, more: str | None = None) -> None:
+    """A pure wheel with one module of that name, and an empty file ``more``."""
     info = f"{name}-1.0.dist-info"
     contents = {
         f"{name}.py": f"WORD = 'from {name}'\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+    if more is not None:
+        contents[more] = ""
     record = ""
     for path, text in contents.items():
         digest = urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,15 @@ from typing import Any
 import images as stand_ins
 import pytest
 import servers_in_containers
-from docker.errors import ImageNotFound
+from docker.errors import ImageNotFound, NotFound
 from engine import client
-from environments import build, builder, failing, run
+from environments import build, builder, failing, run, wheel
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import NotFoundError
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk_environment_build import image_facts
+from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import LABEL, NAME, ImageSettings
 from stellwerk_environment_build.images import ImageMaker
 from stellwerk_kit.registry_logins import RegistryLogins
@@ -55,7 +57,10 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(registry: str) -> Iterator[None]:
-    """What was there before is there after; environments that were made are taken away."""
+    """Nothing of a build is there that was not before; environments that were made are taken away.
+
+    Other tests may use the engine at the same time: what is surely theirs does not count.
+    """
     stand_ins.base()
     before = _state()
     yield
@@ -65,16 +70,19 @@ def nothing_left(registry: str) -> Iterator[None]:
                 if reference.startswith(name):
                     with suppress(ImageNotFound):
                         client().images.remove(reference)
-    assert _state() == before
+    assert _state() - before == set()
 
 
-def _state() -> dict[str, set[str]]:
-    engine = client()
-    return {
-        "containers": {each.id for each in engine.containers.list(all=True, ignore_removed=True)},
-        "images": {each.id for each in engine.images.list(all=True)},
-        "volumes": {each.id for each in engine.volumes.list()},
-    }
+def _state() -> set[str]:
+    """What builds make: by its name or label, and what has no name, as all that is cut off."""
+    engine = client().api
+    containers = [*engine.containers(all=True, filters={"name": f"^/{NAME}"})]
+    containers += engine.containers(all=True, filters={"label": LABEL})
+    images = [*engine.images(filters={"dangling": True})]
+    images += engine.images(all=True, filters={"label": LABEL})
+    volumes = [each["Name"] for each in engine.volumes()["Volumes"] or ()]
+    nameless = {name for name in volumes if re.fullmatch("[0-9a-f]{64}", name)}
+    return {each["Id"] for each in [*containers, *images]} | nameless
 
 
 def settings(**changes: Any) -> ImageSettings:
@@ -114,6 +122,19 @@ async def test_packages_on_an_image_of_another_python_at_another_place(
     assert (again.cached, again.ready.image) == (True, ready.image)
 
 
+@pytest.mark.parametrize("fields", [{}, {"image": stand_ins.base}])
+async def test_a_package_that_would_take_a_file_of_another_one_away(
+    folder: Path, fields: dict[str, Any]
+) -> None:
+    """On the platform's base image, and on one of the definition."""
+    made = await builder(folder, settings())
+    wheel(folder / "wheels", "gamma", ".wh.alpha.py")
+    fields = {name: value() for name, value in fields.items()}
+    found = await failing(made, EnvironmentDefinition(pip_packages=("alpha", "gamma"), **fields))
+    assert (found.reason, found.code) == ("your-spec", "env.file_name"), found.message
+    assert "site-packages/.wh.alpha.py'" in found.message
+
+
 async def test_an_image_is_used_as_it_is(folder: Path, registry: str) -> None:
     base = client().images.get(stand_ins.base())
     made = await builder(folder, settings(registry=registry))
@@ -136,7 +157,7 @@ async def test_a_dockerfile_is_built_and_its_log_is_told(folder: Path) -> None:
     assert variables["GREETING"] == "hello"
     assert variables["PATH"].startswith("/opt/tool:")
     labels = client().images.get(str(ready.image)).labels
-    assert labels == {LABEL: ready.env_id}
+    assert labels == {LABEL: settings().mark(ready.env_id)}
 
 
 async def test_a_dockerfile_copies_from_its_earlier_stages(folder: Path) -> None:
@@ -154,6 +175,37 @@ async def test_a_dockerfile_copies_from_its_earlier_stages(folder: Path) -> None
     ready = (await build(await builder(folder, settings()), wanted)).ready
     code = "print(*[bool(open(p).read()) for p in ('/copied', '/two', '/third')])"
     assert run(str(ready.image), code) == "True True True\n"
+
+
+async def test_another_builder_on_the_engine_keeps_what_is_its_own(folder: Path) -> None:
+    """Its image of the same definition, the stages of its build, and what it is about to try."""
+    both = [settings(builder=name) for name in ("ours", "theirs")]
+    made, other = [await builder(_sub(folder, each.builder), each) for each in both]
+    wanted = dockerfile("RUN true", "ENV WORD=kept")
+    theirs = (await build(other, wanted)).ready
+    mark = both[1].mark(theirs.env_id)
+    text = on(stand_ins.base(), f'LABEL {LABEL}="{mark}"', "ENV STAGE=1")
+    stage, _ = client().images.build(fileobj=io.BytesIO(text.encode()), forcerm=True)
+    step = client().containers.create(stage.id, ["true"], name=f"{NAME}{mark}")
+
+    ready = (await build(made, wanted)).ready
+    await ImageMaker(both[0]).sweep()
+    await asyncio.to_thread(discard, ready, both[0], from_registry=False)
+    assert client().images.get(stage.id)
+    assert client().containers.get(step.id)
+    assert run(str(theirs.image), "import os; print(os.environ['WORD'])") == "kept\n"
+
+    await ImageMaker(both[1]).sweep()
+    with pytest.raises(NotFound):
+        client().containers.get(step.id)
+    with pytest.raises(ImageNotFound):
+        client().images.get(stage.id)
+    assert client().images.get(str(theirs.image))
+
+
+def _sub(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
 
 
 async def test_packages_on_a_dockerfile_and_a_rebuild(folder: Path) -> None:
@@ -354,7 +406,8 @@ async def test_registry_logins(folder: Path) -> None:
         assert "right-one" not in "\n".join(log)
         client().images.remove(str(ready.image))
         private = EnvironmentDefinition(image=str(ready.image), user_managed=True)
-        client().images.remove(f"{host}/stellwerk/environment:{ready.env_id}", force=True)
+        name = f"{host}/stellwerk/environment:{settings().mark(ready.env_id)}"
+        client().images.remove(name, force=True)
         found = await failing(await builder(folder, settings()), private)
         assert found.code == "env.registry_denied"
         assert (await build(await builder(folder, login("right-one")), private)).ready.image

@@ -1,6 +1,7 @@
 """What leaves the cache by age and size, and what never does."""
 
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -111,3 +112,13 @@ async def test_a_pinned_image_counts_as_used(tmp_path: Path) -> None:
     assert found is not None
     assert found.image == "b@sha256:2"
     assert time.time() - (cache.last_used(ready.env_id) or 0) < DAY
+
+
+def test_an_engine_knows_a_builder_as_long_as_its_cache_lasts(tmp_path: Path) -> None:
+    one, other = EnvironmentCache(tmp_path / "one"), EnvironmentCache(tmp_path / "other")
+    known = one.builder()
+    assert re.fullmatch("[0-9a-f]{12}", known)
+    assert EnvironmentCache(tmp_path / "one").builder() == known
+    assert other.builder() != known
+    assert list(one.usage()) == []
+    assert [path.name for path in one.root.glob(".builder*")] == [".builder"]

@@ -377,6 +377,14 @@ TENSORFLOW = {
         plt.plot([1, 2]); plt.savefig('p.png', metadata={'Software': None}); print(plt.get_backend())
         """
     ),
+    "plot-settings": _script(
+        """
+        import matplotlib, matplotlib.style, os
+        from matplotlib.texmanager import TexManager
+        print(matplotlib.get_configdir(), matplotlib.get_cachedir())
+        print(getattr(matplotlib.style, 'USER_LIBRARY_PATHS', None), TexManager._cache_dir)
+        """
+    ),
 }
 
 _LEARN = """

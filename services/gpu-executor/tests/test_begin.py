@@ -55,7 +55,7 @@ class Node:
         asked = request(self.folder / name, f"print({name!r})")
         agent = Path(asked.env["PYTHONPATH"])
         work = asked.cwd
-        places = Places(work, work, work, work, agent, {}, {}, work)
+        places = Places(work, work, work, agent, {}, {}, work)
         begin = Begin(self.pool, Killer(self.launcher, victims), self.tasks)  # type: ignore[arg-type]
         run = assigned("r" * 32, "pass", spec={"warm": warm}, image=IMAGE)
         handle, _ = await begin(run, asked, places, stopped or asyncio.Event())

@@ -128,7 +128,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[WarmPool]:
 async def test_a_run_with_gpus_begins_warm_when_they_were_left_alone(
     pool: WarmPool, tmp_path: Path, driver: Driver
 ) -> None:
-    places = Places(tmp_path, tmp_path, tmp_path, tmp_path, Path("/agent"), {}, {}, tmp_path)
+    places = Places(tmp_path, tmp_path, tmp_path, Path("/agent"), {}, {}, tmp_path)
     must, may = (run(warm=how, resources={"gpus": 1}) for how in ("require", "auto"))
     await pool.ready(recipe_of(sys.executable, ENV))
     (only,) = pool.servers()

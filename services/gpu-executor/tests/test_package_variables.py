@@ -25,7 +25,7 @@ def test_below_all_others_and_with_the_folder_of_the_run(folder: str) -> None:
     )
     run = assigned("r", "", image=image, spec={"environment_variables": {"OF_RUN": "run"}})
     place = Path("/a")
-    places = Places(place, place, place, place, place, {}, {}, place)
+    places = Places(place, place, place, place, {}, {}, place)
     found = environment(run, f"{folder}/bin/python", places, {}, Access("", 0, "", signed=False))
     assert found["X"] == f"{folder}/a:{folder}/b"
     assert (found["Y"], found["LANG"]) == ("image", "C.UTF-8")

@@ -63,7 +63,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPool]:
     tasks = TaskOwner()
     folder = tmp_path_factory.mktemp("warm")
-    ENV["MPLCONFIGDIR"] = str(folder / "matplotlib")
     made = WarmPool(folder, PRELOAD + FRAMEWORKS, Limits(), SystemClock(), tasks)
     yield made
     made.close()
@@ -84,7 +83,7 @@ def facts(folder: Path, output: bytes) -> tuple[bytes, dict[str, str]]:
     files = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and ".keras" not in path.parts
+        if path.is_file() and not {"__pycache__", ".keras", ".matplotlib"} & {*path.parts}
     }
     output = re.sub(rb"0x[0-9a-f]+", b"ADDRESS", output)
     output = re.sub(rb"(?m)^([IWE]0000) [0-9:.]+ +\d+ ", rb"\1 TIME ", output)  # absl's logger
@@ -103,7 +102,7 @@ def bare(folder: Path) -> tuple[int, tuple[bytes, dict[str, str]]]:
     done = subprocess.run(
         [PYTHON, "main.py", "one", "--two"],
         cwd=folder,
-        env=ENV | {"HOME": str(folder)},
+        env=ENV | {"HOME": str(folder), "MPLCONFIGDIR": f"{folder}/.matplotlib"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -137,6 +136,7 @@ async def through(
         )
         environment = ENV | {
             "HOME": str(work),
+            "MPLCONFIGDIR": f"{work}/.matplotlib",
             marks.WANTED: "1",
             "PYTHONPATH": str(_site(tmp_path)),
         }

@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from history_setup import Sim, Start, completed
 from stellwerk import events as e
 from stellwerk.answers import FileList
 from stellwerk.errors import NotFoundError, ServiceUnavailableError
+from stellwerk_history.archive_store import ArchiveStore
 from stellwerk_history.stream import InOrder
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.consumer import Delivery
@@ -156,6 +159,59 @@ async def test_what_a_power_failure_took_is_read_from_the_stream_again(
     before.rename(folder)
     await start()
     assert (await sim.events(run_id, "RunStarted"))[-1].status == "Running"
+
+
+@pytest.mark.store_file
+async def test_what_a_power_failure_took_of_the_outbox_is_neither_lost_nor_doubled(
+    start: Start, sim: Sim, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store as it was when an answer had just been committed.
+
+    That the answer left the outbox was not flushed, nor was the projection of the facts since then,
+    which are acknowledged: nobody brings them again.
+    """
+    store, earlier = tmp_path / "history" / "history.db", tmp_path / "earlier.db"
+    answer = ArchiveStore.answer
+
+    async def answered(self: ArchiveStore, *what: Any) -> None:
+        await answer(self, *what)
+        if not earlier.exists():
+            with closing(sqlite3.connect(store)) as now, closing(sqlite3.connect(earlier)) as copy:
+                now.backup(copy)
+
+    def in_outbox(path: Path) -> int:
+        with closing(sqlite3.connect(path)) as conn:
+            return int(conn.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+    monkeypatch.setattr(ArchiveStore, "answer", answered)
+    first = await start()
+    run_ids = [await sim.submit(), await sim.submit()]
+    await with_build_log(sim, run_ids[0])  # its seal needs a transaction
+    for run_id in run_ids:
+        await sim.until_running(run_id)
+        await sim.write(run_id, LOG[:10_000])
+        await sim.end(run_id, LOG[:10_000])
+        await sim.events(run_id, "RunArchived")
+        await sim.say(completed(run_id))
+    seen = [await sim.events(run_id, "RunCompleted") for run_id in run_ids]
+
+    async def settled() -> bool:
+        info = await bus.js.consumer_info("SW_EVENTS", "history-events")
+        return not info.num_pending and not info.num_ack_pending and not in_outbox(store)
+
+    await wait_until(settled)
+    await first.stop()
+    assert in_outbox(earlier) == 1
+    for path in store.parent.glob("history.db*"):
+        path.unlink()
+    earlier.rename(store)
+    await start()
+    for run_id, before in zip(run_ids, seen, strict=True):
+        assert await sim.events(run_id, "RunCompleted") == before
+        assert await sim.follow(run_id, 10_000) == LOG[:10_000]
+    await wait_until(lambda: not in_outbox(store))
+    archived = await bus.js.stream_info("SW_EVENTS", subjects_filter="sw.evt.archive.>")
+    assert sorted((archived.state.subjects or {}).values()) == [1, 1]
 
 
 @pytest.mark.store_file

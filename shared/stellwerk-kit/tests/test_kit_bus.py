@@ -38,7 +38,8 @@ def envelope(event: Any) -> Envelope:
 
 async def test_a_voice_tells_whether_it_was_heard(bus: Bus, nats_server: NatsServer) -> None:
     voice = Voice(bus, SystemClock(), "/test")
-    assert [await voice.say(submission("r1"), causation_id="c") for _ in range(2)] == [True, True]
+    said = [await voice.say(submission("r1"), causation_id="c") for _ in range(2)]
+    assert [each and (each.sequence, each.duplicate) for each in said] == [(1, False), (1, True)]
     assert (await bus.js.stream_info("SW_EVENTS")).state.messages == 1
     nats_server.kill()
     try:

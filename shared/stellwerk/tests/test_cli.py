@@ -230,6 +230,9 @@ def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
         platform.print(run, b"working\n")
 
     platform.on_submit = start
+    # A shell lets what it starts behind itself ignore the signal, these tests and all below them;
+    # what is started by a process that handles it does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "stellwerk.cli", "run", "submit", str(script)],
         env=environment(platform),
@@ -237,6 +240,7 @@ def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stdout
     while "working" not in process.stdout.readline():
         pass

@@ -44,7 +44,7 @@ async def build(runtime: Runtime[Settings]) -> None:
         limits=settings.limits,
         overrides=settings.overrides,
         accelerator=settings.accelerator,
-        images=(images := await _images(settings)),
+        images=(images := await _images(settings, cache)),
         objects=None if images is None else await runtime.objects(),
         channels=settings.conda,
         sandbox=settings.cell,
@@ -86,7 +86,7 @@ async def build(runtime: Runtime[Settings]) -> None:
     runtime.rpc("record-read", ReadRecord, handlers.read_record)
 
 
-async def _images(settings: Settings) -> "ImageMaker | None":
+async def _images(settings: Settings, cache: EnvironmentCache) -> "ImageMaker | None":
     """What makes images, if they are wanted; clears away what a killed service left."""
     if settings.images == "none":
         return None
@@ -104,6 +104,7 @@ async def _images(settings: Settings) -> "ImageMaker | None":
             proxies=proxies_in(os.environ),
             max_bytes=settings.build_image_bytes,
             memory_bytes=settings.build_memory_bytes,
+            builder=cache.builder(),
         )
     )
     await maker.sweep()

@@ -8,6 +8,7 @@
     <root>/.lockfiles/<sha256>   every lock ever installed, and the bill of materials of every build
     <root>/.layers/<sha256>      digest of an image's layer, by what it holds
     <root>/.conda/               packages and indexes of conda channels
+    <root>/.builder              what an engine knows this builder by
     <root>/.uv/                  the installer's own cache, on the same file system for hard links
 
 A rename publishes an environment, so a builder that dies at any moment leaves nothing that can be
@@ -20,13 +21,14 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stellwerk.ids import new_id
 from stellwerk_environment_build.process import kill_recorded
 
 READY = "ready.json"
@@ -91,6 +93,17 @@ class EnvironmentCache:
         self._lockfiles = self.root / ".lockfiles"
         for folder in (self._building, self._locks, self._lockfiles, self.installer_cache):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def builder(self) -> str:
+        """What an engine knows this builder by that others use too; it lasts as the cache does."""
+        path = self.root / ".builder"
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        if not path.exists():
+            write_fresh(part, new_id()[:12])
+            with suppress(FileExistsError):  # another process on the same cache was faster
+                path.hardlink_to(part)
+            part.unlink()
+        return path.read_text()
 
     def path(self, env_id: str) -> Path:
         """Where the environment is, or will be."""

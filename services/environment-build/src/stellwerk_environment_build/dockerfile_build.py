@@ -1,8 +1,8 @@
 """Builds a Dockerfile with the engine's own builder, bounded in time, memory, bytes and network.
 
 Every stage is labelled from its first step on, so that whatever a build leaves when it is cut off
-is found again by the label and removed. Nothing of this machine is passed but, with a network,
-proxies without their users and passwords.
+is found again by the label and removed, and nothing of another builder is. Nothing of this machine
+is passed but, with a network, proxies without their users and passwords.
 """
 
 import re
@@ -60,6 +60,10 @@ class DockerfileBuild:
     _stopped: threading.Event = field(default_factory=threading.Event)
     _too_large: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def _mark(self) -> str:
+        return self.settings.mark(self.env_id)
+
     def run(self, client: Client, say: Say) -> Any:
         """The image, without a name. Raises BuildFailedError; nothing is left then."""
         if self.settings.network == "none" and (line := fetching(self.text)) is not None:
@@ -75,17 +79,17 @@ class DockerfileBuild:
                 image = client.images.get(self._build(client, say))
         except BaseException:
             with suppress(*TROUBLE):
-                clear(client, self.env_id)
+                clear(client, self._mark)
             raise
         if image.attrs["Size"] > self.settings.max_bytes:
-            clear(client, self.env_id)
+            clear(client, self._mark)
             raise BuildFailedError(too_large(self.settings.max_bytes))
         self._clear_stages(client, image)
         return image
 
     def _clear_stages(self, client: Client, image: Any) -> None:
         """Remove the images of earlier stages: what was wanted of them is copied."""
-        mine = {"dangling": True, "label": f"{LABEL}={self.env_id}"}
+        mine = {"dangling": True, "label": f"{LABEL}={self._mark}"}
         for each in client.images.list(filters=mine):
             if each.id != image.id:
                 with suppress(APIError):
@@ -98,13 +102,13 @@ class DockerfileBuild:
             self._kill(client)
 
     def _kill(self, client: Client) -> None:
-        for container in left(client, self.env_id):
+        for container in left(client, self._mark):
             with suppress(APIError):
                 container.kill()
 
     def _build(self, client: Client, say: Say) -> str:
         dockerfile = self.context.with_name("Dockerfile.labelled")
-        dockerfile.write_text(labelled(self.text, (LABEL, self.env_id)))
+        dockerfile.write_text(labelled(self.text, (LABEL, self._mark)))
         last: deque[str] = deque(maxlen=KEPT_LINES)
         found = ""
         try:
@@ -155,7 +159,7 @@ class DockerfileBuild:
                 while not over.wait(WATCH_S):
                     if self._stopped.is_set():
                         self._kill(client)
-                    filters = {"label": f"{LABEL}={self.env_id}"}
+                    filters = {"label": f"{LABEL}={self._mark}"}
                     for each in client.api.containers(size=True, filters=filters):
                         if each.get("SizeRw", 0) > self.settings.max_bytes:
                             self._too_large.set()

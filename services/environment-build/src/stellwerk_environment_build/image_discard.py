@@ -21,12 +21,13 @@ def discard(
     """
     reference = str(ready.image)
     ours = reference.startswith(f"{settings.repository}@") and not shared
+    mark = settings.mark(ready.env_id)
     with suppress(*TROUBLE), connect() as client:
-        names = [f"{settings.repository}:{ready.env_id}", *([reference] if ours else [])]
+        names = [f"{settings.repository}:{mark}", *([reference] if ours else [])]
         for name in names:
             with suppress(APIError):
                 client.images.remove(name)
-        clear(client, ready.env_id)
+        clear(client, mark)
     if from_registry and ours:
         _from_registry(reference, settings)
 

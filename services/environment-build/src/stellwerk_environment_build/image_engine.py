@@ -31,7 +31,7 @@ from stellwerk_kit.registry_logins import RegistryLogins
 NAME = "stellwerk-build-"
 """How the names of containers begin that make images."""
 LABEL = "stellwerk.build"
-"""What containers and images of a Dockerfile's build bear, with the environment's id."""
+"""What containers and images of a Dockerfile's build bear, with their mark."""
 RUN_LABEL = "stellwerk.run"
 """What containers of runs bear, with that of their image."""
 EXECUTOR_LABEL = "stellwerk.executor"
@@ -60,7 +60,8 @@ class ImageSettings:
     ``registry``: ``host:port`` to push to, None keeps images in this engine; ``registry_url``:
     where it is for this process, if elsewhere than for the engine. ``logins`` are of registries.
     ``network`` is what the steps of Dockerfiles have, ``proxies`` are build arguments for them if
-    that is one. ``max_bytes``: the most that one step may write.
+    that is one. ``max_bytes``: the most that one step may write. ``builder`` tells it from others
+    that use the same engine: what bears another one's mark, as its name or label, is not touched.
     """
 
     base: str
@@ -72,6 +73,11 @@ class ImageSettings:
     max_bytes: int = 30_000_000_000
     memory_bytes: int = 4 << 30
     registry_url: str | None = None
+    builder: str = "builder"
+
+    def mark(self, env_id: str = "") -> str:
+        """What a build's things in the engine bear; without an id, how all marks of it begin."""
+        return f"{self.builder}-{env_id}"
 
     @property
     def registry_root(self) -> str:
@@ -124,7 +130,7 @@ def need(client: Client, image: str, settings: ImageSettings, *, anew: bool = Fa
 
 
 def keep(client: Client, image: Any, tag: str, settings: ImageSettings, say: Say) -> str:
-    """Name an image as the environment ``tag``, and push it; its reference for nodes."""
+    """Name an image ``tag`` as an environment's, and push it; its reference for nodes."""
     before = None
     with suppress(ImageNotFound):
         before = client.images.get(f"{settings.repository}:{tag}").id
@@ -157,11 +163,10 @@ def remove(container: Any) -> None:
             raise
 
 
-def left(client: Client, env_id: str | None = None) -> list[Any]:
-    """Containers of a Dockerfile's build, or of all builds; never those of runs on its image."""
-    label = LABEL if env_id is None else f"{LABEL}={env_id}"
-    found = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
-    return [each for each in found if is_step(each)]
+def left(client: Client, mark: str) -> list[Any]:
+    """Containers of builds whose mark begins so; never those of runs on their images."""
+    found = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+    return [each for each in found if each.labels[LABEL].startswith(mark) and is_step(each)]
 
 
 def is_step(container: Any) -> bool:
@@ -173,14 +178,14 @@ def is_step(container: Any) -> bool:
     return False
 
 
-def clear(client: Client, env_id: str | None = None) -> None:
-    """Remove what a Dockerfile's build left: its containers, and images without a name."""
-    for container in left(client, env_id):
+def clear(client: Client, mark: str) -> None:
+    """Remove what builds left whose mark begins so: containers, and images without a name."""
+    for container in left(client, mark):
         remove(container)
-    label = LABEL if env_id is None else f"{LABEL}={env_id}"
-    for image in client.images.list(filters={"dangling": True, "label": label}):
-        with suppress(APIError):
-            client.images.remove(image.id)
+    for image in client.api.images(filters={"dangling": True, "label": LABEL}):
+        if image["Labels"][LABEL].startswith(mark):
+            with suppress(APIError):
+                client.images.remove(image["Id"])
 
 
 def started_with(image: Any, command: list[str]) -> dict[str, Any]:

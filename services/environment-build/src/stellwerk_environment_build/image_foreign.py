@@ -81,7 +81,7 @@ class ForeignMaker:
 
         ``text`` is the Dockerfile's, None for an image; ``context`` the folder it may copy from.
         """
-        name = f"{NAME}{env_id}"
+        name = f"{NAME}{self.settings.mark(env_id)}"
         build = text and DockerfileBuild(env_id, text, context, self.settings, anew)
 
         def work(say: Say) -> Standing:
@@ -117,7 +117,7 @@ class ForeignMaker:
 
         def work() -> None:
             with suppress(*TROUBLE), connect() as client:
-                clear(client, env_id)
+                clear(client, self.settings.mark(env_id))
 
         await asyncio.to_thread(work)
 
@@ -126,11 +126,13 @@ class ForeignMaker:
         if standing.reference is not None:
             return standing.reference
 
+        mark = self.settings.mark(env_id)
+
         def work(say: Say) -> str:
             try:
                 with connect() as client:
                     image = client.images.get(standing.image_id)
-                    return keep(client, image, env_id, self.settings, say)
+                    return keep(client, image, mark, self.settings, say)
             except TROUBLE as error:
                 raise failed("push", error) from error
 
@@ -138,7 +140,8 @@ class ForeignMaker:
 
     async def lay(self, env_id: str, standing: Standing, folder: Path, log: BuildLog) -> str:
         """Lay the packages in ``folder`` on it; the image's reference. Raises BuildFailedError."""
-        name = f"{NAME}{env_id}"
+        mark = self.settings.mark(env_id)
+        name = f"{NAME}{mark}"
 
         def work(say: Say) -> str:
             step: Step = "engine"
@@ -148,7 +151,7 @@ class ForeignMaker:
                     image = self._lay(client, name, standing, folder)
                     say(f"      image {_short(image)}, {human_bytes(float(image.attrs['Size']))}")
                     step = "push"
-                    return keep(client, image, env_id, self.settings, say)
+                    return keep(client, image, mark, self.settings, say)
             except TROUBLE as error:
                 raise failed(step, error) from error
 

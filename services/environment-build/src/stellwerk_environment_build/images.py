@@ -72,7 +72,7 @@ class ImageMaker:
 
         ``anew``: what earlier images had is read again.
         """
-        name, stop = f"{NAME}{ready.env_id}", threading.Event()
+        name, stop = f"{NAME}{self.settings.mark(ready.env_id)}", threading.Event()
 
         def give_up() -> None:
             stop.set()
@@ -92,19 +92,23 @@ class ImageMaker:
         )
 
     async def sweep(self) -> None:
-        """Remove what builders that died left; without an engine there is nothing."""
+        """Remove what this builder left when it died; without an engine there is nothing.
+
+        Names of bases go whoever gave them: who is about to push one gives it again.
+        """
+        mark = self.settings.mark()
 
         def remove_all() -> None:
             with suppress(*TROUBLE), connect() as client:
                 for container in client.containers.list(
-                    all=True, filters={"name": f"^/{NAME}"}, ignore_removed=True
+                    all=True, filters={"name": f"^/{NAME}{mark}"}, ignore_removed=True
                 ):
                     remove(container)
                 for image in client.images.list(name=self.settings.repository):
                     for tag in (each for each in image.tags if f":{BASE_TAG}" in each):
                         with suppress(ImageNotFound):  # its builder lives, and was faster
                             client.images.remove(tag, noprune=True)
-                clear(client)
+                clear(client, mark)
 
         await asyncio.to_thread(remove_all)
 
@@ -121,7 +125,7 @@ class ImageMaker:
         folder = cache.path(ready.env_id)
         there = moved(folder, IMAGE_ENVIRONMENT)
         is_conda = (folder / "conda-meta").is_dir()
-        known = KnownLayers(cache.layers)
+        known, tag = KnownLayers(cache.layers), self.settings.mark(ready.env_id)
 
         def packed(layer: Layer) -> LayerArchive:
             return LayerArchive(folder, layer.paths, content=there, timed=is_conda, stop=stop)
@@ -145,10 +149,10 @@ class ImageMaker:
                 work = Delivery(client, self.settings, base, known, packed, say)
                 if self.settings.registry is None:
                     before = self._nearest(client, base, ready, cache)
-                    image, blobs = work.to_engine(ready.env_id, layers, before)
+                    image, blobs = work.to_engine(tag, layers, before)
                 else:
                     step = "push"
-                    image, blobs = work.to_registry(ready.env_id, layers)
+                    image, blobs = work.to_registry(tag, layers)
                 return Made(image, tuple(each.digest for each in blobs))
         except TROUBLE as error:
             raise failed(step, error) from error

@@ -214,6 +214,7 @@ class Attempts:
         if attempt.stop_reason is not None or not valid:
             raise attempt.not_started()
         attempt.timings |= {"prepare": time.monotonic() - started, **places.seconds}
+        self.warm.fonts.lay(python, places.home)
         prepared = time.monotonic()
         env = domain.environment(assigned, python, places, os.environ, self._access(assigned))
         argv = domain.command_line(assigned, python, places)
@@ -237,7 +238,6 @@ class Attempts:
             gpus=resources.gpus,
             image=assigned.image.image,
             readable=self.preparer.readable(assigned, places, folder.path),
-            writable=(places.matplotlib,),
             python=Path(python),
             sources=site_folders(Path(python)) if assigned.image.interpreter is not None else (),
         )

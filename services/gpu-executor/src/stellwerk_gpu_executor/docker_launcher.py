@@ -213,19 +213,21 @@ class DockerLauncher:
         return AttemptDir(attempt.path, self._owner)
 
     def _give(self, request: LaunchRequest) -> None:
-        """Make the run the owner of what it may write; hard links into the cache stay ours."""
+        """Make the run the owner of its folder, which we made and it has not seen yet.
+
+        Hard links into the cache stay ours.
+        """
         if self._owner is None:
             return
-        for top in (request.folder, *request.writable):
-            for parent, folders, files in os.walk(top):
-                if Path(parent) in request.readable:
-                    folders.clear()
-                    continue
-                os.lchown(parent, self._owner, self._owner)
-                for name in files:
-                    path = Path(parent, name)
-                    if path.lstat().st_nlink == 1:
-                        os.lchown(path, self._owner, self._owner)
+        for parent, folders, files in os.walk(request.folder):
+            if Path(parent) in request.readable:
+                folders.clear()
+                continue
+            os.lchown(parent, self._owner, self._owner)
+            for name in files:
+                path = Path(parent, name)
+                if path.lstat().st_nlink == 1:
+                    os.lchown(path, self._owner, self._owner)
 
     def _follow(self, attempt: AttemptDir, wake: str, name: str) -> ContainerHandle:
         handle = ContainerHandle(attempt, self._notify.event(wake), name, self)

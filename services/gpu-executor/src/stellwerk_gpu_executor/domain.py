@@ -11,6 +11,7 @@ from stellwerk.events import ExitSummary, LogClosure, RunAssigned, StoredOutput
 from stellwerk.events.attempt import ExitReason
 from stellwerk.events.image import ENVIRONMENT_FOLDER
 from stellwerk.runspec import Argument, InputArgument, OutputArgument
+from stellwerk_gpu_executor import fonts
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_shim import marks
 
@@ -65,7 +66,6 @@ class Places:
     work: Path
     home: Path
     temporary: Path
-    matplotlib: Path
     agent: Path
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -159,9 +159,10 @@ def environment(
     if "PATH" in set_there:
         base = {**base, "PATH": set_there["PATH"]}
     platform = {
-        **early_environment(python, places.agent, places.matplotlib, base),
+        **early_environment(python, places.agent, base),
         "HOME": str(places.home),
         "TMPDIR": str(places.temporary),
+        "MPLCONFIGDIR": f"{places.home}/{fonts.FOLDER}",
         marks.WANTED: "1",
         "STELLWERK_EXPERIMENT": assigned.experiment,
         "STELLWERK_NODE": assigned.node_id,
@@ -183,9 +184,7 @@ def _of_packages(assigned: RunAssigned, python: str) -> dict[str, str]:
     return {name: value.replace(ENVIRONMENT_FOLDER, folder) for name, value in variables}
 
 
-def early_environment(
-    python: str, agent: Path, matplotlib: Path, base: Mapping[str, str]
-) -> dict[str, str]:
+def early_environment(python: str, agent: Path, base: Mapping[str, str]) -> dict[str, str]:
     """The part that is the same for every run of an environment on this node."""
     bin_dir = str(Path(python).parent)
     system = base.get("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -196,7 +195,6 @@ def early_environment(
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(agent),
         "MPLBACKEND": "Agg",
-        "MPLCONFIGDIR": str(matplotlib),
         **{name: base[name] for name in ("LD_LIBRARY_PATH", "TZ", "USER") if name in base},
     }
 

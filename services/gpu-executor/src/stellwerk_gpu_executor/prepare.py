@@ -117,14 +117,7 @@ class Preparer:
     def early_environment(self, env_id: str) -> tuple[str, dict[str, str]]:
         """Interpreter of an environment that was built here, and what all of its runs share."""
         python = str((self._environments / env_id / "bin" / "python").absolute())
-        agent, matplotlib = self._agent.absolute(), self.matplotlib(env_id)
-        return python, early_environment(python, agent, matplotlib, os.environ)
-
-    def matplotlib(self, env_id: str) -> Path:
-        """Where Matplotlib keeps its list of fonts for an environment."""
-        folder = self._dir / "matplotlib" / env_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return python, early_environment(python, self._agent.absolute(), os.environ)
 
     def readable(self, assigned: RunAssigned, places: Places, folder: Path) -> tuple[Path, ...]:
         """What the run may see and not change: in-run library, environment, mounted inputs."""
@@ -157,7 +150,6 @@ class Preparer:
             await asyncio.to_thread(_fresh, folder, [work, home, temporary])
         if assigned.spec.distributed is not None:
             (folder / PROCESS_LOGS).mkdir(exist_ok=True)
-        matplotlib = self.matplotlib(assigned.image.env_id)
         started = time.monotonic()
         await self._source(assigned, work)  # first: an input may not be written through
         sourced = time.monotonic()
@@ -175,7 +167,6 @@ class Preparer:
             work,
             home,
             temporary,
-            matplotlib,
             self._agent.absolute(),
             paths,
             produced,

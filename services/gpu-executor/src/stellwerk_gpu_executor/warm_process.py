@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 import stellwerk_shim
+from stellwerk_gpu_executor.fonts import FOLDER
 from stellwerk_gpu_executor.forkserver import ForkServer
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of
 from stellwerk_gpu_executor.warm_rules import Recipe
@@ -71,7 +72,7 @@ class WarmProcess:
         name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
         home = folder.absolute() / name
         home.mkdir(parents=True, exist_ok=True)
-        env = {**dict(recipe.variables), "HOME": str(home)}
+        env = {"MPLCONFIGDIR": f"{home}/{FOLDER}", **dict(recipe.variables), "HOME": str(home)}
         apart = walled and os.geteuid() == 0  # nobody else could go back to the machine's mounts
         how = "--warm-apart" if apart else "--warm"
         command = [recipe.python, str(_ENTRY), how, str(LINK), *modules]

@@ -10,6 +10,7 @@ from stellwerk.events import ArchiveFailed, ExitSummary, RunArchived
 from stellwerk_history import rows
 from stellwerk_history.closing import BUILD, Log, LogKey
 from stellwerk_history.log_store import seal
+from stellwerk_history.store import CONSUMER
 from stellwerk_history.tables import archives
 from stellwerk_kit.db import Database, Tx
 from stellwerk_kit.prepared import Prepared
@@ -35,17 +36,25 @@ class Pending:
     event_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Archives that want an answer, when events were projected up to a place in the stream."""
+
+    archives: list[Pending]
+    projected: int
+
+
 class ArchiveStore:
     """Transactions on pending archives."""
 
     def __init__(self, db: Database, now: Callable[[], float]) -> None:
         self._db, self._now = db, now
 
-    async def pending(self) -> list[Pending]:
+    async def owed(self) -> Owed:
         """What is owed, at most 1,000 at a time."""
 
-        def work(conn: Connection) -> list[Pending]:
-            return [
+        def work(conn: Connection) -> Owed:
+            archives = [
                 Pending(
                     run_id=row.run_id,
                     attempt=row.attempt,
@@ -54,6 +63,7 @@ class ArchiveStore:
                 )
                 for row in _PENDING.all(conn, {})
             ]
+            return Owed(archives, rows.read_position(conn, CONSUMER))
 
         return await self._db.look(work)
 

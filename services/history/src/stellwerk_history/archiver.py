@@ -1,7 +1,8 @@
 """Post-processing: an ended attempt is verified, its log closed and stored, its archive listed.
 
 A row in ``archives`` is owed an answer; it goes when the answer is emitted or projected, so a
-kill at any point only makes the work begin again, and all of it is addressed by content. The
+kill at any point only makes the work begin again, and all of it is addressed by content. Where the
+projection left the answer out, it is given once more, then in a transaction (``reconcile``). The
 budget for what is missing runs only while the object store answers.
 """
 
@@ -53,12 +54,17 @@ class Archiver:
         self._objects, self._wakeups, self._voice = objects, wakeups, voice
         self._clock, self._limits = clock, limits
 
-    async def archive(self, pending: Pending) -> None:
-        """Bring one archive to its answer."""
+    async def archive(self, pending: Pending, *, aloud: bool) -> int | None:
+        """Bring one archive to its answer.
+
+        Returns the answer's place in the stream where only its projection settles what is owed,
+        None where that is settled. Without ``aloud`` it always is.
+        """
         started = self._clock.monotonic()
         while True:
             try:
-                await self._archive(pending, self._clock.monotonic() + self._limits.budget_s)
+                deadline = self._clock.monotonic() + self._limits.budget_s
+                said = await self._archive(pending, deadline, aloud=aloud)
             except ServiceUnavailableError as error:
                 log.warning(
                     "archive waits for the object store",
@@ -69,9 +75,9 @@ class Archiver:
                 await asyncio.sleep(self._limits.retry_s)
             else:
                 SECONDS.observe(self._clock.monotonic() - started)
-                return
+                return said
 
-    async def _archive(self, pending: Pending, deadline: float) -> None:
+    async def _archive(self, pending: Pending, deadline: float, *, aloud: bool) -> int | None:
         try:
             outputs = await self._verifier.outputs(pending, deadline)
             await self._verifier.records(pending, deadline)
@@ -79,9 +85,10 @@ class Archiver:
             manifest = await self._put_all(pending, outputs, logs)
         except TroubleError as trouble:
             await self._fail(pending, trouble)
-            return
+            return None
         failpoint("history.before_archived")
         sealed = [replace(each, closed=True, stored=True) for each in logs]
+        fresh = [each for each in sealed if each not in logs]
         archived = RunArchived(
             run_id=pending.run_id,
             attempt=pending.attempt,
@@ -90,24 +97,27 @@ class Archiver:
             bytes=manifest.size,
             logs=_closures(sealed, pending.attempt),
         )
-        await self._answer(pending, archived, [each for each in sealed if each not in logs])
+        said = await self._say(pending, archived, fresh) if aloud else None
+        if said is None:
+            await self._store.answer(pending, archived, fresh)
+            self._wakeups.notify([log_key(pending.run_id)])
         failpoint("history.after_archived")
         ARCHIVED.labels("archived").inc()
         if here := [each.key for each in sealed if each.local]:
             await self._logs.release(here)
+        return said
 
-    async def _answer(self, pending: Pending, archived: RunArchived, sealed: list[Log]) -> None:
-        """State that the run is archived.
+    async def _say(self, pending: Pending, archived: RunArchived, fresh: list[Log]) -> int | None:
+        """State that the run is archived; the fact's place in the stream, None if it was not said.
 
         Where the fact tells all there is to seal, its own projection does that, and takes the row
         that says it is owed; until then a kill makes us say it again. The rest needs a transaction.
         """
         told = {LogKey(archived.run_id, archived.attempt, each.stream) for each in archived.logs}
-        all_told = all(each.key in told for each in sealed)
-        if all_told and await self._voice.say(archived, causation_id=pending.event_id):
-            return
-        await self._store.answer(pending, archived, sealed)
-        self._wakeups.notify([log_key(pending.run_id)])
+        if any(each.key not in told for each in fresh):
+            return None
+        published = await self._voice.say(archived, causation_id=pending.event_id)
+        return published.sequence if published else None
 
     async def _fail(self, pending: Pending, trouble: TroubleError) -> None:
         ARCHIVED.labels(trouble.code).inc()

@@ -6,8 +6,8 @@ a crash and cut off when the file is opened again.
 
 import hashlib
 import os
-import shutil
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 from stellwerk_history.closing import LogKey
@@ -112,8 +112,8 @@ class LogFiles:
         path = self.path(key)
         path.unlink(missing_ok=True)
         for folder in (path.parent, path.parent.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another log's file is there, maybe just fetched
+                folder.rmdir()
 
     def digest(self, key: LogKey, size: int) -> str:
         """SHA-256 of the first ``size`` bytes; the file is read where it must be."""

@@ -27,20 +27,32 @@ class Archives:
         self._store, self._archiver, self._spawn = store, archiver, spawn
         self._active: set[str] = set()
         """Under way, or answered and its answer not projected yet."""
+        self._said: dict[str, int] = {}
+        """Of those, the answers that only a projection settles, by their place in the stream."""
 
     async def sweep(self) -> None:
         """Begin what is pending and not under way."""
-        owed = await self._store.pending()
-        if len(owed) < MAX_PENDING:
-            self._active &= {pending.event_id for pending in owed}
-        for pending in owed:
-            if pending.event_id not in self._active:
-                self._active.add(pending.event_id)
-                self._spawn(f"archive-{pending.run_id}", self._archive(pending))
+        owed = await self._store.owed()
+        if len(owed.archives) < MAX_PENDING:
+            self._active &= {pending.event_id for pending in owed.archives}
+            self._said = {key: self._said[key] for key in self._said.keys() & self._active}
+        for pending in owed.archives:
+            key, aloud = pending.event_id, True
+            if key in self._said and self._said[key] <= owed.projected:
+                # The projection has left its answer out, and would do so again.
+                log.warning("answer not projected", action="archive_unsaid", run_id=pending.run_id)
+                del self._said[key]
+                aloud = False
+            elif key in self._active:
+                continue
+            self._active.add(key)
+            self._spawn(f"archive-{pending.run_id}", self._archive(pending, aloud=aloud))
 
-    async def _archive(self, pending: Pending) -> None:
+    async def _archive(self, pending: Pending, *, aloud: bool) -> None:
         try:
-            await self._archiver.archive(pending)
+            said = await self._archiver.archive(pending, aloud=aloud)
+            if said is not None:
+                self._said[pending.event_id] = said
         except Exception:
             # Stays pending, so the next sweep tries again; other runs are not held up by it.
             log.exception("archive broke off", action="archive_broken", run_id=pending.run_id)

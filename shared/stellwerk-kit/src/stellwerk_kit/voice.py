@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stellwerk.errors import ServiceUnavailableError
 from stellwerk.events import Envelope, Event
-from stellwerk_kit.bus import Bus
+from stellwerk_kit.bus import Bus, Published
 from stellwerk_kit.clock import Clock
 
 
@@ -24,15 +24,14 @@ class Voice:
     clock: Clock
     source: str
 
-    async def say(self, event: Event, *, causation_id: str | None = None) -> bool:
-        """Whether the broker has the fact now; where it has not, the outbox is the way.
+    async def say(self, event: Event, *, causation_id: str | None = None) -> Published | None:
+        """Where the broker has the fact now; None where it has not, then the outbox is the way.
 
         Raises ProtocolError for an event beyond 256 KiB.
         """
         now = self.clock.now()
         envelope = Envelope.wrap(event, source=self.source, time=now, causation_id=causation_id)
         try:
-            await self.bus.publish(envelope)
+            return await self.bus.publish(envelope)
         except ServiceUnavailableError:
-            return False
-        return True
+            return None

@@ -22,7 +22,7 @@ from stellwerk_shim.restart import Beginning, become_python
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
 FLUSH_FAILED = 120
@@ -41,6 +41,7 @@ class Interpreter:
         self._last = next(reversed(sys.modules))
         self._last_module = sys.modules[self._last]
         self._homes = list(_strings_below(home))
+        self._settings = list(_memory_of_settings())
         self._home = home
 
     def run(
@@ -76,8 +77,14 @@ class Interpreter:
 
     def _move_home(self, home: str) -> None:
         """Settings that modules derived from HOME when they were loaded follow it."""
-        for module, name, rest in self._homes:
-            setattr(module, name, home + rest)
+        for each in self._settings:
+            each.cell_contents = False
+        for owner, name, kind, rest in self._homes:
+            value = kind(home + rest)
+            if isinstance(name, int):
+                owner[name] = value  # type: ignore[index]
+            else:
+                setattr(owner, name, value)
 
     def _tear_down(self, status: int) -> int:
         """Let the script's own objects go, so that open files are written and finalizers run.
@@ -258,11 +265,40 @@ def _forget(modules: dict[str, types.ModuleType]) -> None:
         modules["numpy.random"].seed()  # the random module does it itself
 
 
-def _strings_below(home: str) -> list[tuple[types.ModuleType, str, str]]:
-    """Module variables that hold a path below `home`: module, name, the path's rest."""
-    found = []
+def _memory_of_settings() -> Iterator[types.CellType]:
+    """Where Matplotlib remembers that it has looked for its settings: False, and it looks again."""
+    for name in ("get_configdir", "get_cachedir"):
+        function = getattr(sys.modules.get("matplotlib"), name, None)
+        code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+        for at, variable in enumerate(getattr(code, "co_freevars", ())):
+            if variable == "called" and cells:
+                yield cells[at]
+
+
+def _strings_below(home: str) -> Iterator[tuple[object, str | int, type, str]]:
+    """What holds a path below `home`: owner, name or place there, type, the path's rest.
+
+    Variables of modules and of their classes, and lists in modules; strings and paths.
+    """
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if type(value) is str and (value == home or value.startswith(home + "/")):
-                found.append((module, name, value[len(home) :]))
-    return found
+            if type(value) is list:
+                for at, each in enumerate(value):
+                    if (rest := _rest(each, home)) is not None:
+                        yield value, at, type(each), rest
+            elif type(value) is type and value.__module__ == module.__name__:
+                for own, each in list(vars(value).items()):
+                    if (rest := _rest(each, home)) is not None:
+                        yield value, own, type(each), rest
+            elif (rest := _rest(value, home)) is not None:
+                yield module, name, type(value), rest
+
+
+def _rest(value: object, home: str) -> str | None:
+    """The part below `home` of a path that is below it."""
+    # By type and name: a module's own kind of object may do anything when it is asked what it is.
+    kind = type(value)
+    if kind is not str and kind.__name__ != "PosixPath":
+        return None
+    text = str(value)
+    return text[len(home) :] if text == home or text.startswith(home + "/") else None
