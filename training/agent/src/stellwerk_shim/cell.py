@@ -30,10 +30,8 @@ MACHINES = tuple(
     for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "driver")
 )
 """How the machine is set: files that are root's, and a run of root's has the same number."""
-KERNELS = tuple(
-    f"/proc/{name}"
-    for name in "kpageflags kpagecount kpagecgroup pagetypeinfo slabinfo vmallocinfo timer_list".split()
-)
+PAGES = ("kpageflags", "kpagecount", "kpagecgroup", "pagetypeinfo")
+KERNELS = tuple(f"/proc/{name}" for name in (*PAGES, "slabinfo", "vmallocinfo", "timer_list"))
 """What of the kernel only root may read: what it holds for others. Nobody reads it here."""
 RPC = "/proc/net/rpc"
 FOLDER, KIND = 0o040000, 0o170000
