@@ -18,6 +18,7 @@ from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_shim import marks
 
 PACKAGES = {
     "tensorflow/__init__.py": """
@@ -36,6 +37,7 @@ from keras.src import layers
 """,
     "keras/src/__init__.py": "",
     "keras/src/layers.py": "class Dense: pass",
+    "sklearn/__init__.py": "import time; time.sleep(0.11)",  # long enough to be told at once
 }
 SEEN = "print([n for n in sorted(sys.modules) if n.partition('.')[0] in ('keras', 'tensorflow')])"
 SAME = {
@@ -111,7 +113,14 @@ AGAIN = {
     "at once": SETS + "import keras\nprint('went on', os.getcwd())",
     "in another folder": "import os\nos.chdir('/')\n" + SETS + "import keras\nprint(os.getcwd())",
     "by a helper": "import helper, keras\nprint(helper.__name__)",
-    "after a child": "import subprocess as s\ns.run(['true'])\n" + SETS + "import tensorflow as t, keras",
+    "after reading": (
+        "import glob, io, json, os, socket, tempfile, mmap\n"
+        "for name in glob.glob('/etc/*.conf') + os.listdir('.'): os.path.exists(name)\n"
+        "with open('main.py', 'rb') as f: mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ).close()\n"
+        "socket.socket().close(); io.StringIO().write('x'); json.loads('1')\n"
+        "import uuid, urllib.request, concurrent.futures, sqlite3, requests\n" + SETS + "import keras"
+    ),
+    "after another framework": "import sklearn\n" + SETS + "import keras",
     "with handlers": "import signal as s\ns.signal(s.SIGTERM, print)\n" + SETS + "import keras\nprint(s.getsignal(15))",
     "what Python ignores": SETS + "import keras, signal as s\nprint(s.getsignal(s.SIGPIPE), s.pthread_sigmask(0, ()))",
 }  # fmt: skip
@@ -124,6 +133,23 @@ TOO_LATE = {
         f"import os, sys\nsys.path.append({AGENT!r})\nfrom stellwerk_agent.run import Run\n"
         "Run.get_context().log('x', 1)\n"
     ),
+    "a child ran": "import subprocess as s\ns.run(['true'])\n",
+    "a folder elsewhere": "import os\nos.mkdir(os.environ['ELSEWHERE'] + '/made')\n",
+    "a file moved elsewhere": "import os\nos.rename(os.environ['ELSEWHERE'] + '/old', os.environ['ELSEWHERE'] + '/new')\n",
+    "an empty file elsewhere": "import os\nopen(os.environ['ELSEWHERE'] + '/new', 'x').close()\n",
+    "a pipe at home": "import os\nos.mkfifo(os.environ['HOME'] + '/pipe')\n",
+    "a message sent": (
+        "import socket as s\na, b = s.socketpair(); a.close(); b.close()\n"
+        "l = s.create_server(('127.0.0.1', 0)); c = s.create_connection(l.getsockname())\n"
+        "c.sendall(b'x'); c.close(); l.close()\n"
+    ),
+    "a value logged and closed": (
+        "import os, socket as s\nc = s.socket(s.AF_UNIX)\n"
+        "c.connect(os.environ['STELLWERK_RUN_SOCKET']); c.close()\n"
+    ),
+    "nicer": "import os\nos.nice(3)\n",
+    "fewer files": "import resource as r\nr.setrlimit(r.RLIMIT_NOFILE, (99, 99))\n",
+    "fewer cores": "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n",
     "a child wrote": "import subprocess as s\ns.run('echo x > /dev/null', shell=True)\n",
     "a child lives": "import subprocess as s\nchild = s.Popen(['sleep', '30'])\n",
     "a thread": "import threading as t, time\nt.Thread(target=time.sleep, args=(1,), daemon=True).start()\n",
@@ -137,10 +163,11 @@ async def test_a_variable_that_was_read_already_begins_the_script_again(
 ) -> None:
     (tmp_path / "attempt-work").mkdir()
     (tmp_path / "attempt-work" / "helper.py").write_text(SETS)
-    exit_code, output = await warm(tmp_path, AGAIN[case], env, server)
+    wanted = env | {marks.WANTED: "1"}
+    exit_code, output = await warm(tmp_path, AGAIN[case], wanted, server)
     assert (exit_code, output) == await asyncio.to_thread(bare, tmp_path / "attempt-work", env)
     assert b"keras on jax" in output
-    (told,) = records(tmp_path)
+    (told,) = (each for each in records(tmp_path) if "cold" in each)
     assert told["cold"].startswith("KERAS_BACKEND was changed before ")
 
 
@@ -149,6 +176,9 @@ async def test_a_script_that_has_done_something_gets_an_error_not_another_result
     case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
 ) -> None:
     (tmp_path / "attempt-work" / "deep").mkdir(parents=True)
+    (tmp_path / "attempt" / "home").mkdir(parents=True)
+    (tmp_path / "old").touch()
+    env = env | {"ELSEWHERE": str(tmp_path), "HOME": str(tmp_path / "attempt" / "home")}
     script = TOO_LATE[case] + SETS + "import keras\nprint('never')"
     exit_code, output = await warm(tmp_path, script, env, server)
     assert exit_code == 1

@@ -101,6 +101,8 @@ class Cell:
         _mount_systems()
         if own_network:
             _bring_up("lo")
+        if os.geteuid() == 0:
+            os.setgroups([])  # nobody else may give up groups that were given to him
         _become_own_users(outside)
         os.close(outside)
         kernel.give_up_privileges()
@@ -188,16 +190,21 @@ def probe(wanted: str, view: Sequence[int]) -> str:
     read, write = os.pipe()
     try:
         cell.make()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
             try:
                 cell.enter()
+                status = 0
             except BaseException as error:
                 os.write(write, str(error).encode())
-            os._exit(0)
+            finally:
+                os._exit(status)
     except (CellError, OSError) as error:
         return str(error)
     os.close(write)
     with os.fdopen(read, "rb") as words:
         said = words.read().decode()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     cell.end()
-    return said
+    return said or ("" if status == 0 else f"the first process of a cell ended with {status}")

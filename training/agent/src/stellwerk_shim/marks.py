@@ -23,6 +23,9 @@ CALLBACKS = ("keras.src.callbacks", "tf_keras.src.callbacks")
 WORTH_TELLING_S = 0.1
 """An import that took less is told with the next record."""
 
+TELLING = False
+"""While this module itself makes a connection: it is none of the script's."""
+
 
 def begin() -> None:
     """Watch this process, the run's first that asks; what it starts is not watched."""
@@ -135,15 +138,18 @@ def tell_cold(path: str, why: str) -> None:
 def _send(path: str, line: bytes) -> None:
     import _socket  # the socket module would cost milliseconds
 
+    global TELLING
     folder, name = os.path.split(path)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    TELLING = True
     try:
         connection.settimeout(1.0)
         # Through the folder's descriptor: a socket address holds only 108 bytes.
         connection.connect("/proc/self/fd/%d/%s" % (descriptor, name))
         connection.send(line)
     finally:
+        TELLING = False
         connection.close()
         os.close(descriptor)
 
