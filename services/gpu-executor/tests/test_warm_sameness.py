@@ -63,7 +63,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPool]:
     tasks = TaskOwner()
     folder = tmp_path_factory.mktemp("warm")
-    made = WarmPool(folder, PRELOAD + FRAMEWORKS, Limits(), SystemClock(), tasks)
+    made = WarmPool(folder, PRELOAD + FRAMEWORKS, Limits(), SystemClock(), tasks, walled=True)
     yield made
     made.close()
     await tasks.close()
