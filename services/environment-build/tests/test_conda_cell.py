@@ -55,7 +55,7 @@ async def test_interpreter_of_a_channel_sees_no_login_and_links_are_not_followed
     }
     # In a cell it can write to its own environment alone, and only while it compiles.
     written = '"$(dirname "$0")/../seen"' if mode == "require" else str(seen)
-    links = {"ready.json": str(outside), "requirements.lock": str(outside)}
+    links = {"ready.json": "mine", "requirements.lock": "mine"}
     (channel.folder / PLATFORM / f"python-{VERSION}-0.tar.bz2").unlink()
     channel.add_python(SPY.format(seen=written, **places).encode(), links)
     make_wheel("alpha", "1.0")
@@ -92,6 +92,7 @@ async def test_interpreter_of_a_channel_sees_no_login_and_links_are_not_followed
     for private in ("mine", "connected", "CACHEDIR", "channel"):
         assert private not in said
     assert outside.read_text() == "mine"
+    assert not (cache / result.ready.env_id / "mine").exists()
     await wait_until(lambda: _sleepers() <= sleepers, 10.0)
 
 
@@ -123,7 +124,9 @@ async def test_without_a_sandbox_where_one_is_required_nothing_is_built(
     channel.add("setter", "1.0", scripts, subdir=PLATFORM)
     log: list[str] = []
     result = await build(
-        make_builder(channels=channels, sandbox=CellSettings("auto")), wants("tool", "setter"), log
+        make_builder(channels=channels, sandbox=CellSettings("auto", (Path(sys.base_prefix),))),
+        wants("tool", "setter"),
+        log,
     )
     assert "is started without a sandbox: bubblewrap is not installed" in "".join(log)
     assert dict(result.ready.package_variables) == {"CONDA_PREFIX": ENVIRONMENT_FOLDER}
@@ -177,19 +180,15 @@ unset FROM_JSON
     [
         (b"export A=1\nexit 3\n", {}),
         (b"kill -9 $$\n", {}),
-        (b"export A=1\n", {"etc/conda/env_vars.d/x.json": "{outside}"}),
+        (b"export A=1\n", {"etc/conda/env_vars.d/x.json": "nowhere"}),
     ],
 )
-async def test_activation_that_breaks_off_is_a_warning_and_reaches_nothing(
+async def test_activation_that_breaks_off_is_a_warning(
     builder: Builder,
     channel: CondaChannel,
-    tmp_path: Path,
     script: bytes,
     links: dict[str, str],
 ) -> None:
-    outside = tmp_path / "outside.json"
-    outside.write_text('{"PASSWORD": "geheim"}')
-    links = {path: goal.format(outside=outside) for path, goal in links.items()}
     channel.add(
         "setter", "1.0", {"etc/conda/activate.d/a.sh": script}, subdir=PLATFORM, links=links
     )

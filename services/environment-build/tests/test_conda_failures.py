@@ -1,8 +1,10 @@
 """What errors of the conda solver mean, told apart by kind and words."""
 
+from pathlib import Path
+
 import pytest
 
-from stellwerk_environment_build.conda_failures import of_conda
+from stellwerk_environment_build.conda_failures import of_conda, without_places
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,17 @@ def test_logins_and_length_of_the_solvers_words() -> None:
     failure = of_conda("unreachable", "https://ann:secret@example.invalid/c " + "x" * 9000, ())
     assert "secret" not in failure.message
     assert len(failure.message) < 2200
+
+
+def test_folders_of_the_builder_are_not_shown(tmp_path: Path) -> None:
+    cache, work = tmp_path / "cache/.conda", tmp_path / "cache/.building/abc"
+    for place in (
+        cache / "packages/tool-1.0-0-12ab",
+        cache / "unpacking/tmp_1x/tool-1.0-0-12ab",
+        work / "records/packages/tool-1.0-0",
+    ):
+        said = without_places(f"failed to read '{place}/lib/x': no such file", cache, work)
+        assert said == "failed to read 'lib/x': no such file"
+    assert without_places(f"failed to link {work}/env/bin/x", cache, work) == (
+        "failed to link env/bin/x"
+    )

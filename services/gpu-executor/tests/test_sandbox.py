@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from real_attempts import is_gone, log_holds, read
+from structlog.testing import capture_logs
 from walled_attempts import attempt, lay_out, needs, run, walled, walls
 
 import stellwerk_shim
+from stellwerk_gpu_executor import processes
 from stellwerk_gpu_executor.cgroups import Wanted
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.isolation import isolate
@@ -21,6 +24,8 @@ from stellwerk_gpu_executor.sandbox import Base, prefixes
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.views import make
 from stellwerk_kit.testing import wait_until
+from stellwerk_kit.testing.host import lacking
+from stellwerk_shim import cell
 
 MIB = 1024 * 1024
 
@@ -399,3 +404,49 @@ def test_the_interpreter_is_followed_to_its_installations(tmp_path: Path) -> Non
     assert prefixes(tmp_path / "venv/bin/python") == [tmp_path / "venv", tmp_path / "base"]
     assert Path("/usr") not in prefixes(Path("/usr/bin/python3"))
     assert Path(sys.prefix) in prefixes(Path(sys.executable))
+
+
+async def test_groups_of_the_executor_are_not_a_run_s(node: Path) -> None:
+    if os.geteuid() != 0:
+        lacking("only root may change its groups")
+    before = os.getgroups()
+    os.setgroups([12345])
+    try:
+        record, text = await run(node, "import os; print(os.getgroups())")
+    finally:
+        os.setgroups(before)
+    assert (record.exit_code, text) == (0, "[]\n")
+
+
+def test_no_sandbox_where_one_would_be_is_a_warning(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stellwerk_gpu_executor.isolation.shutil.which", lambda name: None)
+    with capture_logs() as told:
+        found = isolate(Settings(executor_dir=node / "executor"))
+    found.groups.close()
+    assert found.views is None
+    (warning,) = [each for each in told if each["log_level"] == "warning"]
+    assert "bubblewrap is not installed" in warning["missing"]
+
+
+def test_silence_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell.Cell, "make", lambda _: None)
+    monkeypatch.setattr(cell.Cell, "enter", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    assert cell.probe("{}", ()) == "the first process of a cell ended with -9"
+
+
+def test_descriptors_above_1023(node: Path) -> None:
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    try:
+        walls(node).groups.close()
+        own = os.pidfd_open(os.getpid())
+        taken.append(own)
+        assert own > 1023
+        assert not processes.has_ended(own)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -47,3 +47,16 @@ def test_what_is_installed_later_is_found(tmp_path: Path) -> None:
 
 def test_no_installation_no_folders(tmp_path: Path) -> None:
     assert site_folders(tmp_path / "bin/python") == ()
+
+
+def test_a_line_more_and_a_folder_made_later_are_found(tmp_path: Path) -> None:
+    python, site = installation(tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (site / "a.pth").write_text(f"{first}\n")
+    assert site_folders(python) == (first,)
+    with (site / "a.pth").open("a") as lines:  # the time of its folder stays
+        lines.write(f"{second}\n")
+    assert site_folders(python) == (first,)
+    second.mkdir()
+    assert site_folders(python) == (first, second)

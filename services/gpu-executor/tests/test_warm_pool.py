@@ -17,9 +17,9 @@ from stellwerk.events import ImageInfo, RunAssigned
 from stellwerk.runspec import InlineSource, RunSpec
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.forkserver import ForkServer
-from stellwerk_gpu_executor.warm import TRIES, Choice, Limits, WarmPool
+from stellwerk_gpu_executor.warm import OUTSIDE, TRIES, Choice, Limits, WarmPool
 from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
-from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of, shadowed, unfit
+from stellwerk_gpu_executor.warm_rules import Recipe, leads_out, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.testing import wait_until
@@ -77,6 +77,26 @@ def test_what_keeps_a_run_cold(run: RunAssigned, env: dict[str, str], reason: st
 )
 def test_only_variables_that_were_read_early_need_another_process(name: str, early: bool) -> None:
     assert (recipe_of("python", {**ENV, name: "x"}) != recipe_of("python", ENV)) is early
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "out"),
+    [
+        ("LD_PRELOAD", "/executor/attempts/run-1/work/mine.so", True),
+        ("OMP_TOOL_LIBRARIES", "./mine.so", True),
+        ("PATH", "/executor/attempts/run-1/work", True),
+        ("MPLCONFIGDIR", "/secrets", True),
+        ("XLA_FLAGS", "--xla_dump_to=/secrets", True),
+        ("TZ", "/executor/attempts/run-1/work/zone", True),
+        ("TZ", "../../../secrets", True),
+        ("TZ", "Europe/Berlin", False),
+        ("KERAS_BACKEND", "jax", False),
+        ("DATA", "/data", False),
+    ],
+)
+def test_what_a_user_names_is_not_followed_outside(name: str, value: str, out: bool) -> None:
+    assert (leads_out({name}, {name: value, "HOME": "/home"}) is not None) == out
+    assert leads_out({"HOME"}, {name: value, "HOME": "/home"}) is None
 
 
 def test_a_module_beside_the_script_that_is_loaded_already() -> None:
@@ -470,3 +490,43 @@ async def test_two_hundred_at_once(nodes: Nodes, tmp_path: Path) -> None:
     pool = nodes.pool()
     await asyncio.gather(*(pool.ready(recipe()) for _ in range(200)))
     assert len({pool.take(recipe()).pid for _ in range(200)}) == 1
+
+
+async def test_a_library_that_a_run_names_is_not_loaded_outside(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    pool = nodes.pool()
+    places = Places(tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
+    run = assigned(environment_variables={"LD_PRELOAD": "/tmp/mine.so"})
+    must = assigned(environment_variables={"LD_PRELOAD": "/tmp/mine.so"}, warm="require")
+    env = {**ENV, "LD_PRELOAD": "/tmp/mine.so"}
+    assert (await pool.choose(run, sys.executable, env, places)).recipe is not None
+    pool.walled = True
+    choice = await pool.choose(run, sys.executable, env, places)
+    assert (choice.recipe, str(choice.reason).partition(",")[0]) == (
+        None,
+        "LD_PRELOAD names a path",
+    )
+    with pytest.raises(ColdError, match="LD_PRELOAD names a path"):
+        await pool.choose(must, sys.executable, env, places)
+    (tmp_path / "main.py").write_text("import os\nos.environ['LD_PRELOAD'] = '/tmp/mine.so'\n")
+    choice = await pool.choose(assigned(), sys.executable, ENV, places)
+    assert str(choice.reason).startswith("LD_PRELOAD names a path")
+
+
+async def test_no_frameworks_outside_where_the_sandbox_is_required(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    pool = nodes.pool()
+    pool.frameworks = False
+    places = Places(tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
+    choice = await pool.choose(assigned(), sys.executable, ENV, places)
+    assert (choice.server, choice.reason) == (None, OUTSIDE)
+    assert choice.recipe is not None
+    pool.used(choice.recipe)
+    assert pool.servers() == []
+    with pytest.raises(ColdError, match="outside of the sandbox"):
+        await pool.choose(assigned(warm="require"), sys.executable, ENV, places)
+    plain = replace(choice.recipe, plain=True)
+    await pool.ready(plain)
+    assert pool.take(plain) in pool.servers()

@@ -323,6 +323,7 @@ class Builder:
             conda_cache=self.cache.conda_cache,
             prefix=prefix,
             cell=await self._cell(lines),
+            readable=self._sandbox.readable,
         )
 
     async def _cell(self, lines: BuildLog) -> BuildCell | None:

@@ -30,6 +30,10 @@ from stellwerk_kit.beneath import open_beneath
 _PLANNED = re.compile(r"^\s*(?P<sign>[+-]) (?P<name>[\w.-]+)==(?P<version>\S+)", re.MULTILINE)
 
 
+_LOGINS = "RATTLER_AUTH_FILE"
+_TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# The library makes itself a client also where it asks nobody, and not without certificates.
+_CERTIFICATES = (Path("/etc/ssl/certs"), Path("/etc/pki"), Path("/etc/ca-certificates"))
 ACTIVATE_S = 60.0
 MOST_SAID_BYTES = 1 << 20
 NOT_ACTIVATED = (
@@ -42,6 +46,7 @@ NOT_ACTIVATED = (
 class CondaConstruction(Construction):
     """``prefix``: where the environment will lie; ``conda_cache``: kept packages and indexes.
 
+    ``readable``: what the operator shows in cells besides the system; links may lead there.
     ``cell``: what the channel's interpreter is started in; None starts it plainly, and runs no
     activation script, which would be code of packages outside of any wall.
     """
@@ -50,6 +55,7 @@ class CondaConstruction(Construction):
     conda_cache: Path
     prefix: Path
     cell: BuildCell | None = None
+    readable: tuple[Path, ...] = ()
 
     async def resolve(self) -> Lock:
         """Choose and install conda packages, then choose pip packages that go with them."""
@@ -147,7 +153,8 @@ class CondaConstruction(Construction):
 
     async def _put_in_place(self) -> None:
         await self.log.line("      Installing the conda packages")
-        await self._conda("install", "install", self.limits.install_s)
+        await self._conda("fetch", "install", self.limits.install_s)
+        await self._conda("link", "install", self.limits.install_s)
         if not self.python.exists():
             raise BuildFailedError(
                 Failure(
@@ -184,18 +191,25 @@ class CondaConstruction(Construction):
         return self.checked(lock.read_text())
 
     def _worker(self, verb: str, request: Path, answer: Path) -> list[str]:
-        """Its command; in a cell, since the names of a package's files may lead anywhere."""
+        """Its command; in a cell, since the names of a package's files may lead anywhere.
+
+        Who links packages sees neither network nor logins, and can write to the environment alone.
+        """
         command = worker_command(verb, request, answer)
         if self.cell is None:
             return command
+        self.conda_cache.mkdir(parents=True, exist_ok=True)
+        trusted = [Path(self.environ[name]) for name in _TRUSTED if name in self.environ]
+        own = (*own_installation(os.environ), *trusted)
+        if verb == "link":
+            seen = (*own, *_CERTIFICATES, self.conda_cache)
+            return self.cell.command(command, readable=seen, writable=(self.work,))
         addresses = [*self.channels.addresses.values(), self.channels.alias or ""]
         folders = [Path(each.removeprefix("file://")) for each in addresses if _is_folder(each)]
-        named = ("RATTLER_AUTH_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-        files = [Path(self.environ[name]) for name in named if name in self.environ]
-        self.conda_cache.mkdir(parents=True, exist_ok=True)
+        logins = [Path(self.environ[name]) for name in (_LOGINS,) if name in self.environ]
         return self.cell.command(
             command,
-            readable=(*own_installation(os.environ), *folders, *files),
+            readable=(*own, *folders, *logins),
             writable=(self.work, self.conda_cache),
             network=True,
         )
@@ -210,7 +224,9 @@ class CondaConstruction(Construction):
             packages=self.spec.conda.packages,
             cuda=self.spec.conda.cuda,
             cache=self.conda_cache,
+            readable=self.readable,
             lock=self._conda_lock,
+            records=self.work / "records",
             target=self.target,
             prefix=self.prefix,
         )
@@ -220,7 +236,16 @@ class CondaConstruction(Construction):
             await self.log.line(f"      {line}")
 
         command = self._worker(verb, request, answer)
-        ended = await self._run(phase, command, limit_s, on_line, lambda: f"{verb} goes on")
+        more = {name: self.environ[name] for name in _TRUSTED if name in self.environ}
+        ended = await self._run(
+            phase,
+            command,
+            limit_s,
+            on_line,
+            lambda: f"{verb} goes on",
+            bare=verb == "link",
+            more=more,
+        )
         if answer.exists():
             said = Answer.model_validate_json(answer.read_bytes())
             if said.error is not None:

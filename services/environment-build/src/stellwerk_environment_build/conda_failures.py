@@ -1,6 +1,7 @@
 """What an error of the conda solver means for whoever waits. Pure."""
 
 import re
+from pathlib import Path
 
 from stellwerk_environment_build.failures import NO_SPACE, Failure, classify, redact
 
@@ -31,6 +32,15 @@ _SPECS = {
         "What was recorded cannot be installed any more. Submit the run anew instead.",
     ),
 }
+
+
+def without_places(message: str, cache: Path, work: Path) -> str:
+    """``message`` with names of files as they are in their package or in the environment."""
+    roots = sorted({str(each) for path in (cache, work) for each in (path, path.resolve())})
+    for root in reversed(roots):
+        inner = r"(?:/(?:records/)?(?:packages|unpacking)(?:/tmp\w+)?/[^/\s'\"`]+)?/?"
+        message = re.sub(re.escape(root) + inner, "", message)
+    return message
 
 
 def of_conda(error: str, message: str, channels: tuple[str, ...]) -> Failure:

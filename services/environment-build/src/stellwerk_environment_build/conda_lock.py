@@ -42,15 +42,19 @@ class CondaEntry(NamedTuple):
     @property
     def stem(self) -> str:
         """The file's name without its ending."""
-        stem = self.file
-        for ending in _ENDINGS:
-            stem = stem.removesuffix(ending)
-        return stem
+        return file_stem(self.file)
 
     @property
     def _parts(self) -> tuple[str, str, str]:
         name, version, build = self.stem.rsplit("-", 2)
         return name, version, build
+
+
+def file_stem(file: str) -> str:
+    """The name of a package's file without its ending."""
+    for ending in _ENDINGS:
+        file = file.removesuffix(ending)
+    return file
 
 
 def spell(entries: Iterable[CondaEntry]) -> str:

@@ -9,8 +9,9 @@ class Request(BaseModel):
     """What is to be done. ``channels``: names, first ones win; ``addresses`` of some of them.
 
     ``alias``: where the others lie, None is conda's own place. ``cache``: a folder to keep files
-    in; ``lock``: what ``solve`` writes and ``install`` reads; ``target``: where ``install`` puts
-    the environment, for use at ``prefix``.
+    in; ``lock``: what ``solve`` writes and ``fetch`` reads; ``records``: what ``fetch`` writes and
+    ``link`` reads; ``target``: where ``link`` puts the environment, for use at ``prefix``.
+    ``readable``: folders outside of it that links of packages may lead to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,7 +22,9 @@ class Request(BaseModel):
     packages: tuple[str, ...] = ()
     cuda: bool = False
     cache: Path
+    readable: tuple[Path, ...] = ()
     lock: Path = Path("conda.lock")
+    records: Path = Path("records")
     target: Path = Path("env")
     prefix: Path = Path("env")
 

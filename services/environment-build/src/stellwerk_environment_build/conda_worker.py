@@ -1,34 +1,43 @@
-"""Everything that calls the conda solver, as a process: ``probe``, ``solve``, ``install``.
+"""Everything that calls the conda solver, as a process: ``probe``, ``solve``, ``fetch``, ``link``.
 
 A process, so that a limit, a cancellation or a lack of memory ends it whole and nothing but it, and
 so that the solver's library is loaded only where conda packages are wanted. It reads a request
 (JSON of :mod:`conda_request`), prints lines for people, and writes its answer (JSON) to a file.
+``link`` is for packages that were fetched and checked: it needs no network and no login.
 """
 
 import asyncio
 import hashlib
-import json
 import os
 import re
-import shutil
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import rattler
-from rattler.exceptions import GatewayError, InstallerError, InvalidMatchSpecError, SolverError
+from rattler.exceptions import (
+    GatewayError,
+    InstallerError,
+    InvalidMatchSpecError,
+    SolverError,
+)
 from rattler.networking import AuthenticationMiddleware, Client, RetryMiddleware
+from rattler.package_streaming import download_and_extract
 
-from stellwerk_environment_build.conda_lock import CondaEntry, read_entries, spell
+from stellwerk_environment_build.conda_failures import without_places
+from stellwerk_environment_build.conda_lock import CondaEntry, file_stem, read_entries, spell
 from stellwerk_environment_build.conda_logins import ChannelLogins, UnreadableLoginsError
+from stellwerk_environment_build.conda_packages import KeptPackages, OutsideError
 from stellwerk_environment_build.conda_request import Answer, Request
 
 PROBE_SECONDS = 3.0
 RETRIES = 2
+PARALLEL = 4
+KEPT = "packages"
 _LOGIN = frozenset({401, 403})
 _REFUSING = _LOGIN | {407}
 _DENIED = re.compile(r"HTTP status client error \((401|403)\b")
@@ -94,42 +103,48 @@ class _Work:
         _say(f"Chose {len(entries)} packages")
         return Answer()
 
-    async def install(self) -> Answer:
-        """Put the packages of the lock in place, hashes checked."""
-        entries = read_entries(self.request.lock.read_text())
-        records = await self._records(entries)
-        for record in records:
-            await asyncio.to_thread(_check, record)
+    async def fetch(self) -> Answer:
+        """Have the packages of the lock unpacked, hashes and places checked, for :meth:`link`."""
+        records = await self._records(read_entries(self.request.lock.read_text()))
         size = sum(record.size or 0 for record in records)
         _say(f"{len(records)} packages, {size / 1e6:.1f} MB packed")
-        try:
-            await self._install(records)
-        finally:
-            self._require_inside(entries)
+        kept = KeptPackages(self.request.cache / KEPT, self.request.readable)
+        gate = asyncio.Semaphore(PARALLEL)
+        failed: list[Exception] = []
+
+        async def have(record: rattler.RepoDataRecord) -> None:
+            async with gate:
+                try:
+                    if not failed:
+                        await self._keep(record, kept, fresh)
+                except Exception as error:  # noqa: BLE001 - raised once nobody unpacks any more
+                    failed.append(error)
+
+        with kept.unpacking() as fresh:
+            await asyncio.gather(*map(have, records))
+        if failed:
+            raise failed[0]
+        self.request.records.mkdir()
+        for record in records:
+            noted = rattler.PrefixRecord(record, rattler.PrefixPaths())
+            noted.write_to_path(self.request.records / f"{record.file_name}.json", False)
         return Answer()
 
-    def _require_inside(self, entries: Iterable[CondaEntry]) -> None:
-        """No package's files lead out of the environment, which the library does not look at.
+    async def _keep(self, record: rattler.RepoDataRecord, kept: KeptPackages, fresh: Path) -> None:
+        await asyncio.to_thread(_check, record)
 
-        They were read and written then, so what is kept of packages may be another's: it goes.
-        """
-        kept = self.request.cache / "packages"
-        for entry in entries:
-            for path in _outside(kept / entry.stem / "info" / "paths.json"):
-                shutil.rmtree(kept, ignore_errors=True)
-                raise _WorkError("outside", f"{entry.file} has a file {path[:200]!r}")
+        async def unpack(folder: Path) -> None:
+            try:
+                await download_and_extract(self.client, record.url, folder, record.sha256)
+            except Exception as error:  # its kinds are not told apart by class
+                denied = _DENIED.search(str(error)) is not None
+                message = f"{record.file_name}: {error}"
+                raise _WorkError("denied" if denied else "install", message) from error
 
-    async def _install(self, records: list[rattler.RepoDataRecord]) -> None:
-        await rattler.install(
-            records,
-            target_prefix=self.request.target,
-            alternative_target_prefix=self.request.prefix,
-            cache_dir=self.request.cache / "packages",
-            execute_link_scripts=False,
-            platform=self.platform,
-            client=self.client,
-            reporter=_Reporter(),  # type: ignore[abstract]
-        )
+        try:
+            await kept.keep(*_key(record), unpack, fresh)
+        except OutsideError as error:
+            raise _WorkError("outside", f"{record.file_name} {error}") from error
 
     async def _look(self, name: str) -> None:
         """Whether the channel is one: its index can be read."""
@@ -169,6 +184,33 @@ class _Work:
         return list(keep)
 
 
+async def _link(request: Request) -> Answer:
+    """Put the packages that :meth:`_Work.fetch` noted in place."""
+    records = [
+        rattler.PrefixRecord.from_path(path) for path in sorted(request.records.glob("*.json"))
+    ]
+    kept, shown = KeptPackages(request.cache / KEPT), request.records / KEPT
+    shown.mkdir()
+    for each in records:
+        kept.show(*_key(each), shown, f"{each.name.normalized}-{each.version}-{each.build}")
+    await rattler.install(
+        list(records),
+        target_prefix=request.target,
+        alternative_target_prefix=request.prefix,
+        cache_dir=shown,
+        execute_link_scripts=False,
+        platform=rattler.Subdir.current(),
+        client=Client(),  # it knows no logins, and has nobody to ask
+        reporter=_Reporter(),  # type: ignore[abstract]
+    )
+    return Answer()
+
+
+def _key(record: rattler.RepoDataRecord) -> tuple[str, str]:
+    assert record.sha256 is not None  # noqa: S101 - its lock has it
+    return file_stem(record.file_name), record.sha256.hex()
+
+
 class _Reporter(rattler.InstallerReporter):
     def on_link_start(self, operation: int, package_name: str) -> int:
         _say(f" + {package_name}")
@@ -178,15 +220,6 @@ class _Reporter(rattler.InstallerReporter):
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _outside(listing: Path) -> Iterator[str]:
-    """Of a package's list of files those that would lie elsewhere than in an environment."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        for each in json.loads(listing.read_bytes())["paths"]:
-            path = PurePosixPath(str(each["_path"]))
-            if path.is_absolute() or ".." in path.parts:
-                yield str(path)
 
 
 def _check(record: rattler.RepoDataRecord) -> None:
@@ -226,13 +259,15 @@ def _kind(words: str) -> str:
     return "unreachable" if "error sending request" in words or "HTTP status" in words else "index"
 
 
-async def _done(verb: str, request: Path) -> Answer:
+async def _done(verb: str, request: Request) -> Answer:
     try:
-        work = _Work(Request.model_validate(json.loads(request.read_text())))
+        if verb == "link":
+            return await _link(request)
+        work = _Work(request)
         verbs: dict[str, Callable[[], Awaitable[Answer]]] = {
             "probe": work.probe,
             "solve": work.solve,
-            "install": work.install,
+            "fetch": work.fetch,
         }
         return await verbs[verb]()
     except _WorkError as error:
@@ -254,18 +289,19 @@ async def _done(verb: str, request: Path) -> Answer:
         return Answer(error="internal", message=type(error).__name__)
 
 
-def _hidden(answer: Answer) -> Answer:
-    """The solver's words name addresses, and those may hold a token."""
+def _hidden(answer: Answer, request: Request) -> Answer:
+    """The solver's words name addresses, and those may hold a token; and the builder's folders."""
+    message = without_places(answer.message, request.cache, request.target.parent)
     with suppress(UnreadableLoginsError):
-        logins = ChannelLogins.read(os.environ.get("RATTLER_AUTH_FILE"))
-        return answer.model_copy(update={"message": logins.hide(answer.message)})
-    return answer
+        message = ChannelLogins.read(os.environ.get("RATTLER_AUTH_FILE")).hide(message)
+    return answer.model_copy(update={"message": message})
 
 
 def main() -> int:
     """``conda_worker VERB REQUEST ANSWER``; 0 if it is done."""
-    verb, request, answer = sys.argv[1:]
-    done = _hidden(asyncio.run(_done(verb, Path(request))))
+    verb, asked, answer = sys.argv[1:]
+    request = Request.model_validate_json(Path(asked).read_bytes())
+    done = _hidden(asyncio.run(_done(verb, request)), request)
     Path(answer).write_text(done.model_dump_json())
     if done.error:
         _say(f"error: {done.message}")

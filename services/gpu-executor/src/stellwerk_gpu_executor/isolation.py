@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 import stellwerk_shim
-from stellwerk_gpu_executor import cgroups, rclone
+from stellwerk_gpu_executor import cgroup_owners, cgroups, rclone
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.launcher import LaunchRequest
@@ -85,7 +85,9 @@ def isolate(settings: Settings) -> Isolation:
     if settings.launcher != "process" or settings.sandbox == "off":
         return Isolation()
     key = hashlib.sha256(str(settings.executor_dir.absolute()).encode()).hexdigest()[:12]
-    groups = cgroups.find(f"stellwerk-{key}")
+    groups = cgroups.find(f"{cgroup_owners.PREFIX}{key}")
+    cgroup_owners.mark(groups.folders.values())
+    cgroup_owners.remove_abandoned(groups.folders.values())
     view, missing = look(settings)
     log.info(
         "isolation",
@@ -93,6 +95,8 @@ def isolate(settings: Settings) -> Isolation:
         sandbox=missing or "bubblewrap",
         limits=list(groups.folders),
     )
+    if view is None and settings.sandbox == "auto":
+        log.warning("runs are not walled in", action="no_sandbox", missing=missing)
     if view is None and settings.sandbox == "require":
         return Isolation(
             refusal=f"this node starts no run without a sandbox (its operator set "
@@ -121,7 +125,9 @@ def look(settings: Settings) -> tuple[View | None, str]:
 
 def _tried(view: View, attempts: str) -> str:
     """Make a view and a cell as runs have it; returns why that is not possible, or ''."""
-    plain = {"root": attempts, "mounts": [], "below_tmp": [], "network": view.network}
+    etc = str(view.etc)  # any folder of ours will do
+    mounts = [(etc, "/tmp", True), (etc, f"{attempts}/probe", False)]  # noqa: S108 - inside
+    plain = {"root": attempts, "mounts": mounts, "below_tmp": [], "network": view.network}
     try:
         opened = make(view.command(Base(attempts)))
         descriptors = opened.descriptors
@@ -138,6 +144,8 @@ def _tried(view: View, attempts: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the sandbox cannot be tried: {error}"
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    if done.returncode and not said:
+        said = f"its trial ended with status {done.returncode}"
     return f"the sandbox does not work here: {said[-500:]}" if said else ""
 
 

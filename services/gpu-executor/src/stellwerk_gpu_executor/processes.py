@@ -28,7 +28,9 @@ def open_process(pid: int, start_ticks: int) -> int | None:
 
 def has_ended(pidfd: int) -> bool:
     """Whether the process behind `pidfd` has ended."""
-    return bool(select.select([pidfd], [], [], 0)[0])
+    poll = select.poll()  # `select` knows no descriptor above 1023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def start_ticks(pid: int) -> int:

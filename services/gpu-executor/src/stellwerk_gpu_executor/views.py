@@ -82,7 +82,9 @@ def _wait_until_made(process: subprocess.Popen[bytes]) -> None:
     give, taken, words = (cast("IO[bytes]", pipe) for pipe in pipes)
     with suppress(BrokenPipeError):  # it has ended already, and said why
         give.write(b"\n")
-    if not select.select([taken], [], [], MAKE_S)[0]:
+    poll = select.poll()  # `select` knows no descriptor above 1023
+    poll.register(taken, select.POLLIN)
+    if not poll.poll(MAKE_S * 1000):
         raise ViewError(f"bubblewrap was not ready within {MAKE_S:.0f} s")
     if not taken.read(1):
         said = words.read().decode(errors="replace").strip()

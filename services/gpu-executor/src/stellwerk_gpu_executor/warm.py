@@ -32,6 +32,8 @@ from stellwerk_gpu_executor.warm_process import ColdError, Told, WarmProcess
 from stellwerk_gpu_executor.warm_rules import (
     READ_EARLY,
     Recipe,
+    chosen_by,
+    leads_out,
     none_yet,
     recipe_of,
     shadowed,
@@ -41,6 +43,10 @@ from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
 TRIES = 3
+OUTSIDE = (
+    "its warm process would load the environment's packages outside of the sandbox, which this "
+    "node requires"
+)
 
 log = structlog.get_logger()
 
@@ -75,7 +81,8 @@ class Choice:
 class WarmPool:
     """See the module's text. ``preload`` are the modules each loads, where they are installed.
 
-    ``walled``: runs are in a sandbox, and these processes are outside of it.
+    ``walled``: runs are in a sandbox, and these processes are outside of it. ``frameworks``:
+    whether packages of environments may be loaded there.
     """
 
     folder: Path
@@ -84,6 +91,7 @@ class WarmPool:
     clock: Clock
     tasks: TaskOwner
     walled: bool = False
+    frameworks: bool = True
     fonts: Fonts = field(default_factory=Fonts)
     _warm: dict[Recipe, WarmProcess] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
@@ -102,23 +110,13 @@ class WarmPool:
         The process it begins in stays until `release` has been called with the choice.
         """
         must = assigned.spec.warm == "require"
-        reason = unfit(assigned, env, str(places.agent))
-        if not self.limits.count:
-            reason = reason or "warm starts are off on this node"
-        if reason is not None:
-            if must:
-                raise ColdError(reason)
-            return Choice(reason=reason)
         try:
-            sources = read_sources(places.work, assigned.spec.script or "")
-            set_by_script = settings_of(sources.script, sources.helpers, READ_EARLY)
-        except UnknowableError as error:
+            wanted, names = self._wanted(assigned, python, env, places)
+        except (ColdError, UnknowableError) as error:
             if must:
                 raise ColdError(str(error)) from error
             return Choice(reason=str(error))
-        user_managed = assigned.image.interpreter is not None
-        wanted = recipe_of(python, applied(env, set_by_script), user_managed=user_managed)
-        if not must and user_managed and not self._is_ready(wanted):
+        if not must and wanted.user_managed and not self._is_ready(wanted):
             wanted = replace(wanted, plain=True)
         if must:
             await self._turn(wanted)
@@ -126,7 +124,7 @@ class WarmPool:
         try:
             if must:
                 await self._loaded(wanted)
-            server = self.take(wanted, sources.names, whatever_starts=must)
+            server = self.take(wanted, names, whatever_starts=must)
             if assigned.spec.resources.gpus:
                 await self._leaves_gpus_alone(wanted)
             return Choice(server, recipe=wanted)
@@ -135,6 +133,27 @@ class WarmPool:
             if must or not isinstance(error, ColdError):
                 raise
             return Choice(reason=str(error), recipe=wanted)
+
+    def _wanted(
+        self, assigned: RunAssigned, python: str, env: Mapping[str, str], places: Places
+    ) -> tuple[Recipe, tuple[str, ...]]:
+        """The process that would be right for a run, and the names of the run's own modules.
+
+        Raises ColdError or UnknowableError where none can be.
+        """
+        reason = unfit(assigned, env, str(places.agent))
+        if not self.limits.count:
+            reason = reason or "warm starts are off on this node"
+        if reason is not None:
+            raise ColdError(reason)
+        sources = read_sources(places.work, assigned.spec.script or "")
+        settings = settings_of(sources.script, sources.helpers, READ_EARLY)
+        env = applied(env, settings)
+        chosen = chosen_by(assigned, [each.variable for each in settings])
+        if self.walled and (reason := leads_out(chosen, env)):
+            raise ColdError(reason)
+        user_managed = assigned.image.interpreter is not None
+        return recipe_of(python, env, user_managed=user_managed), tuple(sources.names)
 
     def release(self, choice: Choice) -> None:
         """The run of a choice has begun, or never will."""
@@ -348,5 +367,7 @@ class WarmPool:
 
     def _refusal(self, recipe: Recipe) -> str | None:
         """Why there will be none, as long as the environment is the same."""
+        if not recipe.plain and not self.frameworks:
+            return OUTSIDE
         marks, reason = self._refused.get(recipe, (None, None))
         return reason if marks is not None and marks.still() else None

@@ -19,6 +19,8 @@ READ_EARLY = re.compile(
 )
 """Names of variables that an interpreter or a framework reads when it starts."""
 
+ZONE = re.compile(r"\w+(/[\w+-]+){1,2}")
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -71,6 +73,26 @@ def unfit(assigned: RunAssigned, env: Mapping[str, str], agent: str) -> str | No
         return "the processes of a distributed run are started by their launcher"
     if env.get("PYTHONPATH") != agent:
         return "the run sets PYTHONPATH"
+    return None
+
+
+def chosen_by(assigned: RunAssigned, set_by_script: Iterable[str]) -> set[str]:
+    """Names of variables that a run's user has set, somewhere."""
+    own = (assigned.spec.environment_variables, assigned.image.environment_variables)
+    return {name for each in (*own, set_by_script) for name in each}
+
+
+def leads_out(chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
+    """Why users' variables keep a run cold that is walled in: a warm process is outside.
+
+    It would look there for what they name: a library to load (LD_PRELOAD, OMP_TOOL_LIBRARIES), a
+    program to start (PATH), a place to write (MPLCONFIGDIR, XLA_FLAGS).
+    """
+    for name in sorted(chosen):
+        value = env.get(name, "")
+        early = name in {"PATH", "VIRTUAL_ENV"} or READ_EARLY.match(name)
+        if early and "/" in value and not (name == "TZ" and ZONE.fullmatch(value)):
+            return f"{name} names a path, which a warm process would follow outside of the sandbox"
     return None
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol, TypeVar, cast
+from typing import IO, BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
 import structlog
@@ -27,10 +27,10 @@ from pydantic import ValidationError
 from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError
 from stellwerk.manifest import Manifest
 from stellwerk_kit.beneath import OpenFile
+from stellwerk_kit.held import CHUNK, Held, Readable, TouchedError, changed, hash_stream, version
 from stellwerk_kit.settings import ServiceSettings
 
 T = TypeVar("T")
-CHUNK = 1024 * 1024
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 PRESIGN_FOR = timedelta(minutes=15)
 PARALLEL = 8
@@ -54,7 +54,7 @@ def blob_key(digest: str) -> str:
 def hash_file(path: Path) -> tuple[str, int]:
     """SHA-256 and size of a file."""
     with path.open("rb") as stream:
-        return _hash(stream)
+        return hash_stream(stream)
 
 
 class ObjectStore:
@@ -209,38 +209,38 @@ class ObjectStore:
 
     def _put_small(self, file: BinaryIO, known: tuple[str, int] | None) -> tuple[str, int]:
         """Send the very bytes that were hashed: whatever the file becomes, the blob is right."""
-        before = _version(file)
+        before = version(file)
         data = file.read(SMALL + 1)
         found = hashlib.sha256(data).hexdigest(), len(data)
-        if known not in {None, found} or len(data) > SMALL or _version(file) != before:
-            raise _changed()
+        if known not in {None, found} or len(data) > SMALL or version(file) != before:
+            raise changed()
         _send_again(lambda: self._put(found[0], BytesIO(data), len(data)))
         return found
 
     def _put_large(
         self, file: BinaryIO, known: tuple[str, int] | None, *, still: bool
     ) -> tuple[str, int]:
-        before = _version(file)
-        digest, size = known or _hash(file)
+        before = version(file)
+        digest, size = known or hash_stream(file)
         if self._size(digest) == size:
             return digest, size
 
         def send() -> None:
-            if _version(file)[0] < size:
-                raise _changed()
+            if version(file)[0] < size:
+                raise changed()
             file.seek(0)
             # Of who could write to it and has ended, its times are enough, unless they differ.
-            hashing = not still or _version(file) != before
-            reader = _Held(file, size, digest if hashing else lambda: _version(file) == before)
+            hashing = not still or version(file) != before
+            reader = Held(file, size, digest if hashing else lambda: version(file) == before)
             self._send(digest, reader, size)
 
         try:
             _send_again(send)
-        except _TouchedError:
+        except TouchedError:
             _send_again(send)
         return digest, size
 
-    def _send(self, digest: str, stream: "_Readable", size: int) -> None:
+    def _send(self, digest: str, stream: Readable, size: int) -> None:
         """Store a stream: by one presigned request, whose body is neither held nor hashed again.
 
         What is small or too large for one request, or was refused, goes by the client's own way.
@@ -338,64 +338,6 @@ class ObjectStore:
             raise ProtocolError(
                 f"blob {digest[:12]} is corrupt in the object store", code="blob.corrupt"
             )
-
-
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-class _TouchedError(Exception):
-    """What was to be still was written to, or touched, while it was sent."""
-
-
-class _Held:
-    """The first ``size`` bytes of a file; the last one only if all of them are right.
-
-    So a wrong upload stays cut off and never has the name of a blob, which another run may be
-    storing rightly at the same time. (Not all at once: SeaweedFS takes a body that is cut before
-    its first byte for an empty one.) ``right`` is the digest that they must have, which raises
-    ProtocolError ``output.changed``, or a question, whose False raises _TouchedError.
-    """
-
-    def __init__(self, raw: BinaryIO, size: int, right: str | Callable[[], bool]) -> None:
-        self._raw, self._left, self._right = raw, size, right
-        self._hash = hashlib.sha256() if isinstance(right, str) else None
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._left:
-            return b""
-        before_last = max(self._left - 1, 1)
-        data = self._raw.read(before_last if size < 0 else min(size, before_last))
-        self._left -= len(data)
-        if self._hash is not None:
-            self._hash.update(data)
-        if not self._left or not data:
-            self._require_right()
-        return data
-
-    def _require_right(self) -> None:
-        if self._hash is not None:
-            if self._left or self._hash.hexdigest() != self._right:
-                raise _changed()
-        elif self._left or (callable(self._right) and not self._right()):
-            raise _TouchedError
-
-
-def _hash(stream: BinaryIO) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    while chunk := stream.read(CHUNK):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
-def _version(file: BinaryIO) -> tuple[int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-def _changed() -> ProtocolError:
-    return ProtocolError("it changed while it was uploaded", code="output.changed")
 
 
 def _send_again(send: Callable[[], T]) -> T:

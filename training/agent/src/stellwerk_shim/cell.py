@@ -30,6 +30,10 @@ MACHINES = tuple(
     for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "driver")
 )
 """How the machine is set: files that are root's, and a run of root's has the same number."""
+PAGES = ("kpageflags", "kpagecount", "kpagecgroup", "pagetypeinfo")
+KERNELS = tuple(f"/proc/{name}" for name in (*PAGES, "slabinfo", "vmallocinfo", "timer_list"))
+"""What of the kernel only root may read: what it holds for others. Nobody reads it here."""
+RPC = "/proc/net/rpc"
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
@@ -101,6 +105,8 @@ class Cell:
         _mount_systems()
         if own_network:
             _bring_up("lo")
+        if os.geteuid() == 0:
+            os.setgroups([])  # nobody else may give up groups that were given to him
         _become_own_users(outside)
         os.close(outside)
         kernel.give_up_privileges()
@@ -155,6 +161,10 @@ def _mount_systems() -> None:
     """What no two runs share: processes, shared memory and, where root makes them, terminals."""
     kernel.mount("proc", "/proc", WALLED | kernel.NO_EXEC)
     _lay(_copies([(place, place, False) for place in MACHINES]))
+    if os.geteuid() == 0:  # nobody else could read them anyway
+        _lay(_copies([("/dev/null", each, False) for each in KERNELS if os.path.exists(each)]))
+        if os.path.isdir(RPC):
+            kernel.mount("tmpfs", RPC, WALLED | kernel.READ_ONLY)
     kernel.mount("tmpfs", "/dev/shm", WALLED, "mode=1777")
     if os.path.isdir("/dev/pts"):
         options = "newinstance,ptmxmode=0666,mode=620"
@@ -188,16 +198,21 @@ def probe(wanted: str, view: Sequence[int]) -> str:
     read, write = os.pipe()
     try:
         cell.make()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
             try:
                 cell.enter()
+                status = 0
             except BaseException as error:
                 os.write(write, str(error).encode())
-            os._exit(0)
+            finally:
+                os._exit(status)
     except (CellError, OSError) as error:
         return str(error)
     os.close(write)
     with os.fdopen(read, "rb") as words:
         said = words.read().decode()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     cell.end()
-    return said
+    return said or ("" if status == 0 else f"the first process of a cell ended with {status}")
