@@ -28,7 +28,7 @@ class Place(ThreadingHTTPServer):
     """Takes uploads from who has a token; gives one to who knows the password.
 
     Tokens allow what they were asked for, and end after ``answers`` answers. ``named``: it says
-    which digest a manifest has.
+    which digest a manifest has. ``rude``: the next layer's token has ended, and it hangs up on it.
     """
 
     def __init__(self) -> None:
@@ -39,6 +39,7 @@ class Place(ThreadingHTTPServer):
         self.sent = b""
         self.refuses = False
         self.named = True
+        self.rude = False
         self.answers = 1000
         self.token, self.allowed, self.left = "", set[str](), 0
 
@@ -65,6 +66,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         place, given = self.server, self.headers.get("Authorization", "")
+        if self.command == "PATCH" and place.rude:
+            place.rude, place.token, self.close_connection = False, "", True
+            return self._say(401, WWW_Authenticate=f'Bearer realm="http://{place.host}/token"')
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         place.asked.append(f"{self.command} {self.path.partition('?')[0]}")
         if self.path.startswith("/token?"):
@@ -162,6 +166,20 @@ def test_a_token_that_ends_in_the_middle_is_renewed(place: Place, layer: LayerAr
     assert [each.partition(" ")[0] for each in place.asked] == [
         *("POST", "GET", "POST"), *("PATCH", "GET", "PATCH"), *("PUT", "GET", "PUT"),
     ]  # fmt: skip
+
+
+def test_who_refuses_a_layer_before_it_was_read_gets_it_anew(place: Place, tmp_path: Path) -> None:
+    """That the token has ended is then not to be read: the connection is gone."""
+    place.rude = True
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(64 << 20)
+    large = LayerArchive(tmp_path, ("large",))
+    told: list[int] = []
+    there = registry(place, **LOGIN)
+    blob = there.upload(large, told.append)
+    there.close()
+    assert list(place.blobs) == [blob.digest]
+    assert sum(told) == blob.size == len(place.blobs[blob.digest])
 
 
 def test_who_gives_tokens_is_asked_past_proxies_as_the_registry_is(

@@ -28,6 +28,7 @@ from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.testing import wait_until
+from stellwerk_kit.testing.host import lacking
 from stellwerk_shim import kernel
 
 
@@ -102,6 +103,21 @@ import os
 for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/irq/default_smp_affinity"):
     try: open(path, "a"); print("can set", path)
     except OSError: pass
+"""
+    record, text = await run(node, script)
+    assert (record.exit_code, text) == (0, "")
+
+
+async def test_what_only_root_may_read_of_the_kernel_is_nobody_s(node: Path) -> None:
+    """A run of root's has root's number, and these files tell of everybody."""
+    script = """
+import os
+for folder, names, files in os.walk("/proc"):
+    if folder == "/proc": names[:] = [n for n in names if not n.isdigit() and n not in ("self", "thread-self", "sys")]
+    for path in (f"{folder}/{name}" for name in files):
+        try:
+            if not os.stat(path).st_mode & 0o044 and os.read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 1): print(path)
+        except OSError: pass
 """
     record, text = await run(node, script)
     assert (record.exit_code, text) == (0, "")
@@ -428,3 +444,45 @@ async def test_two_runs_at_once_have_two_groups(node: Path) -> None:
         found.clear(each.cgroups)
     await found.close()
     assert not any(folder.exists() for folder in found.groups.folders.values())
+
+
+LEFT = """
+import subprocess, sys
+from pathlib import Path
+from stellwerk_gpu_executor.cgroups import Wanted
+from stellwerk_gpu_executor.isolation import isolate
+from stellwerk_gpu_executor.settings import Settings
+found = isolate(Settings(executor_dir=Path(sys.argv[1])))
+groups = found.groups.take("run-a-1", Wanted(memory_bytes=1 << 27))
+print(*groups)
+if len(sys.argv) > 2:
+    (groups[0] / "cgroup.procs").write_text(sys.argv[2])
+"""
+
+
+async def test_groups_of_an_executor_that_is_gone_are_removed_unless_a_run_is_in_them(
+    node: Path,
+) -> None:
+    mine = walls(node)
+    needs(mine, "memory")
+    if os.geteuid() != 0:
+        lacking("only root may mark a control group")
+    sleeper = await asyncio.create_subprocess_exec("sleep", "600")
+    try:
+        for more in ([], [str(sleeper.pid)]):
+            made = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", LEFT, str(node / "gone"), *more), stdout=subprocess.PIPE
+            )
+            said = (await made.communicate())[0].decode().splitlines()[-1]
+            groups = [Path(each) for each in said.split()]
+            assert groups[0].exists()
+            found = walls(node)  # another start of ours
+            assert groups[0].exists() == bool(more)
+            assert groups[0].parent.exists() == bool(more)
+            assert all(folder.exists() for folder in mine.groups.folders.values())
+    finally:
+        sleeper.kill()
+        await sleeper.wait()
+    walls(node)
+    assert not groups[0].parent.exists()
+    await found.close()

@@ -423,7 +423,9 @@ def test_no_sandbox_where_one_would_be_is_a_warning(
 ) -> None:
     monkeypatch.setattr("stellwerk_gpu_executor.isolation.shutil.which", lambda name: None)
     with capture_logs() as told:
-        assert isolate(Settings(executor_dir=node / "executor")).views is None
+        found = isolate(Settings(executor_dir=node / "executor"))
+    found.groups.close()
+    assert found.views is None
     (warning,) = [each for each in told if each["log_level"] == "warning"]
     assert "bubblewrap is not installed" in warning["missing"]
 
@@ -439,7 +441,7 @@ def test_descriptors_above_1023(node: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
     try:
-        walls(node)
+        walls(node).groups.close()
         own = os.pidfd_open(os.getpid())
         taken.append(own)
         assert own > 1023

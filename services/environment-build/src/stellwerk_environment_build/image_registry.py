@@ -77,9 +77,20 @@ class Registry:
                     on_chunk(len(chunk))
                     yield chunk
 
-        place = self._begin()
-        answer = self._call("PATCH", place, (202,), timeout_s=STORE_S, data=Told(), **_OCTETS)
-        self._finish(answer, place, layer.digest)
+        told = Told()
+
+        def send() -> None:
+            place = self._begin()
+            answer = self._call("PATCH", place, (202,), timeout_s=STORE_S, data=told, **_OCTETS)
+            self._finish(answer, place, layer.digest)
+
+        try:
+            send()
+        except DockerException as error:
+            # Who refuses, as for a token that has ended, may hang up before all was read.
+            if not isinstance(error.__cause__, requests.ConnectionError):
+                raise
+            send()
         return Blob(digest=layer.digest, size=len(layer))
 
     def put_blob(self, digest: str, data: bytes) -> None:

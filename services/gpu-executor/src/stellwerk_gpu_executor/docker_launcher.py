@@ -25,10 +25,10 @@ from stellwerk_gpu_executor.launcher import (
     key,
     locked,
     obituary,
-    remove,
     started,
 )
 from stellwerk_gpu_executor.notify import NotifyServer
+from stellwerk_gpu_executor.removal import remove
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_kit.clock import Clock, SystemClock
 from stellwerk_kit.registry_logins import RegistryLogins

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 import stellwerk_shim
-from stellwerk_gpu_executor import cgroups, rclone
+from stellwerk_gpu_executor import cgroup_owners, cgroups, rclone
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.launcher import LaunchRequest
@@ -85,7 +85,9 @@ def isolate(settings: Settings) -> Isolation:
     if settings.launcher != "process" or settings.sandbox == "off":
         return Isolation()
     key = hashlib.sha256(str(settings.executor_dir.absolute()).encode()).hexdigest()[:12]
-    groups = cgroups.find(f"stellwerk-{key}")
+    groups = cgroups.find(f"{cgroup_owners.PREFIX}{key}")
+    cgroup_owners.mark(groups.folders.values())
+    cgroup_owners.remove_abandoned(groups.folders.values())
     view, missing = look(settings)
     log.info(
         "isolation",

@@ -30,6 +30,10 @@ MACHINES = tuple(
     for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "driver")
 )
 """How the machine is set: files that are root's, and a run of root's has the same number."""
+PAGES = ("kpageflags", "kpagecount", "kpagecgroup", "pagetypeinfo")
+KERNELS = tuple(f"/proc/{name}" for name in (*PAGES, "slabinfo", "vmallocinfo", "timer_list"))
+"""What of the kernel only root may read: what it holds for others. Nobody reads it here."""
+RPC = "/proc/net/rpc"
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
@@ -157,6 +161,10 @@ def _mount_systems() -> None:
     """What no two runs share: processes, shared memory and, where root makes them, terminals."""
     kernel.mount("proc", "/proc", WALLED | kernel.NO_EXEC)
     _lay(_copies([(place, place, False) for place in MACHINES]))
+    if os.geteuid() == 0:  # nobody else could read them anyway
+        _lay(_copies([("/dev/null", each, False) for each in KERNELS if os.path.exists(each)]))
+        if os.path.isdir(RPC):
+            kernel.mount("tmpfs", RPC, WALLED | kernel.READ_ONLY)
     kernel.mount("tmpfs", "/dev/shm", WALLED, "mode=1777")
     if os.path.isdir("/dev/pts"):
         options = "newinstance,ptmxmode=0666,mode=620"
