@@ -262,13 +262,16 @@ async def test_what_a_killed_worker_left_is_not_used(
     cache = builder.cache.conda_cache
     [kept] = cache.glob("packages/good-1.0-0-*")
     left = cache / "unpacking" / "tmpleft" / kept.name
-    left.mkdir(parents=True)
+    unseen = cache / "packages" / "good-1.0-0"
+    for each in (left, unseen):
+        each.mkdir(parents=True)
     (tmp_path / "outside").write_bytes(b"wrong")
     (kept / "x").unlink()
     (kept / "x").symlink_to(tmp_path / "outside")
     made = await build(builder, text, rebuild=True)
     assert (builder.cache.path(made.ready.env_id) / "x").read_bytes() == b"right"
     assert not left.exists()
+    assert not unseen.exists()
     assert not (kept / "x").is_symlink()
 
 

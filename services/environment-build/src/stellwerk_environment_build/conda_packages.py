@@ -7,6 +7,7 @@ among those that are kept only then: what a killed worker leaves is never used.
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ from rattler.exceptions import IoError
 from rattler.package import PathsEntry, PathsJson
 
 Unpack = Callable[[Path], Awaitable[object]]
+_KEPT = re.compile(r"-[0-9a-f]{64}$")
 
 
 class OutsideError(Exception):
@@ -37,7 +39,10 @@ class KeptPackages:
 
     @contextmanager
     def unpacking(self) -> Iterator[Path]:
-        """A folder to unpack in. What lies there from before goes, unless others are at work."""
+        """A folder to unpack in. What lies there from before goes, unless others are at work.
+
+        So do packages that are kept as the library keeps them, which nobody has looked through.
+        """
         fresh = self.folder.with_name("unpacking")
         for each in (self.folder, fresh):
             each.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,8 @@ class KeptPackages:
         try:
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for each in fresh.iterdir():
+                unseen = (each for each in self.folder.iterdir() if not _KEPT.search(each.name))
+                for each in (*fresh.iterdir(), *unseen):
                     shutil.rmtree(each, ignore_errors=True)
             fcntl.flock(lock, fcntl.LOCK_SH)
             with tempfile.TemporaryDirectory(dir=fresh, ignore_cleanup_errors=True) as made:

@@ -18,8 +18,6 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
 
-COARSE = 5
-"""CLOCK_REALTIME_COARSE, which the times of files are taken from."""
 PYTHON_IGNORES = (signals.PIPE, signals.XFSZ)
 OWN_FOLDERS = ("HOME", "TMPDIR", "STELLWERK_UPLOADS_DIR")
 """Variables that name folders of the run's, besides the working folder."""
@@ -53,7 +51,7 @@ class Beginning:
         ]
         self._folders = {folder: os.stat(folder).st_ctime_ns for folder in [self._folder, *own]}
         self._bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        self._moment = time.clock_gettime_ns(COARSE)
+        self._moment = time.time_ns()
         self._acted = False
         self._state = _state()
         sys.addaudithook(self._audit)  # for good: none can be taken away
@@ -115,9 +113,10 @@ def _state() -> tuple[object, ...] | None:
 
 
 def _changed(folder: str, since_ns: int) -> bool:
-    """Whether anything below `folder` was made, moved or written after that tick of the clock.
+    """Whether anything below `folder` was made, moved or written after that moment.
 
-    In it many files were laid out; what a script does in its first milliseconds has an event.
+    Times of files may lag by a tick: what is laid out just before never looks later, and what a
+    script does in its first milliseconds has an event.
     """
     with os.scandir(folder) as entries:
         for entry in entries:
