@@ -20,6 +20,7 @@ from stellwerk_gpu_executor.parts import Parts
 from stellwerk_gpu_executor.prepare import Preparer
 from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
+from stellwerk_gpu_executor.spread import spread
 from stellwerk_gpu_executor.store import Store, metadata
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_ahead import WarmAhead
@@ -35,7 +36,7 @@ AHEAD_S = 5.0
 async def build(runtime: Runtime[Settings]) -> None:
     """Open everything, take up old attempts, join the cluster."""
     settings, boot_id = runtime.settings, new_id()
-    settings.executor_dir.mkdir(parents=True, exist_ok=True)
+    spread(settings.executor_dir / "attempts")
     db = await runtime.database(metadata)
     objects = await runtime.objects()
     isolation = await asyncio.to_thread(isolate, settings)

@@ -5,12 +5,14 @@ dictionary ``MAPPING``. Neither is executed here.
 """
 
 import ast
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-FINDERS = "__editable___*_finder.py"
+FINDER = ("__editable___", "_finder.py")
+"""How the name of a finder begins and ends."""
 File = tuple[Path, int, int]
 """Name, time in nanoseconds, size in bytes."""
 
@@ -18,7 +20,9 @@ File = tuple[Path, int, int]
 def site_folders(python: Path) -> tuple[Path, ...]:
     """Folders and modules that the installation of ``python`` names, as far as they are there."""
     found: dict[Path, None] = {}
-    for site in sorted((python.parent.parent / "lib").glob("python3*/site-packages")):
+    lib = python.parent.parent / "lib"
+    for name in _names(lib, "python3"):
+        site = lib / name / "site-packages"
         named = (path for path in _named(_files(site)) if not path.is_relative_to(site))
         found |= dict.fromkeys(path for path in named if path.exists())
     return tuple(found)
@@ -27,11 +31,19 @@ def site_folders(python: Path) -> tuple[Path, ...]:
 def _files(site: Path) -> tuple[File, ...]:
     """Those that may name folders, as they are now."""
     found = []
-    for file in sorted(site.glob("*.pth")) + sorted(site.glob(FINDERS)):
-        with suppress(OSError):
-            status = file.stat()
-            found.append((file, status.st_mtime_ns, status.st_size))
+    for names in (_names(site, ends=".pth"), _names(site, *FINDER)):
+        for name in names:
+            with suppress(OSError):
+                status = os.stat(f"{site}/{name}")  # noqa: PTH116 - before every run: half the cost
+                found.append((site / name, status.st_mtime_ns, status.st_size))
     return tuple(found)
+
+
+def _names(folder: Path, begins: str = "", ends: str = "") -> list[str]:
+    with suppress(OSError):
+        found = os.listdir(folder)  # noqa: PTH208 - a third of its cost
+        return sorted(each for each in found if each.startswith(begins) and each.endswith(ends))
+    return []
 
 
 @lru_cache(maxsize=64)
