@@ -373,10 +373,12 @@ async def test_gpus_of_a_run_whose_start_nobody_heard_of_stay_its_own(tmp_path: 
         second = await service.start(launch_request(tmp_path / "a2", WAITS, 2, gpus=1))
         assert "1 GPUs 1 are in use" in str((await second.wait()).message)
         await service.cleanup(second.attempt)
+        await engine.remove(lost.name)  # until then its supervisor holds the folder
         await service.cleanup(lost.attempt)
         third = await service.start(launch_request(tmp_path / "a3", WAITS, 3, gpus=1))
         assert (await third.wait()).message == "the Docker engine does not answer"
         assert engine.asked == [["GPU-a"], ["GPU-a"]]
+        await engine.remove(third.name)
         await service.cleanup(third.attempt)
 
 
