@@ -1,5 +1,6 @@
 """Lazy mounts where executors are containers and runs are containers beside them."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -109,7 +110,9 @@ async def test_a_killed_executor_is_an_error_of_the_read_and_leaves_no_mount(
         for executor in ("executor-1", "executor-2"):
             platform.kill(executor)
         assert wait_terminal(http, run, 120)["status"] == "Failed"
-        assert "Transport endpoint is not connected" in log_text(http, run).decode()
+        said = log_text(http, run).decode()
+    # A read that was under way is broken off (ECONNABORTED), one after it finds nobody (ENOTCONN).
+    assert any(f"[Errno {number}]" in said for number in (errno.ECONNABORTED, errno.ENOTCONN)), said
     assert "its mount has ended" in prepared(platform, run)
     await wait_until(lambda: platform.runs() == [], 60)
     await wait_until(lambda: mounted(folder) == [], 60)
