@@ -210,7 +210,7 @@ print(open("../inputs/shown/data").read())
 def mounted(place: Path) -> Iterator[None]:
     """A file system of its own there, as a lazy mount is one."""
     if os.geteuid() != 0:
-        pytest.skip("only root can mount")
+        lacking("the right to mount")
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
     try:
         yield

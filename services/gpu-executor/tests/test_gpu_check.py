@@ -23,6 +23,7 @@ from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
+from stellwerk_kit.testing.host import lacking
 from stellwerk_shim import preload
 
 ENV = {"PYTHONPATH": "/agent", "PATH": "/usr/bin:/bin"}
@@ -149,7 +150,7 @@ def test_with_a_device_node_of_that_name(tmp_path: Path, code: str, opened: bool
     """A device of the kernel's under a GPU's name, in a view of /dev that only this process has."""
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if subprocess.run([*unshare, "true"], check=False, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("this machine gives no mount namespace")
+        lacking("a mount namespace that a test may make")
     devices = " ".join(f"/dev/{name}" for name in ("null", "zero", "urandom"))
     python = tmp_path / "python"
     python.write_text(

@@ -2,7 +2,7 @@
 
 ext4 gives no inode away again for a minute or more after its file was removed, and passes by each
 of them whenever it looks for one in the same part of the disk. Runs that come and go quickly, a
-dozen files each, would make that a quarter of the executor's time.
+dozen files each, pay for that with more than all else the executor does (docs/performance.md).
 """
 
 import fcntl
