@@ -15,6 +15,7 @@ from stellwerk.refusals import reason
 from stellwerk_gateway.problems import HttpError
 
 SHOWN = 100
+_NO_OBJECT = {"model_type", "model_attributes_type"}
 SECRET_FIELDS = frozenset({"environment_variables"})
 
 _CODES = {
@@ -160,14 +161,19 @@ def _sentence(error: Error, place: _Place) -> str:
     if error["type"] == "missing":
         return "required, but not there."
     if error["type"] == "extra_forbidden":
-        known = sorted({name for model in place.models for name in model.model_fields})
         close = _close(error, place)
         hint = f"Did you mean {close}? " if close else ""
-        return f"there is no such field. {hint}Fields are {', '.join(known)}."
+        return f"there is no such field. {hint}Fields are {_fields(place)}."
     message = reason(error)
+    if error["type"] in _NO_OBJECT and place.models:
+        message += f" with {_fields(place)}"
     if _is_secret(place) or isinstance(error.get("input"), (dict, list, BaseModel)):
         return f"{message}."
     return f"got {_shown(error.get('input'))}. {message}."
+
+
+def _fields(place: _Place) -> str:
+    return ", ".join(sorted({name for model in place.models for name in model.model_fields}))
 
 
 def _is_secret(place: _Place) -> bool:
