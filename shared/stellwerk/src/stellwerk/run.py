@@ -189,7 +189,24 @@ class Run(Ending, Again, Children, Snapshots):
         return run_events(self._client, self.id, after)
 
     def logs(self, follow_it: bool = False, path: str = STD_LOG) -> Iterator[bytes]:
-        """The bytes of a log; with ``follow_it`` live, until it is complete."""
+        """The bytes of a log; with ``follow_it`` live, until it is complete.
+
+        Raises NotFoundError for one that the run does not have, naming those it has.
+        """
+        try:
+            yield from self._log(path, follow_it)
+        except NotFoundError as error:
+            if error.code != "log.not_found":
+                raise
+            there = self._client.get(f"{self._path}/logs", LogList).logs
+            raise NotFoundError(
+                f"The run has no log {path!r} (yet). It has: "
+                f"{', '.join(each.path for each in there) or 'none'}",
+                code=error.code,
+                field="path",
+            ) from error
+
+    def _log(self, path: str, follow_it: bool) -> Iterator[bytes]:
         address = log_address(self.id, path)
         if follow_it:
             yield from follow(
