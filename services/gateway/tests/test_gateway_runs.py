@@ -214,6 +214,7 @@ async def test_what_is_no_object_is_told_its_fields(gateway: Gateway) -> None:
             {"inputs": {"d": "mnist"}},
             "It must be a JSON object with dataset, lazy, mode, path, version.",
         ),
+        ({"resources": []}, "It must be a JSON object with cpus, gpus, memory_mb."),
     ):
         answer = await gateway.client.post("/runs", json=body(**change))
         assert answer.json()["detail"].endswith(said)

@@ -42,6 +42,8 @@ Error = Mapping[str, Any]
 class _Place(NamedTuple):
     """Where an error is: the path as written, the models that stand there, the union branch.
 
+    The models are those of the object that holds the field, or of the field that is no object.
+
     ``union`` is the path of the union it lies in, ``branch`` pydantic's name of the branch.
     """
 
@@ -113,7 +115,7 @@ def _locate(error: Error, types_of: Mapping[str, Any]) -> _Place:
             union, branch, choices = tuple(path), str(part), labelled
             continue
         path.append(part)
-        if index < len(where) - 1:
+        if index < len(where) - 1 or error["type"] in _NO_OBJECT:
             choices = [inner for choice in choices for inner in _inside(choice, part)]
     models = tuple(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
     return _Place(tuple(path), models, union, branch)
