@@ -89,14 +89,7 @@ async def test_killed_anywhere_the_run_is_archived_once(
     message = await subscription.next_msg(30)
     assert isinstance(e.decode(message.subject, message.headers, message.data).event, e.RunArchived)
     await sim.say(completed(run_id))
-
-    async def answered() -> bool:
-        try:
-            return (await sim.run(run_id, wait_s=5)).status == "Completed"
-        except Exception:
-            return False
-
-    await wait_until(answered, 20)
+    await wait_until(lambda: sim.completed(run_id), 20)
     seen = await sim.events(run_id, "RunCompleted")
     assert [each.sequence for each in seen] == list(range(1, len(seen) + 1))
     assert [each.type for each in seen].count("RunArchived") == 1
@@ -108,6 +101,26 @@ async def test_killed_anywhere_the_run_is_archived_once(
         ("user_logs/std_log.txt", len(LOG)),
     ]
     assert await sim.follow(run_id, len(LOG)) == LOG
+
+
+async def test_what_was_said_before_the_kill_is_not_archived_again(
+    launch: Launch, sim: Sim
+) -> None:
+    first = launch("history.after_archived=kill")
+    run_id = await sim.submit()
+    await sim.until_running(run_id)
+    await sim.write(run_id, b"end\n")
+    await sim.end(run_id, b"end\n")
+    assert await asyncio.to_thread(first.wait, 30) == -signal.SIGKILL
+    second = launch("history.before_archived=kill")
+    await sim.say(completed(run_id))
+    await wait_until(lambda: sim.completed(run_id), 30)
+    later = await sim.submit()
+    await sim.until_running(later)
+    assert second.poll() is None
+    await sim.write(later, b"end\n")
+    await sim.end(later, b"end\n")
+    assert await asyncio.to_thread(second.wait, 30) == -signal.SIGKILL, "the failpoint is passed"
 
 
 async def with_build_log(sim: Sim, run_id: str) -> None:
