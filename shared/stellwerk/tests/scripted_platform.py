@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from stellwerk import api
 from stellwerk.ids import new_id
+from stellwerk.log_names import STD_LOG, put_aside
 
 TOKEN = "token-for-tests"
 
@@ -96,7 +97,8 @@ class Platform:
 
     def retry(self, run: str) -> None:
         """A new attempt: its log begins anew."""
-        self.runs[run].logs.pop("user_logs/std_log.txt")
+        logs = self.runs[run].logs
+        logs[put_aside(STD_LOG, self.runs[run].view.attempt)] = logs.pop(STD_LOG)
         self.runs[run].closed.clear()
         self.runs[run].generation += 1
         attempt = self.runs[run].view.attempt + 1

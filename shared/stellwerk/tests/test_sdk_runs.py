@@ -145,6 +145,25 @@ def test_gateway_restart_is_invisible(platform: Platform, workspace: Workspace) 
     assert [headers.get("last-event-id") for headers in again] == [None, "1", "1"]
 
 
+def test_a_followed_log_goes_on_with_the_next_attempt(
+    platform: Platform, workspace: Workspace
+) -> None:
+    run = Run.get(workspace, platform.add_run())
+    platform.event(run.id, "Running", "RunStarted", attempt=1)
+    platform.print(run.id, b"first, ")
+    chunks = run.logs(follow_it=True)
+    assert next(chunks) == b"first, "
+    platform.restart()
+    platform.print(run.id, b"and its end; ")  # the reader comes back after the retry
+    platform.retry(run.id)
+    platform.print(run.id, b"second")
+    assert next(chunks) == b"and its end; "
+    platform.event(run.id, "Running", "RunStarted")
+    platform.close_log(run.id)
+    platform.event(run.id, "Completed")
+    assert b"".join(chunks) == b"second"
+
+
 def test_failed_run(platform: Platform, workspace: Workspace, source: Path, capsys: Any) -> None:
     def fail(run: str) -> None:
         platform.event(run, "Running", attempt=1)
