@@ -116,8 +116,8 @@ def show_timeline(run_id: str, output: str) -> None:
 @click.option("--raw", is_flag=True, help="Leave control characters as they are.")
 def logs(run_id: str, follow_it: bool, path: str | None, raw: bool) -> None:
     """Print a run's log."""
+    from stellwerk.log_names import STD_LOG
     from stellwerk.text import LogText
-    from stellwerk.watch import STD_LOG
 
     found = connect(run_id)
     chunks = found.logs(follow_it, path or STD_LOG)
