@@ -94,8 +94,9 @@ def _found(p: "Platform", request: Request) -> "ScriptedRun | None":
 
 def _runs(p: "Platform") -> Any:
     async def runs(request: Request) -> Response:
-        search = request.query_params.get("search")
+        search, status = map(request.query_params.get, ("search", "status"))
         views = [each.view for each in reversed(p.runs.values())]
+        views = [view for view in views if status in {None, view.status}]
         return page([view for view in views if not search or view.run_id.startswith(search)])
 
     return runs

@@ -128,6 +128,10 @@ class InOrder:
                 return
             FILLED.labels(self._consumer).inc()
             yield Delivery(
-                message.subject or "", message.headers or {}, message.data or b"", message.seq
+                message.subject or "",
+                message.headers or {},
+                message.data or b"",
+                message.seq,
+                message.time,
             )
             sequence = message.seq + 1

@@ -192,8 +192,23 @@ class Run(Ending, Again, Children, Snapshots):
     def logs(self, follow_it: bool = False, path: str = STD_LOG) -> Iterator[bytes]:
         """The bytes of a log; with ``follow_it`` live, until the run is over.
 
-        A run that is tried again goes on with the later attempt's log.
+        A run that is tried again goes on with the later attempt's log. Raises NotFoundError for a
+        log that the run does not have, naming those it has.
         """
+        try:
+            yield from self._log(path, follow_it)
+        except NotFoundError as error:
+            if error.code != "log.not_found":
+                raise
+            there = self._client.get(f"{self._path}/logs", LogList).logs
+            raise NotFoundError(
+                f"The run has no log {path!r} (yet). It has: "
+                f"{', '.join(each.path for each in there) or 'none'}",
+                code=error.code,
+                field="path",
+            ) from error
+
+    def _log(self, path: str, follow_it: bool) -> Iterator[bytes]:
         if follow_it:
             yield from follow_log(self._client, self.id, path)
             return
