@@ -408,7 +408,9 @@ def test_environments(platform: Platform, cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("environment", "build", "tf")
     assert (code, out, err) == (0, "tf: ready\n", "resolved\n")
     assert cli("environment", "log", "tf:1")[1] == "resolved\n"
-    platform.build_state = "failed"
+    platform.built_before = True
+    assert "tf: ready (built before; --rebuild" in cli("environment", "build", "tf")[1]
+    platform.build_state, platform.built_before = "failed", False
     assert cli("environment", "build", "tf")[0] == 1
     assert cli.json("environment", "list")[0]["name"] == "tf"
     assert cli("environment", "show", "nope")[0] == 6
