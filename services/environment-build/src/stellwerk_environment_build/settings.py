@@ -71,7 +71,12 @@ class Settings(ServiceSettings):
         30_000_000_000, ge=1_000_000, description="The most that a step of a Dockerfile may write."
     )
     build_memory_bytes: int = Field(
-        4 << 30, ge=64 << 20, description="Memory of each step of a Dockerfile."
+        4 << 30, ge=64 << 20, description="Memory of each step of a Dockerfile, but of BuildKit's."
+    )
+    build_buildkit: bool = Field(
+        True,
+        description="Build Dockerfiles that need BuildKit with the engine's. Its steps have no "
+        "limit of memory; a build ends when the machine has hardly any left.",
     )
     build_image_s: float = Field(1800.0, gt=0, description="Limit of the making of an image.")
     build_conda: Mode = Field(
