@@ -9,6 +9,7 @@ from typing import Literal
 
 from stellwerk.errors import ProtocolError
 from stellwerk.events.image import BuildFailure
+from stellwerk_environment_build.engine_cell import NO_CONTAINER
 
 Phase = Literal["resolve", "create", "install", "compile", "activate"]
 
@@ -117,6 +118,14 @@ def classify(phase: Phase, returncode: int, output: str) -> Failure:
             "disk-full",
             "env.disk_full",
             "The disk of the environment cache is full. The operator has to free space there.",
+            retryable=True,
+        )
+    if NO_CONTAINER in output:
+        return Failure(
+            "internal",
+            "env.engine_unreachable",
+            f"The environment's {_PHASE_NAMES[phase]} needs a container, and the Docker engine "
+            "gave none; tell the operator.",
             retryable=True,
         )
     if returncode < 0 or returncode > 128:
