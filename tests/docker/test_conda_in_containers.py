@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,26 @@ from typing import Any
 import environments
 import images as stand_ins
 import pytest
+from docker.errors import ImageNotFound
 from engine import client
 from environments import run
 
 sys.path.append(str(Path(__file__).parents[2] / "services/environment-build/tests"))
 
 from conda_building import build, failure, wants
-from conda_channel import PLATFORM, CondaChannel
+from conda_channel import PLACEHOLDER, PLATFORM, CondaChannel
 
-from stellwerk.events.image import ENVIRONMENT_FOLDER
+from stellwerk.events.image import ENVIRONMENT_FOLDER, IMAGE_ENVIRONMENT
 from stellwerk_environment_build.build_cell import BuildCell, CellSettings, find_cell
 from stellwerk_environment_build.builder import Builder
-from stellwerk_environment_build.cache import EnvironmentCache
+from stellwerk_environment_build.cache import EnvironmentCache, Ready
 from stellwerk_environment_build.conda_channels import ChannelSettings
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.image_engine import NAME, ImageSettings
 from stellwerk_environment_build.images import ImageMaker
 from stellwerk_kit.testing import wait_until
 
+BUILDER = "conda-test"
 SPY = """#!/bin/bash
 {{ env; cat {outside}; ls {cache}/.uv /sys/class/net; }} >> "$(dirname "$0")/../seen" 2>/dev/null
 echo reached >> {outside} 2>/dev/null
@@ -48,7 +51,7 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def settings() -> ImageSettings:
-    return replace(ImageSettings(stand_ins.base()), builder="conda-test")
+    return replace(ImageSettings(stand_ins.base()), builder=BUILDER)
 
 
 @pytest.fixture
@@ -60,8 +63,14 @@ def cell(settings: ImageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def cells() -> list[Any]:
-    found: list[Any] = client().api.containers(all=True, filters={"name": f"^/{NAME}"})
+    found: list[Any] = client().api.containers(all=True, filters={"name": f"^/{NAME}{BUILDER}-"})
     return found
+
+
+def forget(*made: Ready) -> None:
+    for each in made:
+        with suppress(ImageNotFound):  # other tests take all away that bear the platform's name
+            client().images.remove(str(each.image), force=True)
 
 
 def builder(folder: Path, channel: CondaChannel, images: ImageSettings) -> Builder:
@@ -106,7 +115,37 @@ async def test_packages_are_installed_and_started_in_containers(
     try:
         assert run(str(ready.image), "import tool; print(tool.VERSION)") == "1.0\n"
     finally:
-        client().images.remove(str(ready.image), force=True)
+        forget(ready)
+
+
+async def test_in_an_image_a_package_is_a_layer_that_knows_its_place(
+    tmp_path: Path, settings: ImageSettings
+) -> None:
+    """And that other images have as well, in the order that the engine needs."""
+    channel = CondaChannel(tmp_path / "channel")
+    channel.add_whole_python(environments.PYTHON)
+    for name in ("tool", "added"):
+        channel.add_module(name)
+    files = {"etc/place": PLACEHOLDER.encode(), "lib/big": b"1" * 100_000}
+    channel.add("place", "1.0", files, subdir=PLATFORM)
+    made, log = builder(tmp_path, channel, settings), list[str]()
+    one = (await build(made, wants("tool", "place"))).ready
+    two = (await build(made, wants("tool", "place", "added"), log)).ready
+    try:
+        assert len(one.image_layers) == 4
+        assert len(two.image_layers) == 5
+        assert two.image_layers[:2] == one.image_layers[:2]  # Python, place
+        assert set(one.image_layers) - set(two.image_layers) == {one.image_layers[-1]}
+        assert [line for line in log if "2 of 5 layers" in line]
+        code = f"print(open('{IMAGE_ENVIRONMENT}/etc/place').read())"
+        assert run(str(two.image), code) == f"{IMAGE_ENVIRONMENT}\n"
+        says = [
+            "import subprocess",
+            f"print(subprocess.check_output('{IMAGE_ENVIRONMENT}/bin/added-says'))",
+        ]
+        assert run(str(two.image), "; ".join(says)) == "b'1.0\\n'\n"
+    finally:
+        forget(one, two)
 
 
 def test_a_cell_is_as_narrow_as_one_of_bubblewrap(cell: BuildCell, tmp_path: Path) -> None:
@@ -153,7 +192,7 @@ async def test_a_program_ends_with_who_started_it_and_its_environment_is_not_the
     sleeping: subprocess.Popen[bytes],
 ) -> None:
     """That its container goes, whole, is what the fixture waits for."""
-    (found,) = (each for each in cells() if "conda-test" in each["Names"][0])
+    (found,) = cells()
     told = json.dumps(client().api.inspect_container(found["Id"]))
     assert str(os.getuid()) in told
     assert "geheim" not in told

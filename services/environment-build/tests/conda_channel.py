@@ -132,7 +132,7 @@ class CondaChannel:
         }
         target = self.folder / subdir / f"{name}-{version}-{build}.tar.bz2"
         with tarfile.open(target, "w:bz2", compresslevel=1) as archive:
-            for path, data in {**files, **infos}.items():
+            for path, data in {**infos, **files}.items():  # for index() first what it reads
                 member = tarfile.TarInfo(path)
                 member.size, member.mode = len(data), 0o755 if path.startswith("bin/") else 0o644
                 archive.addfile(member, io.BytesIO(data))
@@ -148,7 +148,8 @@ class CondaChannel:
             packages = {}
             for path in (self.folder / subdir).glob("*.tar.bz2"):
                 with tarfile.open(path) as archive:
-                    member = archive.extractfile("info/index.json")
+                    found = next(each for each in archive if each.name == "info/index.json")
+                    member = archive.extractfile(found)
                     assert member is not None
                     about: dict[str, Any] = json.load(member)
                 data = path.read_bytes()

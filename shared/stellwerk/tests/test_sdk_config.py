@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stellwerk import UserError, Workspace
+from stellwerk import Experiment, UserError, Workspace
 from stellwerk.config import discover
 
 
@@ -70,3 +70,10 @@ def test_bad_address() -> None:
 def test_explicit_path_without_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no Stellwerk configuration"):
         Workspace.from_config(str(tmp_path))
+    with pytest.raises(UserError, match=r"nope\.json does not exist"):
+        Workspace.from_config(str(tmp_path / "nope.json"))
+
+
+def test_an_experiment_wants_its_workspace_first() -> None:
+    with pytest.raises(UserError, match=r"write Experiment\(workspace, name\)"):
+        Experiment("digits", Workspace("http://there:1"))  # type: ignore[arg-type]

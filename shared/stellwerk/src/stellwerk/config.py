@@ -60,8 +60,13 @@ def from_file(path: Path) -> Connection:
     for place in places:
         if content := _read(place):
             return _from_content(content, place, None, None)
+    lacks = (
+        'holds no Stellwerk configuration (a JSON file with "url")'
+        if path.exists()
+        else "does not exist"
+    )
     raise UserError(
-        f'path: {path} holds no Stellwerk configuration (a JSON file with "url"). '
+        f"path: {path} {lacks}. "
         "Write one with Workspace.write_config(), or run `stellwerk up` and leave path out.",
         code="workspace.not_found",
         field="path",
