@@ -60,8 +60,9 @@ class ImageSettings:
     ``registry``: ``host:port`` to push to, None keeps images in this engine; ``registry_url``:
     where it is for this process, if elsewhere than for the engine. ``logins`` are of registries.
     ``network`` is what the steps of Dockerfiles have, ``proxies`` are build arguments for them if
-    that is one. ``max_bytes``: the most that one step may write. ``builder`` tells it from others
-    that use the same engine: what bears another one's mark, as its name or label, is not touched.
+    that is one. ``max_bytes``: the most that one step may write. ``buildkit``: whether Dockerfiles
+    that need it are built with it. ``builder`` tells it from others that use the same engine: what
+    bears another one's mark, as its name or label, is not touched.
     """
 
     base: str
@@ -74,6 +75,7 @@ class ImageSettings:
     memory_bytes: int = 4 << 30
     registry_url: str | None = None
     builder: str = "builder"
+    buildkit: bool = True
 
     def mark(self, env_id: str = "") -> str:
         """What a build's things in the engine bear; without an id, how all marks of it begin."""
@@ -208,7 +210,10 @@ def environment_first(image: Any, path: str) -> list[str]:
 
 
 def archive(
-    entries: Iterable[Entry], content: Callable[[Path], bytes | None] | None = None
+    entries: Iterable[Entry],
+    content: Callable[[Path], bytes | None] | None = None,
+    *,
+    form: int = tarfile.PAX_FORMAT,
 ) -> Iterator[bytes]:
     """Files as a stream of tar, owned by root, never whole in memory.
 
@@ -225,7 +230,7 @@ def archive(
         with (
             suppress(BrokenPipeError),
             os.fdopen(write, "wb") as out,
-            tarfile.open(fileobj=out, mode="w|") as tar,
+            tarfile.open(fileobj=out, mode="w|", format=form) as tar,
         ):
             for path, inside in entries:
                 other = content(path) if content else None
