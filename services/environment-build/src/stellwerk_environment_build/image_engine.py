@@ -43,6 +43,7 @@ PROCESSES = 512
 CALL_S = 600
 CHUNK = 1 << 20
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
+_PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) ")
 _LOOPBACK = ("127.", "localhost")
 PUSH_NEWS_BYTES = 100_000_000
 Say = Callable[[str], None]
@@ -184,10 +185,17 @@ def clear(client: Client, mark: str) -> None:
     """Remove what builds left whose mark begins so: containers, and images without a name."""
     for container in left(client, mark):
         remove(container)
-    for image in client.api.images(filters={"dangling": True, "label": LABEL}):
-        if image["Labels"][LABEL].startswith(mark):
+    tried: set[str] = set()
+    while found := _nameless(client, mark) - tried:
+        tried |= found  # an image below one that went may be without a name only now
+        for image in found:
             with suppress(APIError):
-                client.images.remove(image["Id"])
+                client.images.remove(image)
+
+
+def _nameless(client: Client, mark: str) -> set[str]:
+    found = client.api.images(filters={"dangling": True, "label": LABEL})
+    return {each["Id"] for each in found if each["Labels"][LABEL].startswith(mark)}
 
 
 def started_with(image: Any, command: list[str]) -> dict[str, Any]:
@@ -259,6 +267,8 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
         if "error" in event:
             raise DockerException(event["error"])
         digest = event.get("aux", {}).get("Digest", digest)
+        if match := _PUSHED.search(event.get("status", "")):  # all that an image store says
+            digest = match[1]
         if event.get("status") == "Pushing":
             sent[event["id"]] = event.get("progressDetail", {}).get("current", 0)
             if sum(sent.values()) - told >= PUSH_NEWS_BYTES:
