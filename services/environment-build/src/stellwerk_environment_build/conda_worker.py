@@ -28,6 +28,7 @@ from rattler.exceptions import (
 from rattler.networking import AuthenticationMiddleware, Client, RetryMiddleware
 from rattler.package_streaming import download_and_extract
 
+from stellwerk.sizes import size_text
 from stellwerk_environment_build.conda_failures import without_places
 from stellwerk_environment_build.conda_lock import CondaEntry, file_stem, read_entries, spell
 from stellwerk_environment_build.conda_logins import ChannelLogins, UnreadableLoginsError
@@ -108,7 +109,7 @@ class _Work:
         """Have the packages of the lock unpacked, hashes and places checked, for :meth:`link`."""
         records = await self._records(read_entries(self.request.lock.read_text()))
         size = sum(record.size or 0 for record in records)
-        _say(f"{len(records)} packages, {size / 1e6:.1f} MB packed")
+        _say(f"{len(records)} packages, {size_text(size)} packed")
         kept = KeptPackages(self.request.cache / KEPT, self.request.readable)
         gate = asyncio.Semaphore(PARALLEL)
         failed: list[Exception] = []
