@@ -9,7 +9,17 @@ from pathlib import Path
 import environments
 import images
 import pytest
-from composed import Composed, body, demo, lines, prepared, reads, register, until_running
+from composed import (
+    Composed,
+    body,
+    demo,
+    lines,
+    prepared,
+    reads,
+    register,
+    started,
+    until_running,
+)
 from stack import log_text, request, submit, wait_terminal
 
 sys.path.append(str(Path(__file__).parents[2] / "services/environment-build/tests"))
@@ -34,14 +44,8 @@ def platform() -> Iterator[Composed]:
         "STELLWERK_BUILD_SANDBOX": "require",
         "STELLWERK_BUILD_CHANNELS": '{"ours": "file:///environments/channel"}',
     }
-    try:
-        composed.up()
+    with started(composed):
         yield composed
-    finally:
-        composed.down()
-        composed.forget_images()
-    assert composed.left() == []
-    assert composed.runs() == []
 
 
 def test_a_run_is_walled_in(platform: Composed) -> None:

@@ -313,7 +313,7 @@ async def test_the_pages_need_nothing_from_elsewhere(gateway: Gateway) -> None:
     docs = (await gateway.stranger.get("/docs")).text
     assert "/api/v1/runs/{run_id}/cancel" in docs
     assert "print(&#x27;hello&#x27;)" in docs
-    assert "<code>priority</code></td><td>whole number (at least 0, at most 100)" in docs
+    assert "<code>priority</code></td><td>whole number (0 to 100)</td>" in docs
     assert '<td>object: name to <a href="#DatasetInput">DatasetInput</a>' in docs
     linked = set(re.findall(r'href="#([^"]+)"', docs))
     assert "RunRequest" in linked

@@ -215,6 +215,8 @@ async def test_what_is_no_object_is_told_its_fields(gateway: Gateway) -> None:
             "It must be a JSON object with dataset, lazy, mode, path, version.",
         ),
         ({"resources": []}, "It must be a JSON object with cpus, gpus, memory_mb."),
+        ({"arguments": [{"input": "d", "x": 1}]}, "there is no such field. Fields are input."),
+        ({"max_retries": "two"}, "got 'two'. It must be a whole number."),
     ):
         answer = await gateway.client.post("/runs", json=body(**change))
         assert answer.json()["detail"].endswith(said)

@@ -57,6 +57,7 @@ class Platform:
         self.environments: list[api.EnvironmentView] = []
         self.build_log = b""
         self.build_state = "ready"
+        self.built_before = False
         self.compute: dict[str, api.ComputeView] = {}
         self.models: list[tuple[api.ModelView, dict[str, str]]] = []
         self.datastore: dict[str, str] = {}

@@ -138,7 +138,8 @@ def test_exit_codes(platform: Platform, cli: Cli, monkeypatch: pytest.MonkeyPatc
     platform.faults.append(Fault("/compute", 500))
     assert cli("compute", "list")[0] == 1
     monkeypatch.setenv("STELLWERK_TOKEN", "wrong")
-    assert cli("compute", "list")[0] == 3
+    code, _, err = cli("compute", "list")
+    assert (code, "(from STELLWERK_URL) does not take this token" in err) == (3, True)
     monkeypatch.setattr("stellwerk.client._FIRST_CONTACT_S", 0.0)
     monkeypatch.setenv("STELLWERK_URL", "http://127.0.0.1:9")
     assert cli("compute", "list")[0] == 4
@@ -231,6 +232,8 @@ def test_the_usual_slips_are_told_what_to_do(platform: Platform, cli: Cli, scrip
     code, _, err = cli("run", "submit", script.parent)
     assert code == 1
     assert f"{str(script.parent)!r} is a folder" in err
+    code, _, err = cli("run", "submit", script.with_suffix(".ipynb"))
+    assert (code, "is a notebook (jupyter nbconvert" in err) == (1, True)
     code, _, err = cli("submit", script)
     assert (code, "Did you mean stellwerk run submit?" in err) == (2, True)
     assert "stellwerk environment build?" in cli("build", "x")[2]
@@ -405,7 +408,9 @@ def test_environments(platform: Platform, cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("environment", "build", "tf")
     assert (code, out, err) == (0, "tf: ready\n", "resolved\n")
     assert cli("environment", "log", "tf:1")[1] == "resolved\n"
-    platform.build_state = "failed"
+    platform.built_before = True
+    assert "tf: ready (built before; --rebuild" in cli("environment", "build", "tf")[1]
+    platform.build_state, platform.built_before = "failed", False
     assert cli("environment", "build", "tf")[0] == 1
     assert cli.json("environment", "list")[0]["name"] == "tf"
     assert cli("environment", "show", "nope")[0] == 6

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from stellwerk import AmlCompute, ComputeTarget, Environment, Model, Run, UserError, Workspace
-from stellwerk.api import DatasetView, ModelView, RunView
+from stellwerk.api import DatasetRequest, DatasetView, ModelView, RunView
 from stellwerk.config import Connection
 from stellwerk.dataset import FileDataset
 from stellwerk.errors import ComputeTargetException
@@ -101,3 +101,15 @@ def test_a_list_is_asked_for_and_counted(arguments: object, said: str) -> None:
     with pytest.raises(UserError) as caught, naming_the_field():
         RunSpec.model_validate({"kind": "interactive", "arguments": arguments})
     assert caught.value.message == said
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "url"}, "kind must be 'files', 'urls', 'datastore' or 'dataset'"),
+        ({}, "kind is required"),
+    ],
+)
+def test_a_form_that_is_none_is_told_which_there_are(source: object, said: str) -> None:
+    with pytest.raises(UserError, match=said), naming_the_field():
+        DatasetRequest.model_validate({"source": source})

@@ -170,7 +170,8 @@ def _of_installer(words: str) -> Failure:
         return Failure(
             "index-unreachable",
             "env.index_unreachable",
-            f"The package index did not answer. Try again later.\n{words}",
+            "The package index did not answer. Try again later, or ask the operator: "
+            f"`stellwerk doctor` looks at network, proxy and index.\n{words}",
             retryable=True,
         )
     if _BAD_WHEEL.search(words):

@@ -73,8 +73,13 @@ class Settings(ServiceSettings):
     build_memory_bytes: int = Field(
         4 << 30,
         ge=64 << 20,
-        description="Memory of each step of a Dockerfile, and of each container that a channel's "
-        "packages are installed or started in.",
+        description="Memory of each step of a Dockerfile but BuildKit's, and of each container "
+        "that a channel's packages are installed or started in.",
+    )
+    build_buildkit: bool = Field(
+        True,
+        description="Build Dockerfiles that need BuildKit with the engine's. Its steps have no "
+        "limit of memory; a build ends when the machine has hardly any left.",
     )
     build_image_s: float = Field(1800.0, gt=0, description="Limit of the making of an image.")
     build_conda: Mode = Field(

@@ -15,6 +15,8 @@ from stellwerk.refusals import reason
 from stellwerk_gateway.problems import HttpError
 
 SHOWN = 100
+_PLAIN = {"string_type", "int_type", "float_type", "bool_type"}
+"""Branches of a union that are no objects: an object was meant for another one."""
 _NO_OBJECT = {"model_type", "model_attributes_type"}
 SECRET_FIELDS = frozenset({"environment_variables"})
 
@@ -95,7 +97,10 @@ def _likeliest(errors: Sequence[Error], types_of: Mapping[str, Any]) -> list[tup
 
 def _badness(rows: list[tuple[Error, _Place]]) -> tuple[int, int]:
     strangers = sum(_code(error, place) == "field.unknown" for error, place in rows)
-    return strangers + len(rows), -sum(bool(_close(error, place)) for error, place in rows)
+    others = sum(error["type"] in _PLAIN and isinstance(error["input"], dict) for error, _ in rows)
+    return strangers + len(rows) + 9 * others, -sum(
+        bool(_close(error, place)) for error, place in rows
+    )
 
 
 def _misspelt_first(row: tuple[Error, _Place]) -> int:

@@ -32,6 +32,13 @@ _SENTENCES = {
     "list_type": "It must be a list",
     "tuple_type": "It must be a list",
     "string_type": "It must be text",
+    "int_type": "It must be a whole number",
+    "int_parsing": "It must be a whole number",
+    "int_from_float": "It must be a whole number",
+    "float_type": "It must be a number",
+    "float_parsing": "It must be a number",
+    "bool_type": "It must be true or false",
+    "bool_parsing": "It must be true or false",
 }
 _COUNTED_OR_MISSING = {"missing", "too_long", "too_short"}
 """Errors where what was given says nothing more."""
@@ -48,6 +55,11 @@ def reason(error: Mapping[str, Any]) -> str:
         return f"It has {has} entries; at most {context.get('max_length')} are allowed"
     if error["type"] == "too_short":
         return f"It must have at least {context.get('min_length')} entries"
+    if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        tag = str(context["discriminator"]).strip("'")
+        if "expected_tags" not in context:
+            return f"{tag} is required"
+        return f"{tag} must be {' or '.join(str(context['expected_tags']).rsplit(', ', 1))}"
     if error["type"] in _SENTENCES:
         return _SENTENCES[error["type"]]
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")

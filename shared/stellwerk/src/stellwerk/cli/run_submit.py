@@ -20,6 +20,10 @@ _INPUT = re.compile(
     r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|lazy|eager|download))?"
 )
 
+_NO_PYTHON = {
+    ".ipynb": "a notebook (jupyter nbconvert --to script makes a script of it)",
+    ".sh": "a shell script (start it from one of Python: subprocess.run)",
+}
 _PLACE = re.compile(r"\{[A-Za-z_]\w*\}")
 
 
@@ -192,6 +196,11 @@ def _place(script: str, source: str | None) -> tuple[Path, str]:
     if path.is_dir() and (source is None or (Path(source) / path).is_dir()):
         raise UserError(
             f"SCRIPT: {script!r} is a folder; name the script, for example {path / 'train.py'}",
+            field="SCRIPT",
+        )
+    if path.suffix in _NO_PYTHON:
+        raise UserError(
+            f"SCRIPT: {script!r} is {_NO_PYTHON[path.suffix]}, and a run starts Python",
             field="SCRIPT",
         )
     if source is None:
