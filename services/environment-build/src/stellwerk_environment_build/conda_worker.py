@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,14 +54,8 @@ class _WorkError(Exception):
 class _Work:
     def __init__(self, request: Request) -> None:
         self.request = request
-        config = rattler.ChannelConfig(
-            **({"channel_alias": request.alias} if request.alias else {})
-        )
-        self.channels = {
-            name: rattler.Channel(request.addresses.get(name, name), config)
-            for name in request.channels
-        }
-        self.names = {channel.base_url: name for name, channel in self.channels.items()}
+        self.channels = _channels(request)
+        self.names = _names(self.channels)
         self.logins = ChannelLogins.read(os.environ.get("RATTLER_AUTH_FILE"))
         # Its own client knows no logins.
         self.client = Client([RetryMiddleware(RETRIES), AuthenticationMiddleware()])
@@ -186,6 +180,18 @@ class _Work:
         return list(keep)
 
 
+def _channels(request: Request) -> dict[str, rattler.Channel]:
+    config = rattler.ChannelConfig(**({"channel_alias": request.alias} if request.alias else {}))
+    return {
+        name: rattler.Channel(request.addresses.get(name, name), config)
+        for name in request.channels
+    }
+
+
+def _names(channels: Mapping[str, rattler.Channel]) -> dict[str, str]:
+    return {channel.base_url: name for name, channel in channels.items()}
+
+
 async def _link(request: Request) -> Answer:
     """Put the packages that :meth:`_Work.fetch` noted in place."""
     records = [
@@ -205,7 +211,7 @@ async def _link(request: Request) -> Answer:
         client=Client(),  # it knows no logins, and has nobody to ask
         reporter=_Reporter(),  # type: ignore[abstract]
     )
-    forget_place(request.target)
+    forget_place(request.target, _names(_channels(request)))
     return Answer()
 
 
