@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
-from stellwerk import AmlCompute, ComputeTarget, Environment, Model, Run, UserError, Workspace
+from stellwerk import (
+    AmlCompute,
+    ComputeTarget,
+    Environment,
+    Experiment,
+    Model,
+    Run,
+    ScriptRunConfig,
+    UserError,
+    Workspace,
+)
 from stellwerk.api import DatasetRequest, DatasetView, ModelView, RunView
 from stellwerk.config import Connection
 from stellwerk.dataset import FileDataset
@@ -49,6 +59,10 @@ def model() -> Model:
     return Model.of_view(NOWHERE, view)
 
 
+def distributed(given: object) -> ScriptRunConfig:
+    return ScriptRunConfig(".", "a.py", distributed_job_config=given)  # type: ignore[arg-type]
+
+
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(UserError, match="not valid Unicode"):
         RUN.tag("a", "\udcff")
@@ -56,7 +70,35 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 
 CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "dataset": (lambda: DATASET.register(NOWHERE, "a/b"), "name", "255 letters"),
-    "environment": (lambda: Environment("a/b").register(NOWHERE), "name", "255 letters"),
+    "environment": (lambda: Environment(""), "name", "255 letters"),
+    "environment of a file": (
+        lambda: Environment.from_docker_image("a/b", "python:3.11"),
+        "name",
+        "255 letters",
+    ),
+    "experiment": (lambda: Experiment(NOWHERE, "a/b"), "name", "255 letters"),
+    "no text": (lambda: Experiment(NOWHERE, 5), "name", "255 letters"),  # type: ignore[arg-type]
+    "misspelt key": (
+        lambda: distributed({"backend": "mpi", "proces_count": 2}),
+        "distributed_job_config.proces_count",
+        "There is no such field; there are backend, process_count, ",
+    ),
+    "too many": (
+        lambda: distributed({"backend": "mpi", "process_count": 300}),
+        "distributed_job_config.process_count",
+        "It must be less than or equal to 256",
+    ),
+    "more nodes": (
+        lambda: distributed({"backend": "mpi", "node_count": 2}),
+        "distributed_job_config",
+        "node_count: got 2; a run has one node here",
+    ),
+    "no dict": (lambda: distributed("mpi"), "distributed_job_config", "a dict or a Distributed"),
+    "resources": (
+        lambda: ScriptRunConfig(".", "a.py", resources={"gpu": 1}),
+        "resources.gpu",
+        "there are cpus",
+    ),
     "model of a run": (lambda: RUN.register_model("a/b", "outputs"), "name", "255 letters"),
     "tag of a run": (lambda: RUN.tag("", "a/b"), "tags", "at least 1 character"),
     "model's tag": (lambda: model().add_tags({"": "a/b"}), "tags", "at least 1 character"),

@@ -18,7 +18,7 @@ from stellwerk.environment_spec import (
     from_requirements,
 )
 from stellwerk.errors import NotFoundError, StellwerkError, UserError
-from stellwerk.refusals import naming_the_field
+from stellwerk.refusals import checked_name, naming_the_field
 from stellwerk.runspec import EnvironmentReference
 from stellwerk.streams import follow
 from stellwerk.text import LogText
@@ -43,6 +43,9 @@ class PythonSection:
 class Environment:
     """A definition, changeable until it is registered; an attribute with a typo is refused.
 
+    ``name``: 1 to 255 letters (a-Z), digits, spaces and ``. _ -``, a letter or digit first; for
+    another one UserError is raised.
+
     ``constraints``: versions for whatever of these packages is needed, as a lock has them;
     ``hashes``: the files of them that may be used.
     ``image``, ``dockerfile`` (its text) or ``build_context`` is what the packages are laid on.
@@ -65,7 +68,7 @@ class Environment:
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = checked_name(name)
         self.version: str | None = None
         self.python = PythonSection()
         self.environment_variables: dict[str, str] = {}

@@ -11,7 +11,7 @@ from stellwerk.client import segment
 from stellwerk.errors import UserError
 from stellwerk.git_facts import git_properties
 from stellwerk.ids import new_id
-from stellwerk.refusals import naming_the_field
+from stellwerk.refusals import checked_name, naming_the_field
 from stellwerk.run import Run
 from stellwerk.run_children import begin, wanted_runs
 from stellwerk.runspec import EnvironmentReference, InlineSource, RunSpec, SnapshotSource
@@ -25,7 +25,11 @@ OUTPUTS, LOGS = "outputs", "logs"
 
 
 class Experiment:
-    """A named collection of runs; it exists as soon as it has one."""
+    """A named collection of runs; it exists as soon as it has one.
+
+    ``name``: 1 to 255 letters (a-Z), digits, spaces and ``. _ -``, a letter or digit first; for
+    another one UserError is raised.
+    """
 
     run_class: ClassVar[type[Run]] = Run
     """What runs of it are; a subclass may have one of its own."""
@@ -37,7 +41,7 @@ class Experiment:
                 field="workspace",
             )
         self.workspace = workspace
-        self.name = name
+        self.name = checked_name(name)
 
     def __repr__(self) -> str:
         return f"Experiment(Name: {self.name},\nWorkspace: {self.workspace.name})"

@@ -3,17 +3,20 @@
 The gateway uses the same words, so that a field is refused alike on both sides of the wire.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from stellwerk.errors import UserError
 from stellwerk.ids import ID_PATTERN, MODEL_NAME_PATTERN, NAME_PATTERN
 from stellwerk.runspec import COMPUTE_NAME_PATTERN, DIGEST_PATTERN, VARIABLE_NAME_PATTERN
 
 SHOWN = 100
+
+M = TypeVar("M", bound=BaseModel)
 
 _PATTERNS = {
     NAME_PATTERN: "Use 1 to 255 letters (a-Z), digits, spaces and . _ -, a letter or digit first",
@@ -69,11 +72,48 @@ def reason(error: Mapping[str, Any]) -> str:
 def invalid_field(error: ValidationError) -> UserError:
     """The SDK's error for the first field that a request model refuses."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"] if part != "[key]") or "spec"
-    got = repr(first["input"])
-    shown = got if len(got) <= SHOWN else got[:SHOWN] + "…"
-    said = "" if first["type"] in _COUNTED_OR_MISSING else f"got {shown}. "
-    return UserError(f"{field}: {said}{reason(first)}.", code="spec.invalid", field=field)
+    return _refused(_path(first) or "spec", _said(first))
+
+
+def checked_name(name: str, field: str = "name") -> str:
+    """``name``, of an experiment or an environment. Raises UserError where it cannot be one."""
+    if isinstance(name, str) and re.fullmatch(NAME_PATTERN, name):
+        return name
+    raise _refused(field, f"got {_shown(name)}. {_PATTERNS[NAME_PATTERN]}")
+
+
+def checked(model: type[M], given: M | Mapping[str, Any], field: str) -> M:
+    """``given`` as a ``model``. Raises UserError naming what of ``field`` is refused."""
+    if not isinstance(given, Mapping | model):
+        raise _refused(field, f"got {_shown(given)}. Give a dict or a {model.__name__}")
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        said = _said(first)
+        if first["type"] == "extra_forbidden":
+            said = f"{said}; there are {', '.join(model.model_fields)}"
+        raise _refused(".".join(filter(None, (field, _path(first)))), said) from error
+
+
+def _refused(field: str, said: str) -> UserError:
+    return UserError(f"{field}: {said}.", code="spec.invalid", field=field)
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What was got, where that is one field's and says something, and what is asked for."""
+    if not error["loc"] or error["type"] in _COUNTED_OR_MISSING:
+        return reason(error)
+    return f"got {_shown(error['input'])}. {reason(error)}"
+
+
+def _path(error: Mapping[str, Any]) -> str:
+    return ".".join(str(part) for part in error["loc"] if part != "[key]")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 @contextmanager

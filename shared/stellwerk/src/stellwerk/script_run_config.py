@@ -13,7 +13,7 @@ from stellwerk.environment import Environment
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import UserError
 from stellwerk.output_dataset import OutputFileDatasetConfig
-from stellwerk.refusals import naming_the_field
+from stellwerk.refusals import checked, naming_the_field
 from stellwerk.runspec import (
     Distributed,
     EnvironmentReference,
@@ -38,6 +38,9 @@ class ScriptRunConfig:
     no argument), ``data_references`` (by name), ``environment_variables``, ``display_name``,
     ``warm`` (auto, never or require: whether it begins in a process of its environment that has
     the frameworks loaded).
+
+    Raises UserError for what is wrong in ``distributed_job_config`` and ``resources``; the rest is
+    looked at when it is submitted.
     """
 
     def __init__(
@@ -83,10 +86,14 @@ class ScriptRunConfig:
         self.environment_variables = dict(environment_variables or {})
         self.priority = priority
         self.max_retries = max_retries
-        self.resources = resources
+        self.resources = checked(Resources, resources or Resources(), "resources")
         self.display_name = display_name
         self.warm = warm
-        self.distributed = distributed_job_config
+        self.distributed: Distributed | dict[str, Any] | None = None
+        if distributed_job_config is not None:
+            self.distributed = checked(
+                Distributed, distributed_job_config, "distributed_job_config"
+            )
 
     @property
     def target(self) -> str:
@@ -113,7 +120,6 @@ class ScriptRunConfig:
         """The run request's spec. Saves datasets that are only plans yet. Raises UserError."""
         command, arguments = self._command_line()
         inputs, outputs = gather(client, self._data(arguments), self.data_references)
-        resources = self.resources or Resources()
         with naming_the_field():
             return RunSpec(
                 source=SnapshotSource(snapshot=snapshot),
@@ -127,7 +133,7 @@ class ScriptRunConfig:
                 distributed=self.distributed,
                 environment_variables=self.environment_variables,
                 target=self.target,
-                resources=Resources.model_validate(resources),
+                resources=self.resources,
                 priority=self.priority,
                 max_duration_s=self.max_run_duration_seconds or MAX_RUN_SECONDS,
                 max_retries=self.max_retries,
