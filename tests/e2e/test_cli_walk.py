@@ -62,6 +62,18 @@ def test_a_run_from_submit_to_model(stack: Stack, script_folder: Path, tmp_path:
     assert "outputs/nope" in refused(stack, 6, "run", "download", short, "outputs/nope")
 
 
+def test_a_command_and_what_its_output_has_become(stack: Stack, script_folder: Path) -> None:
+    (script_folder / "words.sh").write_text('echo "$2" > "$1/words.txt"; python --version\n')
+    command = ("--command", "--source", str(script_folder), "sh", "words.sh", "{made}")
+    for version, text in ((1, "a b"), (2, "a c")):
+        done = stack.command("run", "submit", "--output-data", "made=walk-words", *command, text)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Python 3." in done.stdout
+        assert f"output made: dataset walk-words:{version} (1 file, 4 B)" in done.stderr
+    failed = stack.command("run", "submit", *command[:3], "sh", "-c", "exit 3")
+    assert failed.returncode == 100
+
+
 def test_exit_codes_are_those_documented(stack: Stack, script_folder: Path) -> None:
     script = script_folder / "three.py"
     script.write_text("raise SystemExit(3)\n")

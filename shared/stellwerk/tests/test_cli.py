@@ -16,6 +16,8 @@ from scripted_platform import TOKEN, Fault, Platform
 from stellwerk.cli import main
 from stellwerk.cli.lazy import LazyGroup
 from stellwerk.errors import ServiceUnavailableError
+from stellwerk.events import ProducedDataset
+from stellwerk.runspec import InputArgument
 
 HELP_CPU_S = 0.15
 DOCS = Path(__file__).parents[3] / "docs" / "howto" / "exit-codes.md"
@@ -205,6 +207,50 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
     assert content["tags"] == {"k": "v", "flag": None}
     wanted = ("gpu", 70, 2, "first")
     assert (spec.target, spec.priority, spec.max_retries, spec.display_name) == wanted
+
+
+def test_submit_a_command(platform: Platform, cli: Cli, script: Path) -> None:
+    (script.parent / "data").write_text("x")
+    assert cli("dataset", "register", "mnist", script.parent / "data")[0] == 0
+    common = ("run", "submit", "-d", "--command", "--source", script.parent, "--input", "d=mnist")
+    code, out, _ = cli(*common, "sh", "-c", "ls $0", "{d}")
+    assert code == 0
+    spec = platform.runs[out.strip()].view.spec
+    assert spec is not None
+    assert (spec.script, spec.command) == (None, ("sh",))
+    assert spec.arguments == ("-c", "ls $0", InputArgument(input="d"))
+    code, _, err = cli("run", "submit", "--command", "--source", script.parent / "none", "ls")
+    assert (code, "none" in err) == (1, True)
+    code, _, err = cli("run", "submit", script.with_suffix(".sh"))
+    assert (code, "`run submit --command sh SCRIPT` runs it" in err) == (1, True)
+
+
+def test_submit_tells_what_the_outputs_have_become(
+    platform: Platform, cli: Cli, script: Path
+) -> None:
+    made = {"datastore": "workspaceblobstore", "path": "dataset/r/a"}
+    outputs = {
+        "a": ProducedDataset(
+            dataset_id="1", name="cleaned", version=3, files=2, bytes=1_200_000, **made
+        ),
+        "b": ProducedDataset(dataset_id="2", files=1, bytes=1, **made),
+        "c": ProducedDataset(dataset_id=None, **made),
+    }
+
+    def complete(run: str) -> None:
+        platform.complete(run)
+        platform.event(run, "Completed", "DatasetProduced", outputs=outputs)
+
+    platform.on_submit = complete
+    asked = [text for name in ("a=cleaned", "b", "c") for text in ("--output-data", name)]
+    code, out, err = cli("run", "submit", *asked, script)
+    assert code == 0
+    assert [line for line in err.splitlines() if line.startswith("output ")] == [
+        "output a: dataset cleaned:3 (2 files, 1.2 MB)",
+        "output b: dataset 2 (1 file, 1 B)",
+        "output c: no dataset, see the warnings",
+    ]
+    assert "cleaned:3" not in out
 
 
 @pytest.mark.parametrize(("status", "code"), [("Failed", 100), ("Canceled", 103)])

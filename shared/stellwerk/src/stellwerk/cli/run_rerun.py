@@ -27,7 +27,7 @@ def rerun(run_id: str, verify: bool, compute: str | None, detach: bool, output: 
     from stellwerk.cli.failures import OK, RERUN_DIFFERS
     from stellwerk.cli.output import print_one
     from stellwerk.cli.run import connect
-    from stellwerk.cli.run_submit import show_until_end, tell_detached
+    from stellwerk.cli.run_follow import show_until_end, tell_detached
     from stellwerk.errors import ConflictError
 
     if verify and detach:

@@ -1,7 +1,6 @@
 """``stellwerk run submit``."""
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from stellwerk.dataset import DatasetConsumptionConfig
     from stellwerk.environment import Environment
     from stellwerk.output_dataset import OutputFileDatasetConfig
-    from stellwerk.run import Run
     from stellwerk.workspace import Workspace
 
 _INPUT = re.compile(
@@ -22,7 +20,7 @@ _INPUT = re.compile(
 
 _NO_PYTHON = {
     ".ipynb": "a notebook (jupyter nbconvert --to script makes a script of it)",
-    ".sh": "a shell script (start it from one of Python: subprocess.run)",
+    ".sh": "a shell script (in its folder, `run submit --command sh SCRIPT` runs it)",
 }
 _PLACE = re.compile(r"\{[A-Za-z_]\w*\}")
 
@@ -62,7 +60,13 @@ class _Submit(click.Command):
 @click.option(
     "--source",
     type=click.Path(file_okay=False),
-    help="Folder to upload; SCRIPT lies in it. Default: the folder of SCRIPT.",
+    help="Folder to upload; SCRIPT lies in it. Default: the folder of SCRIPT; with --command the "
+    "current one.",
+)
+@click.option(
+    "--command",
+    is_flag=True,
+    help="SCRIPT is a program, such as python or sh, that is started in the uploaded folder.",
 )
 @click.option("--experiment", default="default", show_default=True)
 @click.option("--compute", default="local", show_default=True, help="Cluster to run on.")
@@ -115,11 +119,12 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
     Options come before SCRIPT, everything after it belongs to the script. Ctrl-C leaves the run
     alone. The exit code is 0, 100 if the run failed, 103 if it was canceled.
     """
+    from stellwerk.cli.run_follow import show_until_end, tell_detached
     from stellwerk.errors import UserError
     from stellwerk.script_run_config import ScriptRunConfig
     from stellwerk.workspace import Workspace
 
-    source, name = _place(script, options["source"])
+    started = _started(script, options)
     workspace = Workspace.from_config()
     inputs = {each.name: each for each in (_input(workspace, t) for t in options["inputs"])}
     outputs = {each.name: each for each in map(_output, options["outputs"])}
@@ -128,8 +133,7 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
     if missing := [key for key, value in variables.items() if value is None]:
         raise UserError(f"--env: {missing[0]} has no value; write {missing[0]}=...", field="--env")
     config = ScriptRunConfig(
-        str(source),
-        script=name,
+        **started,
         arguments=[_argument(each, data) for each in arguments],
         compute_target=options["compute"],
         environment=_environment(workspace, options),
@@ -150,42 +154,12 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
     return show_until_end(run, options["output"], raw=options["raw"])
 
 
-def tell_detached(run: "Run", output: str) -> int:
-    """Say what was started, and how to watch it."""
-    from stellwerk.cli.output import print_one
-
-    if output == "json":
-        print_one(run.view, output)
-    else:
-        click.echo(run.id)
-        click.echo(f"Watch it: stellwerk run logs -f {run.id[:12]}", err=True)
-        click.echo(f"Cancel it: stellwerk run cancel {run.id[:12]}", err=True)
-    return 0
-
-
-def show_until_end(run: "Run", output: str | None, *, raw: bool = False) -> int:
-    """Show a run's log until it has ended; its exit code. ``output`` None: print no result."""
-    from stellwerk.cli.failures import code_of_status
-    from stellwerk.cli.output import print_one
-    from stellwerk.errors import ServiceUnavailableError
-    from stellwerk.phases import PhasePrinter
-
-    try:
-        run.wait_for_completion(
-            show_output=True,
-            raise_on_error=False,
-            on_event=PhasePrinter(sys.stderr),
-            out=sys.stdout if output == "table" else sys.stderr,
-            raw=raw,
-        )
-    except ServiceUnavailableError:
-        click.echo(
-            f"The run may go on. Watch it again: stellwerk run logs -f {run.id[:12]}", err=True
-        )
-        raise
-    if output == "json":
-        print_one(run.view, output)
-    return code_of_status(run.view.status)
+def _started(script: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What is uploaded, and the script in it or the program that is started there."""
+    if options["command"]:
+        return {"source_directory": options["source"] or ".", "command": [script]}
+    source, name = _place(script, options["source"])
+    return {"source_directory": str(source), "script": name}
 
 
 def _place(script: str, source: str | None) -> tuple[Path, str]:
