@@ -1,32 +1,66 @@
 """Warm runs in a sandbox, which is what most runs are: the suite of sameness with walls around."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import real_attempts
 import test_latent as latent
 import test_sandbox_same as walled
 import test_warm_sameness as same
-from test_latent import env, server
-from test_warm_sameness import CASES, PYTHON, fork_server, pool
+from test_latent import env
+from test_warm_sameness import CASES, FRAMEWORKS, PRELOAD, PYTHON, fork_server
+from walled_attempts import lay_out, walls
 
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.launcher import LaunchRequest
-from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm_rules import recipe_of
+from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.tasks import TaskOwner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-__all__ = ["env", "pool", "server"]
+__all__ = ["env"]
 PEEKS = """
 import os
 print(os.path.exists(HIDDEN), os.path.exists('/home'), sorted(os.listdir('/')))
-print(sorted(name for name in os.listdir('/proc') if name.isdigit()) , os.getppid())
+print([name for name in os.listdir('/proc') if name.isdigit() and int(name) not in (1, os.getpid())], os.getppid())
 print([line.split()[1] for line in open('/proc/self/status') if line.startswith(('CapEff', 'NoNewPrivs'))])
 try: open('/etc/written', 'w')
 except OSError as error: print(error.errno)
 """
+
+
+@asynccontextmanager
+async def walled_pool(
+    folder: Path, preload: tuple[str, ...], *readable: str
+) -> AsyncIterator[WarmPool]:
+    shown = tuple(map(Path, readable))
+    isolation, tasks = walls(lay_out(folder / "node"), sandbox_readable=shown), TaskOwner()
+    made = WarmPool(folder / "warm", preload, Limits(), SystemClock(), tasks, isolation)
+    yield made
+    made.close()
+    await tasks.close()
+    await isolation.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPool]:
+    async with walled_pool(tmp_path_factory.mktemp("warm"), PRELOAD + FRAMEWORKS) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(tmp_path: Path, env: dict[str, str]) -> AsyncIterator[WarmServer]:
+    async with walled_pool(tmp_path, ("tensorflow", "keras"), env["PYTHONPATH"]) as made:
+        recipe = recipe_of(sys.executable, env)
+        await made.ready(recipe)
+        yield made.take(recipe)
 
 
 def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> LaunchRequest:
@@ -54,7 +88,7 @@ async def test_warm_in_a_sandbox_is_as_bare(case: str, tmp_path: Path, pool: War
 
 @pytest.mark.parametrize("case", latent.AGAIN)
 async def test_a_script_begins_again_in_a_sandbox(
-    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
+    case: str, tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     await latent.test_a_variable_that_was_read_already_begins_the_script_again(
         case, tmp_path, env, server

@@ -1,7 +1,7 @@
-"""Our end of a fork server (`stellwerk_shim.nursery`): start it, ask it for supervisors, end it.
+"""Our ends of the processes that fork: supervisors (`stellwerk_shim.nursery`), warm ones' runs.
 
-Its supervisors are no children of this process: each is followed by the pidfd that came with the
-answer, as one that is adopted after a restart. They outlive the server and this process.
+What they fork are no children of this process: a supervisor is followed by the pidfd that came with
+the answer, as one that is adopted after a restart. All outlive the server and this process.
 """
 
 import os
@@ -24,7 +24,7 @@ class Spawned:
     pidfd: int
 
 
-class ForkServer:
+class Server:
     """One process. ``link`` is our end of its connection; the end of it ends the process."""
 
     def __init__(
@@ -54,13 +54,25 @@ class ForkServer:
             )
         self.link.settimeout(ANSWER_S)
 
-    def spawn(self, folder: Path, view: Sequence[int] = ()) -> Spawned:
-        """Start a supervisor for ``folder``, whose run may have a ``view``.
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self.link.close()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+class ForkServer(Server):
+    """Forks supervisors."""
+
+    def spawn(self, folder: Path, given: Sequence[int] = ()) -> Spawned:
+        """Start a supervisor for ``folder`` with these descriptors.
 
         Raises OSError when the server is gone or hangs.
         """
-        if view:
-            socket.send_fds(self.link, [os.fsencode(folder)], view)
+        if given:
+            socket.send_fds(self.link, [os.fsencode(folder)], given)
         else:
             self.link.send(os.fsencode(folder))
         answer, descriptors, _, _ = socket.recv_fds(self.link, 64, 1)
@@ -68,10 +80,47 @@ class ForkServer:
             raise ConnectionResetError("the fork server ended before it answered")
         return Spawned(int(answer), descriptors[0])
 
+
+class WarmServer(Server):
+    """A warm process. Behind walls it is no child of ours, and ``pid`` is its own once it began."""
+
+    _pidfd = -1
+    _namespaces: tuple[int, ...] = ()
+
+    def began(self, pid: int, pidfd: int) -> None:
+        """What was started has begun the warm process, behind walls, and is about to end."""
+        os.waitpid(self.pid, 0)
+        self.pid, self._pidfd = pid, pidfd
+
+    def is_in(self) -> None:
+        """It is behind its walls: open what its runs need of them. Raises OSError."""
+        if self._pidfd >= 0:
+            flags = os.O_RDONLY | os.O_CLOEXEC
+            opened = [os.open(f"/proc/{self.pid}/ns/{kind}", flags) for kind in ("user", "pid")]
+            self._namespaces = tuple(opened)
+
+    def lend(self) -> tuple[socket.socket, tuple[int, ...]]:
+        """Fork for one run.
+
+        Our end of a socket to the fork, for the run's supervisor, and the descriptors of the users
+        and processes of its cell, which stay open here. Raises OSError when it is gone.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self.link, [b"run"], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        return ours, self._namespaces
+
     def close(self) -> None:
-        """End it; supervisors go on."""
+        """End it; its runs go on."""
+        if self._pidfd < 0:
+            super().close()
+            return
         self.link.close()
         with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        for descriptor in (self._pidfd, *self._namespaces):
+            os.close(descriptor)

@@ -1,9 +1,9 @@
 """Entry script: `python -I -S __main__.py <attempt folder>` supervises one attempt.
 
 With `--serve` it forks a supervisor for each folder named on the socket that is its stdin, so that
-no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <module>...`
-does the same on that descriptor in an environment's own Python, with these modules loaded;
-`--apart <command>...` becomes one whose file its runs cannot change (`stellwerk_shim.apart`).
+no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <gate>
+<module>...` is a warm process of an environment's Python, with these modules loaded
+(`stellwerk_shim.warm`); `--warm-in-a-cell <descriptor>` begins one behind walls.
 `--probe <cell> <descriptor>...` tells why runs cannot be walled in so; nothing if they can.
 """
 
@@ -13,24 +13,30 @@ import sys
 # Appended, not inserted: the parent may be a whole site-packages, which must not shadow the stdlib.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from stellwerk_shim import apart, began
-from stellwerk_shim.cell import probe
-from stellwerk_shim.nursery import serve, serve_warm
-from stellwerk_shim.supervisor import supervise
+from stellwerk_shim import began
 
 if __name__ == "__main__":
     status = 0
-    if sys.argv[1] == "--serve":
+    how, arguments = sys.argv[1], sys.argv[2:]
+    if how == "--warm":  # what only a supervisor needs is not loaded
+        from stellwerk_shim.warm import serve as serve_warm
+
+        serve_warm(int(arguments[0]), int(arguments[1]), arguments[2:], began.WITH)
+    elif how == "--warm-in-a-cell":
+        from stellwerk_shim.warm import begin_in_a_cell
+
+        begin_in_a_cell(int(arguments[0]))
+    elif how == "--serve":
+        from stellwerk_shim.nursery import serve
+
         serve(0)
-    elif sys.argv[1] == "--warm":
-        serve_warm(int(sys.argv[2]), sys.argv[3:], began.WITH)
-    elif sys.argv[1] == "--apart":
-        apart.become(sys.argv[2:])
-    elif sys.argv[1] == "--warm-apart":
-        serve_warm(int(sys.argv[2]), sys.argv[3:], began.WITH, apart.back())
-    elif sys.argv[1] == "--probe":
-        os.write(1, probe(sys.argv[2], [int(number) for number in sys.argv[3:]]).encode())
+    elif how == "--probe":
+        from stellwerk_shim.cell import probe
+
+        os.write(1, probe(arguments[0], [int(number) for number in arguments[1:]]).encode())
     else:
-        status = supervise(sys.argv[1])
+        from stellwerk_shim.supervisor import supervise
+
+        status = supervise(how)
     # Everything is on disk by now; the interpreter's own teardown would only delay the executor.
     os._exit(status)

@@ -85,11 +85,17 @@ def give_up_privileges() -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "give up privileges")
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "give up privileges")
+    be_ones_own()
 
 
 def be_ones_own() -> None:
     """Let this process's files in /proc be its user's again, after a change of users."""
     _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def be_nobodys() -> None:
+    """Let nobody but the machine's root look into this process."""
+    _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _set(what: str, tree: int, attributes: int, propagation: int) -> None:

@@ -39,8 +39,8 @@ class Limits:
         except (OSError, ValueError):
             return
 
-    def check(self, now: float) -> tuple[str, str] | None:
-        """Return (reason, message) if the run must end now."""
+    def check(self, now: float, family: int) -> tuple[str, str] | None:
+        """Return (reason, message) if the run, all below the process `family`, must end now."""
         if now >= self._lease:
             self.read_lease()
             if now >= self._lease:
@@ -54,11 +54,11 @@ class Limits:
             )
         if self._memory is not None and now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
-            return self._check_memory(self._memory)
+            return self._check_memory(self._memory, family)
         return None
 
-    def _check_memory(self, limit: float) -> tuple[str, str] | None:
-        used = tree.memory_bytes(os.getpid(), int(limit))
+    def _check_memory(self, limit: float, family: int) -> tuple[str, str] | None:
+        used = tree.memory_bytes(family, int(limit))
         self.peak_bytes = max(self.peak_bytes, used)
         if used <= limit:
             return None

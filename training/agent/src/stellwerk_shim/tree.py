@@ -20,6 +20,11 @@ def start_ticks(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
+def parent(pid: int) -> int:
+    """Return the parent of `pid`. Raises OSError if there is no such process."""
+    return int(_stat(pid)[1])
+
+
 def oom_kills() -> int:
     """Return how many processes the kernel killed for memory since boot, 0 if unknown."""
     try:
