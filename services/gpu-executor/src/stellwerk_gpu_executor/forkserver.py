@@ -81,11 +81,19 @@ class ForkServer(Server):
         return Spawned(int(answer), descriptors[0])
 
 
-class WarmServer(Server):
-    """A warm process. Behind walls it is no child of ours, and ``pid`` is its own once it began."""
+class WarmServer(ForkServer):
+    """A warm process: outside of walls it forks supervisors, behind them it lends itself to ours.
+
+    There it is no child of ours, and ``pid`` is its own once it began.
+    """
 
     _pidfd = -1
     _namespaces: tuple[int, ...] = ()
+
+    @property
+    def walled(self) -> bool:
+        """Whether it is behind walls."""
+        return self._pidfd >= 0
 
     def began(self, pid: int, pidfd: int) -> None:
         """What was started has begun the warm process, behind walls, and is about to end."""
@@ -94,10 +102,9 @@ class WarmServer(Server):
 
     def is_in(self) -> None:
         """It is behind its walls: open what its runs need of them. Raises OSError."""
-        if self._pidfd >= 0:
-            flags = os.O_RDONLY | os.O_CLOEXEC
-            opened = [os.open(f"/proc/{self.pid}/ns/{kind}", flags) for kind in ("user", "pid")]
-            self._namespaces = tuple(opened)
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        opened = [os.open(f"/proc/{self.pid}/ns/{kind}", flags) for kind in ("user", "pid")]
+        self._namespaces = tuple(opened)
 
     def lend(self) -> tuple[socket.socket, tuple[int, ...]]:
         """Fork for one run.

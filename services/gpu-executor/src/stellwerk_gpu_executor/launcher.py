@@ -278,6 +278,8 @@ class ProcessLauncher:
         view = () if request.view is None else request.view.descriptors
         if request.warm is None:
             return self._spawner.spawn(folder, view)
+        if not request.warm.walled:
+            return request.warm.spawn(folder, view)
         keeper, namespaces = request.warm.lend()
         with keeper:
             return self._spawner.spawn(folder, (*view, keeper.fileno(), *namespaces))

@@ -29,6 +29,8 @@ TELL_BYTES = 1 << 20
 GATE, NO_GATE = "<gate>", "-1"
 """What stands for the descriptor that keeps a cell, see `stellwerk_shim.warm`."""
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
+OWN = (sys.executable, "-I", "-S", str(_ENTRY))
+"""Our own code in our own Python."""
 
 
 class ColdError(Exception):
@@ -81,30 +83,33 @@ class WarmProcess:
         self.home.mkdir(parents=True, exist_ok=True)
         python = Path(self.recipe.python)
         sources = site_folders(python) if self.recipe.user_managed else ()
-        self.walls = await isolation.around_warm(self.home, python, sources, _ENTRY.parent)
+        self.walls = await isolation.around_warm(
+            self.home, python, sources, _ENTRY.parent, plain=self.recipe.plain
+        )
         log = f"{self.home}.log"
         if self.walls is None:
-            command, env = self._command(str(_ENTRY), NO_GATE, modules), self._env(str(self.home))
-            self.server = WarmServer(command, env, LINK, log)
+            apart = isolation.views is not None
+            how = "--warm-apart" if apart else "--warm"
+            command = [self.recipe.python, str(_ENTRY), how, str(LINK), NO_GATE, *modules]
+            if apart:
+                command = [*OWN, "--apart", *command]
+            self.server = WarmServer(command, self._env(str(self.home)), LINK, log)
             return await self._hear(self.server)
         below = self.walls.attempts
         entry = f"{below}/{WARM_CODE}/{_ENTRY.parent.name}/{_ENTRY.name}"
         asked = {
             "cell": self.walls.cell,
             "cgroups": self.walls.groups,
-            "command": self._command(entry, GATE, modules),
+            "command": [self.recipe.python, entry, "--warm", str(LINK), GATE, *modules],
             "env": self._env(f"{below}/{WARM_HOME}"),
         }
-        own = [sys.executable, "-I", "-S", str(_ENTRY), "--warm-in-a-cell", str(LINK)]
-        self.server = server = WarmServer(own, starting_environment(), LINK, log)
+        command = [*OWN, "--warm-in-a-cell", str(LINK)]
+        self.server = server = WarmServer(command, starting_environment(), LINK, log)
         socket.send_fds(server.link, [json.dumps(asked).encode()], self.walls.view.descriptors)
         told = await self._hear(server)
         if "refused" not in told:
             server.is_in()
         return told
-
-    def _command(self, entry: str, gate: str, modules: Sequence[str]) -> list[str]:
-        return [self.recipe.python, entry, "--warm", str(LINK), gate, *modules]
 
     def _env(self, home: str) -> dict[str, str]:
         return {"MPLCONFIGDIR": f"{home}/{FOLDER}", **dict(self.recipe.variables), "HOME": home}

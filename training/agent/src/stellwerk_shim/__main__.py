@@ -3,40 +3,40 @@
 With `--serve` it forks a supervisor for each folder named on the socket that is its stdin, so that
 no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <gate>
 <module>...` is a warm process of an environment's Python, with these modules loaded
-(`stellwerk_shim.warm`); `--warm-in-a-cell <descriptor>` begins one behind walls.
+(`stellwerk_shim.warm`); `--warm-in-a-cell <descriptor>` begins one behind walls, `--apart
+<command>...` one outside whose file its runs cannot change (`stellwerk_shim.apart`).
 `--probe <cell> <descriptor>...` tells why runs cannot be walled in so; nothing if they can.
 """
 
 import os
+import socket
 import sys
 
 # Appended, not inserted: the parent may be a whole site-packages, which must not shadow the stdlib.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from stellwerk_shim import began
+from stellwerk_shim import apart, began, warm
+from stellwerk_shim.cell import probe
+from stellwerk_shim.nursery import serve
+from stellwerk_shim.supervisor import supervise
 
 if __name__ == "__main__":
     status = 0
     how, arguments = sys.argv[1], sys.argv[2:]
-    if how == "--warm":  # what only a supervisor needs is not loaded
-        from stellwerk_shim.warm import serve as serve_warm
-
-        serve_warm(int(arguments[0]), int(arguments[1]), arguments[2:], began.WITH)
+    if how == "--serve":
+        serve(socket.socket(fileno=0))
+    elif how == "--warm":
+        warm.serve(int(arguments[0]), int(arguments[1]), arguments[2:], began.WITH)
+    elif how == "--warm-apart":
+        link, gate, *modules = arguments
+        warm.serve(int(link), int(gate), modules, began.WITH, apart.back())
     elif how == "--warm-in-a-cell":
-        from stellwerk_shim.warm import begin_in_a_cell
-
-        begin_in_a_cell(int(arguments[0]))
-    elif how == "--serve":
-        from stellwerk_shim.nursery import serve
-
-        serve(0)
+        warm.begin_in_a_cell(int(arguments[0]))
+    elif how == "--apart":
+        apart.become(arguments)
     elif how == "--probe":
-        from stellwerk_shim.cell import probe
-
         os.write(1, probe(arguments[0], [int(number) for number in arguments[1:]]).encode())
     else:
-        from stellwerk_shim.supervisor import supervise
-
         status = supervise(how)
     # Everything is on disk by now; the interpreter's own teardown would only delay the executor.
     os._exit(status)

@@ -49,7 +49,13 @@ class Child:
     Forked before the supervisor has touched much: whatever it touched would be copied twice.
     """
 
-    def __init__(self, launch: dict[str, object], output: int, cell: Cell | None = None) -> None:
+    def __init__(
+        self,
+        launch: dict[str, object],
+        output: int,
+        cell: Cell | None = None,
+        interpreter: Interpreter | None = None,
+    ) -> None:
         self.pid = self.start_ticks = 0
         self.family = os.getpid()
         """Whose descendants the run's processes are."""
@@ -70,17 +76,9 @@ class Child:
                 groups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
                 walls = None if cell is None else cell.enter
                 doors = cgroup.doors(groups)
-                become(launch, output, (gate, report), doors, parent, walls)
+                become(launch, output, (gate, report), doors, parent, walls, interpreter)
         os.close(gate)
         os.close(report)
-
-    def left(self) -> bool:
-        """Whether processes of the run are there that are not this process's to reap: none."""
-        return False
-
-    def fileno(self) -> int:
-        """Nothing to listen to: its end is told by SIGCHLD."""
-        return -1
 
     def used(self) -> tuple[float, int]:
         """CPU seconds of the run and the size of its largest process in bytes, at its end."""
@@ -89,7 +87,8 @@ class Child:
     def begin(self) -> None:
         """Open the gate for `launch["argv"]`, with stdout and stderr on `output`, in `cell`.
 
-        Returns once the program image is loaded. Raises LaunchError if it cannot be.
+        Returns once the program image is loaded, or the interpreter is about to run the script.
+        Raises LaunchError if it cannot be.
         """
         failure = self._refused or pass_gate(self._gate, self._report)
         if failure:

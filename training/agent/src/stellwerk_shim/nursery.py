@@ -10,16 +10,23 @@ this process, so it never outlives the executor that started it.
 from __future__ import annotations
 
 import os
-import socket
 
 from stellwerk_shim import messages
 from stellwerk_shim.fork_server import fork_for_each
 from stellwerk_shim.supervisor import supervise
 
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    import socket
 
-def serve(descriptor: int) -> None:
-    """Fork a supervisor for each folder that arrives, until the connection is closed."""
-    link = socket.socket(fileno=descriptor)
+    from stellwerk_shim.forked import Interpreter
+
+
+def serve(link: socket.socket, interpreter: Interpreter | None = None) -> None:
+    """Fork a supervisor for each folder that arrives, until the connection is closed.
+
+    Their runs begin in a fork of the ``interpreter`` if there is one.
+    """
 
     def answer(pid: int) -> None:
         pidfd = os.pidfd_open(pid)
@@ -28,4 +35,7 @@ def serve(descriptor: int) -> None:
         finally:
             os.close(pidfd)
 
-    fork_for_each(link, lambda folder, given: supervise(os.fsdecode(folder), given), answer)
+    def become(folder: bytes, given: list[int]) -> int:
+        return supervise(os.fsdecode(folder), given, interpreter)
+
+    fork_for_each(link, become, answer)

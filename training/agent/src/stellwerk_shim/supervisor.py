@@ -27,6 +27,8 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stellwerk_shim.forked import Interpreter
+
 GIB = 1 << 30
 GRACE_S = 30.0
 KILL_AGAIN_S = 1.0
@@ -34,22 +36,26 @@ CLEAR_S = 10.0
 DRAIN_S = 5.0
 
 
-def supervise(folder: str, given: Sequence[int] = ()) -> int:
+def supervise(
+    folder: str, given: Sequence[int] = (), interpreter: Interpreter | None = None
+) -> int:
     """Run the attempt in `folder` to its end. Returns 0, or 1 if there is nothing to run here.
 
-    `given`: descriptors from the executor, as far as launch.json says that the run needs them: the
-    two of a view for its cell, one of a socket to a fork of a warm process, and the two of the
-    users and processes of that one's cell. See `stellwerk_shim.cell`.
+    Its script runs in a fork of this process where there is an `interpreter` for it. `given`:
+    descriptors from the executor, as far as launch.json says that the run needs them: the two of a
+    view for its cell, then, where it begins in a walled-in warm process, one of a socket to its
+    keeper and the two of the users and processes of that cell. See `stellwerk_shim.cell`.
     """
-    _detach(given)
+    kept = [] if interpreter is None or interpreter.mounts < 0 else [interpreter.mounts]
+    _detach([*given, *kept])
     try:
-        return _supervise(folder, given)
+        return _supervise(folder, given, interpreter)
     except BaseException as error:
         _tell(folder, error)
         raise
 
 
-def _supervise(folder: str, given: Sequence[int]) -> int:
+def _supervise(folder: str, given: Sequence[int], interpreter: Interpreter | None) -> int:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,12 +64,11 @@ def _supervise(folder: str, given: Sequence[int]) -> int:
     launch = files.read_json(folder, "launch.json")
     if not launch or files.read_json(folder, "exit.json"):
         return 1
+    view, rest = given[:2], given[2:]
     wanted: dict[str, object] | None = launch.get("cell")  # type: ignore[assignment]
-    view, rest = (given[:2], given[2:]) if wanted else ((), given)
-    keeper = socket.socket(fileno=rest[0]) if launch.get("warm") else None
     cell = Cell(wanted, view, rest[1:]) if wanted else None
     try:
-        Supervisor(folder, lock, launch, cell, keeper).run()
+        Supervisor(folder, lock, launch, interpreter, cell, rest[0] if rest else None).run()
     except NotBegunError as error:  # the executor has it begin elsewhere
         files.write_json(folder, "not_begun.json", {"why": str(error)})
         return 1
@@ -78,8 +83,9 @@ class Supervisor:
         folder: str,
         lock: int,
         launch: dict[str, object],
+        interpreter: Interpreter | None,
         cell: Cell | None,
-        keeper: socket.socket | None,
+        keeper: int | None,
     ) -> None:
         self._folder, self._lock = folder, lock
         self._launch = launch
@@ -92,11 +98,11 @@ class Supervisor:
             drop=launch.get("log_overflow") == "drop",
         )
         output = self._log.child_end
-        self._program = (
-            Child(launch, output, cell)
-            if keeper is None
-            else WarmChild(launch, output, cell, keeper)
-        )
+        self._program: Child | WarmChild
+        if keeper is None or cell is None:
+            self._program = Child(launch, output, cell, interpreter)
+        else:
+            self._program = WarmChild(launch, output, cell, socket.socket(fileno=keeper))
         os.close(output)
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
@@ -255,10 +261,10 @@ class Supervisor:
         if self._cell is not None:
             # The kernel ends all of it; to look for processes would cost more than the whole rest.
             self._cell.end(KILL_AGAIN_S)
-        while self._reap() or self._program.left():
+        while self._reap():
             left = tree.kill_descendants(self._program.family)
             wait_s = min(KILL_AGAIN_S, until - time.monotonic())
-            if not self._wakeups.wait(wait_s, self._program.fileno()):
+            if not self._wakeups.wait(wait_s):
                 if time.monotonic() >= until:
                     self._outcome.note(f"{left} processes of the run could not be ended")
                     return

@@ -39,10 +39,6 @@ class Wakeups:
         arrived, self._arrived = self._arrived, set()
         return arrived
 
-    def wait(self, seconds: float, other: int = -1) -> bool:
-        """Wait for a signal, or until `other` is readable; False if nothing came in time."""
-        poll = select.poll()
-        for descriptor in (self._read, other):
-            if descriptor >= 0:
-                poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(max(0.0, seconds) * 1000))
+    def wait(self, seconds: float) -> bool:
+        """Wait for a signal; False if none came in time."""
+        return bool(select.select([self._read], [], [], max(0.0, seconds))[0])

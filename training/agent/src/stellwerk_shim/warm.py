@@ -1,10 +1,11 @@
 """A warm process: the Python of an environment with its frameworks loaded, which forks runs.
 
-The executor holds the other end of a SOCK_SEQPACKET pair. It first hears what is loaded, or why
-this process refuses; then it sends one end of a socket for each run, whose other end the run's
-supervisor has: each gets a fork that begins the run (`stellwerk_shim.keeper`).
-
-Where runs are walled in so is this process (`begin_in_a_cell`), in a cell like theirs.
+The executor holds the other end of a SOCK_SEQPACKET pair and first hears what is loaded, or why
+this process refuses. Without walls it then forks supervisors whose run is a fork of them
+(`stellwerk_shim.nursery`). Where runs are walled in, one that loads an environment's packages is in
+a cell like theirs (`begin_in_a_cell`); what it forks is untrusted as well, so it is sent one end of
+a socket for each run, whose other end the run's supervisor has, and forks a keeper
+(`stellwerk_shim.keeper`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import socket
 import sys
 
-from stellwerk_shim import cgroup, child, messages, signals
+from stellwerk_shim import cgroup, child, messages, nursery, signals
 from stellwerk_shim.cell import Cell, CellError
 from stellwerk_shim.fork_server import fork_for_each
 from stellwerk_shim.keeper import keep
@@ -23,12 +24,16 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from stellwerk_shim.forked import Interpreter
 
-def serve(descriptor: int, gate: int, names: list[str], started_with: frozenset[str]) -> None:
+
+def serve(
+    descriptor: int, gate: int, names: list[str], started_with: frozenset[str], mounts: int = -1
+) -> None:
     """Load `names`, tell the executor, then fork interpreters until the connection is closed.
 
     `started_with`: the modules that a script of its own would have found loaded. `gate`: what keeps
-    this process's cell, else -1.
+    this process's cell, -1 without one. `mounts`: see `stellwerk_shim.apart.back`.
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
@@ -47,19 +52,22 @@ def serve(descriptor: int, gate: int, names: list[str], started_with: frozenset[
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    interpreter = Interpreter(home)
+    interpreter = Interpreter(home, mounts)
     hide(said)
+    if gate < 0:
+        nursery.serve(link, interpreter)
+    else:
+        fork_for_each(link, lambda _, given: _keep(given[0], gate, interpreter))
 
-    def become(_text: bytes, given: list[int]) -> int:
-        try:
-            return keep(given[0], gate, interpreter)
-        except BaseException:
-            import traceback
 
-            traceback.print_exc()  # to the log of this warm process
-            raise
+def _keep(descriptor: int, gate: int, interpreter: Interpreter) -> int:
+    try:
+        return keep(descriptor, gate, interpreter)
+    except BaseException:
+        import traceback
 
-    fork_for_each(link, become)
+        traceback.print_exc()  # to the log of this warm process
+        raise
 
 
 def begin_in_a_cell(descriptor: int) -> NoReturn:

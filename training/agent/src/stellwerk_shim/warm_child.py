@@ -1,10 +1,12 @@
-"""A run that begins in a warm process: the supervisor's side of `stellwerk_shim.keeper`."""
+"""A run that begins in a walled-in warm process: the side of its supervisor.
+
+The other side is `stellwerk_shim.keeper`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 
 from stellwerk_shim import cgroup, messages, tree
@@ -34,11 +36,10 @@ class WarmChild:
     """
 
     def __init__(
-        self, launch: dict[str, object], output: int, cell: Cell | None, keeper: socket.socket
+        self, launch: dict[str, object], output: int, cell: Cell, keeper: socket.socket
     ) -> None:
         self.pid = self.family = self.start_ticks = 0
         self._used = (0.0, 0)
-        self._left = False
         self._keeper = keeper
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._report, report = os.pipe2(os.O_CLOEXEC)
@@ -47,7 +48,8 @@ class WarmChild:
         os.lseek(needed, 0, os.SEEK_SET)
         given = [needed, gate, report]
         try:
-            namespaces = [] if cell is None else _namespaces(cell)
+            cell.make()
+            namespaces = cell.namespaces()
             given += [descriptor for _, descriptor in namespaces]
             doors = cgroup.doors(launch.get("cgroups") or [])  # type: ignore[arg-type]
             given += doors
@@ -103,18 +105,9 @@ class WarmChild:
             told = json.loads(text)
         except (OSError, ValueError) as error:
             raise KeeperLostError from error
-        self._used, self._left = (float(told["used"][0]), int(told["used"][1])), bool(told["left"])
+        self._used = float(told["used"][0]), int(told["used"][1])
         return int(told["status"])
-
-    def left(self) -> bool:
-        """Whether other processes of the run are there after its end."""
-        return self._left and not select.select([self._keeper], [], [], 0)[0]
 
     def used(self) -> tuple[float, int]:
         """CPU seconds of the run and the size of its largest process in bytes, at its end."""
         return self._used
-
-
-def _namespaces(cell: Cell) -> list[tuple[int, int]]:
-    cell.make()
-    return cell.namespaces()
