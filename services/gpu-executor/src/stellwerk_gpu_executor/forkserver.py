@@ -7,8 +7,8 @@ the answer, as one that is adopted after a restart. All outlive the server and t
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,47 +87,48 @@ class WarmServer(ForkServer):
     There it is no child of ours, and ``pid`` is its own once it began.
     """
 
-    _pidfd = -1
-    _namespaces: tuple[int, ...] = ()
+    _pidfd = _gate = _users = -1
 
     @property
     def walled(self) -> bool:
         """Whether it is behind walls."""
         return self._pidfd >= 0
 
-    def began(self, pid: int, pidfd: int) -> None:
-        """What was started has begun the warm process, behind walls, and is about to end."""
+    def began(self, pid: int, pidfd: int, gate: int) -> None:
+        """What was started has begun the warm process, behind walls, and is about to end.
+
+        Its cell is there as long as anybody holds the ``gate``.
+        """
         os.waitpid(self.pid, 0)
-        self.pid, self._pidfd = pid, pidfd
+        self.pid, self._pidfd, self._gate = pid, pidfd, gate
 
     def is_in(self) -> None:
         """It is behind its walls: open what its runs need of them. Raises OSError."""
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        opened = [os.open(f"/proc/{self.pid}/ns/{kind}", flags) for kind in ("user", "pid")]
-        self._namespaces = tuple(opened)
+        self._users = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
-    def lend(self) -> tuple[socket.socket, tuple[int, ...]]:
-        """Fork for one run.
+    @contextmanager
+    def lend(self) -> Iterator[tuple[int, ...]]:
+        """A place for one run: descriptors for its supervisor, which stay open here meanwhile.
 
-        Our end of a socket to the fork, for the run's supervisor, and the descriptors of the users
-        and processes of its cell, which stay open here. Raises OSError when it is gone.
+        Our end of a socket, the gate of the run's processes, the users and the gate of the warm
+        process's cell. Raises OSError when it is gone.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                socket.send_fds(self.link, [b"run"], [theirs.fileno()])
-            except OSError:
-                ours.close()
-                raise
-        return ours, self._namespaces
+        with ExitStack() as ours:
+            link, theirs = map(ours.enter_context, socket.socketpair(type=socket.SOCK_SEQPACKET))
+            hold, gate = os.pipe2(os.O_CLOEXEC)
+            for descriptor in (hold, gate):
+                ours.callback(os.close, descriptor)
+            socket.send_fds(self.link, [b"place"], [theirs.fileno(), hold])
+            yield link.fileno(), gate, self._users, self._gate
 
     def close(self) -> None:
         """End it; its runs go on."""
-        if self._pidfd < 0:
+        if not self.walled:
             super().close()
             return
         self.link.close()
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        for descriptor in (self._pidfd, *self._namespaces):
-            os.close(descriptor)
+        for descriptor in (self._pidfd, self._gate, self._users):
+            if descriptor >= 0:
+                os.close(descriptor)

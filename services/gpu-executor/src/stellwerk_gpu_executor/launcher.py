@@ -280,9 +280,8 @@ class ProcessLauncher:
             return self._spawner.spawn(folder, view)
         if not request.warm.walled:
             return request.warm.spawn(folder, view)
-        keeper, namespaces = request.warm.lend()
-        with keeper:
-            return self._spawner.spawn(folder, (*view, keeper.fileno(), *namespaces))
+        with request.warm.lend() as place:
+            return self._spawner.spawn(folder, (*view, *place))
 
     async def adopt(self, attempt: AttemptDir) -> ProcessHandle | None:
         """Take over what an earlier executor started; None if nothing ever ran there.

@@ -26,8 +26,6 @@ from stellwerk_gpu_executor.warm_rules import Recipe
 LINK = 3
 LOAD_S = 180.0
 TELL_BYTES = 1 << 20
-GATE, NO_GATE = "<gate>", "-1"
-"""What stands for the descriptor that keeps a cell, see `stellwerk_shim.warm`."""
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
 OWN = (sys.executable, "-I", "-S", str(_ENTRY))
 """Our own code in our own Python."""
@@ -90,7 +88,7 @@ class WarmProcess:
         if self.walls is None:
             apart = isolation.views is not None
             how = "--warm-apart" if apart else "--warm"
-            command = [self.recipe.python, str(_ENTRY), how, str(LINK), NO_GATE, *modules]
+            command = [self.recipe.python, str(_ENTRY), how, str(LINK), *modules]
             if apart:
                 command = [*OWN, "--apart", *command]
             self.server = WarmServer(command, self._env(str(self.home)), LINK, log)
@@ -100,10 +98,10 @@ class WarmProcess:
         asked = {
             "cell": self.walls.cell,
             "cgroups": self.walls.groups,
-            "command": [self.recipe.python, entry, "--warm", str(LINK), GATE, *modules],
+            "command": [self.recipe.python, entry, "--warm-walled", str(LINK), *modules],
             "env": self._env(f"{below}/{WARM_HOME}"),
         }
-        command = [*OWN, "--warm-in-a-cell", str(LINK)]
+        command = [*OWN, "--begin-walled", str(LINK)]
         self.server = server = WarmServer(command, starting_environment(), LINK, log)
         socket.send_fds(server.link, [json.dumps(asked).encode()], self.walls.view.descriptors)
         told = await self._hear(server)
@@ -123,10 +121,10 @@ class WarmProcess:
                 while True:
                     await heard.wait()
                     heard.clear()
-                    data, descriptors, _, _ = socket.recv_fds(server.link, TELL_BYTES, 1)
+                    data, descriptors, _, _ = socket.recv_fds(server.link, TELL_BYTES, 2)
                     if not descriptors:
                         break
-                    server.began(int(data), descriptors[0])
+                    server.began(int(data), *descriptors)
         finally:
             if server.link.fileno() == number:  # else dropped: the number may be another's
                 loop.remove_reader(number)

@@ -1,10 +1,10 @@
 """Entry script: `python -I -S __main__.py <attempt folder>` supervises one attempt.
 
 With `--serve` it forks a supervisor for each folder named on the socket that is its stdin, so that
-no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <gate>
-<module>...` is a warm process of an environment's Python, with these modules loaded
-(`stellwerk_shim.warm`); `--warm-in-a-cell <descriptor>` begins one behind walls, `--apart
-<command>...` one outside whose file its runs cannot change (`stellwerk_shim.apart`).
+no attempt pays for the start of an interpreter and its imports. `--warm <descriptor> <module>...`
+is a warm process of an environment's Python, with these modules loaded (`stellwerk_shim.warm`);
+`--begin-walled <descriptor>` begins one as `--warm-walled` behind walls, `--apart <command>...` one
+as `--warm-apart` outside, whose file its runs cannot change (`stellwerk_shim.apart`).
 `--probe <cell> <descriptor>...` tells why runs cannot be walled in so; nothing if they can.
 """
 
@@ -26,11 +26,12 @@ if __name__ == "__main__":
     if how == "--serve":
         serve(socket.socket(fileno=0))
     elif how == "--warm":
-        warm.serve(int(arguments[0]), int(arguments[1]), arguments[2:], began.WITH)
+        warm.serve(int(arguments[0]), arguments[1:], began.WITH)
+    elif how == "--warm-walled":
+        warm.serve(int(arguments[0]), arguments[1:], began.WITH, walled=True)
     elif how == "--warm-apart":
-        link, gate, *modules = arguments
-        warm.serve(int(link), int(gate), modules, began.WITH, apart.back())
-    elif how == "--warm-in-a-cell":
+        warm.serve(int(arguments[0]), arguments[1:], began.WITH, mounts=apart.back())
+    elif how == "--begin-walled":
         warm.begin_in_a_cell(int(arguments[0]))
     elif how == "--apart":
         apart.become(arguments)

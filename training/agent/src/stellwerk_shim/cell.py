@@ -5,8 +5,8 @@ in it, the executor holds it open and hands it over. Each run has a copy of it t
 written, and lays its own folders on that. The run's first process stays the supervisor's own child,
 so its exit status and signals are what they are without walls.
 
-A warm process is in a cell as well. Its runs are forks of it and need theirs: the supervisor makes
-them from outside, below the users and processes of the warm one, and hands them over to be entered.
+A warm process is in a cell as well. Its runs are forks of it and need theirs: the supervisor lays
+it out from outside, below the users of the warm one, and hands it over to be entered.
 docs/adr/0030-sandbox.md says why it is done this way.
 """
 
@@ -50,47 +50,49 @@ class Cell:
 
     ``wanted``: `root`, the folder of attempts; `mounts`, each a source, its place and whether the
     run may write there, first of all /tmp; `below_tmp`, what of the view that would hide;
-    `network`, whether it is the machine's; `others`, whether cells may be made below it.
-    ``view``: descriptors of the view's mounts and of the users that own them. ``within``: those of
-    the users and the processes of a warm process, where the run is a fork of it.
+    `network`, whether it is the machine's; `others`, whether it is for a warm process, which has
+    runs in cells below its own. ``view``: descriptors of the view's mounts and of the users that
+    own them.
     """
 
-    def __init__(
-        self, wanted: dict[str, object], view: Sequence[int], within: Sequence[int] = ()
-    ) -> None:
-        self._wanted, self._view, self._within = wanted, view, within
-        self._users = self._first = self._hold = self.gate = -1
+    def __init__(self, wanted: dict[str, object], view: Sequence[int]) -> None:
+        self._wanted, self._view = wanted, view
+        self._users = self._above = self._first = self._hold = self.gate = -1
 
     def make(self) -> None:
         """From now on children of this process belong to its processes. Raises CellError."""
-        if len(self._view) != 2:
-            raise CellError("its view of the machine was not handed over")
         try:
-            _, users = self._view
-            # Root enters the users of a cell last: it would lose what root may. Who is not root
-            # has no right to namespaces but as the owner of the view's users.
-            if os.geteuid() != 0:
-                kernel.enter(users, kernel.USERS)
-                kernel.be_ones_own()
-            os.close(users)
+            self._begin()
             self._hold, self.gate = os.pipe2(os.O_CLOEXEC)
-            if self._within:
-                self._make_within(*self._within)
+            if self._wanted.get("others"):
+                self._make_users_first()
             else:
                 kernel.leave(kernel.PROCESSES)
-                self._first = self._start_first()
+                self._first = self._start_first(signals.IGNORE)
             os.close(self._hold)
+        except OSError as error:
+            raise CellError(str(error.strerror)) from error
+
+    def make_below(self, users: int, processes: int, first: int, gate: int) -> None:
+        """Its processes were made in a warm process's cell, as descriptors and their first's pidfd.
+
+        ``users``: those of that cell. ``gate``: what its first process waits for. Raises CellError.
+        """
+        self._above, self._first, self.gate = users, first, gate
+        try:
+            self._begin()
+            kernel.enter(processes, kernel.PROCESSES)
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
     def enter(self) -> None:
         """Go in for good and give up every privilege: for the child that becomes the run.
 
-        Raises CellError.
+        A warm process keeps the right to make cells below its own. Raises CellError.
         """
         try:
             self._enter()
-            kernel.give_up_privileges()
+            kernel.give_up_privileges(but_administration=bool(self._wanted.get("others")))
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
@@ -99,9 +101,7 @@ class Cell:
 
         Raises CellError.
         """
-        if not self._within:
-            raise CellError("its warm process is outside of the sandbox")
-        kinds = {"user": kernel.USERS, "pid": kernel.PROCESSES, "mnt": kernel.FILES}
+        kinds = {"user": kernel.USERS, "mnt": kernel.FILES}
         kinds |= {"ipc": kernel.IPC, "uts": kernel.HOST_NAME}
         if not self._wanted["network"]:
             kinds["net"] = kernel.NETWORK
@@ -125,26 +125,35 @@ class Cell:
             gone.register(self._first, select.POLLIN)
             gone.poll(max(0.0, seconds) * 1000)
 
-    def _make_within(self, users: int, processes: int) -> None:
-        """Users and processes of its own, below those of the warm process."""
+    def _begin(self) -> None:
+        if len(self._view) != 2:
+            raise CellError("its view of the machine was not handed over")
+        _, users = self._view
+        # Root enters the users of a cell last: it would lose what root may. Who is not root
+        # has no right to namespaces but as the owner of the view's users.
+        if os.geteuid() != 0:
+            kernel.enter(users, kernel.USERS)
+            kernel.be_ones_own()
+        os.close(users)
+
+    def _make_users_first(self) -> None:
+        """Processes that belong to users of the cell: there others can be made below them."""
 
         def made() -> list[int]:
-            outside = _outside()
-            kernel.enter(users, kernel.USERS)
-            _become_own_users(outside, kernel.PROCESSES)
-            return [self._start_first(), *map(_open_own, ("user", "pid_for_children"))]
+            _become_own_users(_outside(), kernel.PROCESSES, others=True)
+            first = self._start_first(signals.DEFAULT)  # how runs ended is kept for supervisors
+            return [first, *map(_open_own, ("user", "pid_for_children"))]
 
-        kernel.enter(processes, kernel.PROCESSES)
         self._first, self._users, inside = _from_child(made)
         kernel.enter(inside, kernel.PROCESSES)
-        for descriptor in (users, processes, inside):
-            os.close(descriptor)
+        os.close(inside)
 
-    def _start_first(self) -> int:
+    def _start_first(self, ended: int) -> int:
         """Start its first process; returns a pidfd.
 
         It waits until nobody holds the gate, and with it the kernel ends all others. It has files
-        of this machine in its memory, so nobody in the cell may look into it.
+        of this machine in its memory, so nobody in the cell may look into it. ``ended``: what it
+        does with orphans that end.
         """
         pid = os.fork()
         if pid == 0:
@@ -152,7 +161,7 @@ class Cell:
                 kernel.be_nobodys()
                 os.dup2(self._hold, 0)
                 os.closerange(1, 1 << 16)
-                signals.handle(signals.CHLD, signals.IGNORE)  # it need not reap orphans
+                signals.handle(signals.CHLD, ended)
                 while os.read(0, 4096):
                     pass
             finally:
@@ -184,15 +193,18 @@ class Cell:
             os.setgroups([])  # nobody else may give up groups that were given to him
         own_network = not self._wanted["network"]
         own = OWN | (kernel.NETWORK if own_network else 0)
-        if self._within:
+        if self._above >= 0:
             # Mounts once more, so that they are in the hands of these users, who take nothing off.
-            kernel.enter(self._users, kernel.USERS)
-            own |= kernel.FILES
-        kernel.leave(own)
+            kernel.enter(self._above, kernel.USERS)
+            _become_own_users(outside, own | kernel.FILES)
+        else:
+            if self._users >= 0:
+                kernel.enter(self._users, kernel.USERS)
+            kernel.leave(own)
         if own_network:
             _bring_up("lo")
-        if not self._within:
-            _become_own_users(outside, others=bool(self._wanted.get("others")))
+        if max(self._above, self._users) < 0:
+            _become_own_users(outside)
         os.close(outside)
 
 

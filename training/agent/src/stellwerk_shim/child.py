@@ -57,8 +57,6 @@ class Child:
         interpreter: Interpreter | None = None,
     ) -> None:
         self.pid = self.start_ticks = 0
-        self.family = os.getpid()
-        """Whose descendants the run's processes are."""
         self._refused = ""
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._report, report = os.pipe2(os.O_CLOEXEC)
@@ -82,7 +80,16 @@ class Child:
 
     def used(self) -> tuple[float, int]:
         """CPU seconds of the run and the size of its largest process in bytes, at its end."""
-        return used_by_children()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+    def processes(self) -> list[int]:
+        """All processes of the run, as long as its first goes on."""
+        return tree.descendants(os.getpid())
+
+    def kill(self) -> None:
+        """End all processes of the run."""
+        tree.kill_descendants(os.getpid())
 
     def begin(self) -> None:
         """Open the gate for `launch["argv"]`, with stdout and stderr on `output`, in `cell`.
@@ -96,12 +103,6 @@ class Child:
                 os.waitpid(self.pid, 0)
             raise LaunchError(failure)
         self.start_ticks = tree.start_ticks(self.pid)
-
-
-def used_by_children() -> tuple[float, int]:
-    """CPU seconds of all children that have ended, and the size of the largest one in bytes."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
 def pass_gate(gate: int, report: int) -> str:
@@ -123,14 +124,14 @@ def become(
     output: int,
     pipes: tuple[int, int],
     groups: list[int],
-    parent: int,
+    parent: int | None,
     walls: Callable[[], None] | None,
     interpreter: Interpreter | None = None,
 ) -> NoReturn:
     """Turn this fork into the run's program, or report why not and end. Never returns.
 
-    ``groups``: what `cgroup.doors` opened. ``walls`` goes behind
-    the last of them.
+    ``groups``: what `cgroup.doors` opened. ``parent``: the process that it ends with, if it does.
+    ``walls`` goes behind the run's.
     """
     step = "prepare the process"
     argv = [str(part) for part in launch["argv"]]  # type: ignore[attr-defined]
@@ -147,11 +148,12 @@ def become(
             step = "enter its sandbox"
             walls()
         read_nothing()
-        # Only the first process is covered: a cell ends with this supervisor, what else is left
-        # the executor sweeps. After entering, which makes the kernel forget it.
-        _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
-        if walls is None and os.getppid() != parent:
-            os._exit(127)
+        if parent is not None:
+            # Only the first process is covered: a cell ends with this supervisor, what else is left
+            # the executor sweeps. After entering, which makes the kernel forget it.
+            _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
+            if walls is None and os.getppid() != parent:
+                os._exit(127)
         step = f"enter the working folder '{launch['cwd']}'"
         os.chdir(str(launch["cwd"]))
         step = f"start '{argv[0]}'"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import socket
 import time
 
 from stellwerk_shim import cgroup, files, signals, tree
@@ -21,7 +20,7 @@ from stellwerk_shim.notifier import Notifier
 from stellwerk_shim.outcome import Outcome
 from stellwerk_shim.runsocket import RunSocket
 from stellwerk_shim.wakeups import Wakeups
-from stellwerk_shim.warm_child import KeeperLostError, NotBegunError, WarmChild
+from stellwerk_shim.warm_child import LostError, NotBegunError, WarmChild
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ def supervise(
 
     Its script runs in a fork of this process where there is an `interpreter` for it. `given`:
     descriptors from the executor, as far as launch.json says that the run needs them: the two of a
-    view for its cell, then, where it begins in a walled-in warm process, one of a socket to its
-    keeper and the two of the users and processes of that cell. See `stellwerk_shim.cell`.
+    view for its cell, then, where it begins in a walled-in warm process, the three of its place
+    there (see `stellwerk_shim.warm_child`) and what keeps that one's cell as long as we go on.
     """
     kept = [] if interpreter is None or interpreter.mounts < 0 else [interpreter.mounts]
     _detach([*given, *kept])
@@ -64,11 +63,10 @@ def _supervise(folder: str, given: Sequence[int], interpreter: Interpreter | Non
     launch = files.read_json(folder, "launch.json")
     if not launch or files.read_json(folder, "exit.json"):
         return 1
-    view, rest = given[:2], given[2:]
     wanted: dict[str, object] | None = launch.get("cell")  # type: ignore[assignment]
-    cell = Cell(wanted, view, rest[1:]) if wanted else None
+    cell = Cell(wanted, given[:2]) if wanted else None
     try:
-        Supervisor(folder, lock, launch, interpreter, cell, rest[0] if rest else None).run()
+        Supervisor(folder, lock, launch, interpreter, cell, given[2:5]).run()
     except NotBegunError as error:  # the executor has it begin elsewhere
         files.write_json(folder, "not_begun.json", {"why": str(error)})
         return 1
@@ -85,7 +83,7 @@ class Supervisor:
         launch: dict[str, object],
         interpreter: Interpreter | None,
         cell: Cell | None,
-        keeper: int | None,
+        place: Sequence[int],
     ) -> None:
         self._folder, self._lock = folder, lock
         self._launch = launch
@@ -99,10 +97,10 @@ class Supervisor:
         )
         output = self._log.child_end
         self._program: Child | WarmChild
-        if keeper is None or cell is None:
+        if cell is None or not place:
             self._program = Child(launch, output, cell, interpreter)
         else:
-            self._program = WarmChild(launch, output, cell, socket.socket(fileno=keeper))
+            self._program = WarmChild(launch, output, cell, place)
         os.close(output)
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
@@ -124,7 +122,7 @@ class Supervisor:
             self._announce()
             try:
                 self._loop()
-            except KeeperLostError:  # as if we had ended: the executor clears up and says so
+            except LostError:  # as if we had ended: the executor clears up and says so
                 if self._cell is not None:
                     self._cell.end(KILL_AGAIN_S)
                 self._drain()
@@ -232,7 +230,7 @@ class Supervisor:
         self._kill_at = min(self._kill_at, now + grace)
 
     def _enforce(self, now: float) -> None:
-        due = self._limits.check(now, self._program.family)
+        due = self._limits.check(now, self._program.processes)
         if due is not None:
             reason, message = due
             grace = _number(self._launch.get("grace_s"), GRACE_S)
@@ -240,7 +238,7 @@ class Supervisor:
                 grace = 0.0 if reason == "oom" else min(grace, LEASE_GRACE_S)
             self._stop(reason, message, grace, now)
         if now >= self._kill_at:
-            tree.kill_descendants(self._program.family)
+            self._program.kill()
             self._kill_at = now + KILL_AGAIN_S
 
     def _reap(self) -> bool:
@@ -262,7 +260,7 @@ class Supervisor:
             # The kernel ends all of it; to look for processes would cost more than the whole rest.
             self._cell.end(KILL_AGAIN_S)
         while self._reap():
-            left = tree.kill_descendants(self._program.family)
+            left = tree.kill_descendants(os.getpid())
             wait_s = min(KILL_AGAIN_S, until - time.monotonic())
             if not self._wakeups.wait(wait_s):
                 if time.monotonic() >= until:

@@ -3,9 +3,8 @@
 The executor holds the other end of a SOCK_SEQPACKET pair and first hears what is loaded, or why
 this process refuses. Without walls it then forks supervisors whose run is a fork of them
 (`stellwerk_shim.nursery`). Where runs are walled in, one that loads an environment's packages is in
-a cell like theirs (`begin_in_a_cell`); what it forks is untrusted as well, so it is sent one end of
-a socket for each run, whose other end the run's supervisor has, and forks a keeper
-(`stellwerk_shim.keeper`).
+a cell like theirs (`begin_in_a_cell`) and forks only runs, whose supervisors are outside
+(`stellwerk_shim.warm_runs`).
 """
 
 from __future__ import annotations
@@ -17,23 +16,25 @@ import sys
 
 from stellwerk_shim import cgroup, child, messages, nursery, signals
 from stellwerk_shim.cell import Cell, CellError
-from stellwerk_shim.fork_server import fork_for_each
-from stellwerk_shim.keeper import keep
+from stellwerk_shim.warm_runs import WarmRuns
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from stellwerk_shim.forked import Interpreter
-
 
 def serve(
-    descriptor: int, gate: int, names: list[str], started_with: frozenset[str], mounts: int = -1
+    descriptor: int,
+    names: list[str],
+    started_with: frozenset[str],
+    *,
+    walled: bool = False,
+    mounts: int = -1,
 ) -> None:
     """Load `names`, tell the executor, then fork interpreters until the connection is closed.
 
-    `started_with`: the modules that a script of its own would have found loaded. `gate`: what keeps
-    this process's cell, -1 without one. `mounts`: see `stellwerk_shim.apart.back`.
+    `started_with`: the modules that a script of its own would have found loaded. `walled`: this
+    process is behind walls. `mounts`: see `stellwerk_shim.apart.back`.
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
@@ -54,27 +55,17 @@ def serve(
     link.send(json.dumps(told).encode())
     interpreter = Interpreter(home, mounts)
     hide(said)
-    if gate < 0:
-        nursery.serve(link, interpreter)
+    if walled:
+        WarmRuns(link, interpreter).serve()
     else:
-        fork_for_each(link, lambda _, given: _keep(given[0], gate, interpreter))
-
-
-def _keep(descriptor: int, gate: int, interpreter: Interpreter) -> int:
-    try:
-        return keep(descriptor, gate, interpreter)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()  # to the log of this warm process
-        raise
+        nursery.serve(link, interpreter)
 
 
 def begin_in_a_cell(descriptor: int) -> NoReturn:
-    """Begin the warm process that the executor asks for, and tell its id with a pidfd.
+    """Begin the warm process that the executor asks for; tell its id with a pidfd and its gate.
 
-    The message: `cell` and `cgroups` as of a run, `command`, which is given the descriptor that
-    keeps the cell for the part `GATE`, and `env`. It comes with the descriptors of a view.
+    The message: `cell` and `cgroups` as of a run, `command` and `env`. It comes with the
+    descriptors of a view. The cell is there as long as anybody holds the gate.
     """
     link = socket.socket(fileno=descriptor)
     text, view, _ = messages.receive(link)
@@ -85,13 +76,10 @@ def begin_in_a_cell(descriptor: int) -> NoReturn:
         pid = os.fork()
         if pid == 0:
             _become(asked, cell, link)
-        messages.send(link, b"%d" % pid, [os.pidfd_open(pid)])
+        messages.send(link, b"%d" % pid, [os.pidfd_open(pid), cell.gate])
     except (CellError, OSError) as error:
         _refuse(link, error)
     os._exit(0)
-
-
-GATE = "<gate>"
 
 
 def _become(asked: dict[str, object], cell: Cell, link: socket.socket) -> NoReturn:
@@ -100,12 +88,10 @@ def _become(asked: dict[str, object], cell: Cell, link: socket.socket) -> NoRetu
     try:
         os.setsid()
         cgroup.enter(cgroup.doors(asked["cgroups"]))  # type: ignore[arg-type]
-        gate = os.dup(cell.gate)  # it keeps its cell, and so do its runs when it is gone
         cell.enter()
         child.read_nothing()
-        os.set_inheritable(gate, True)
         os.set_inheritable(link.fileno(), True)
-        os.execve(command[0], [str(gate) if part == GATE else part for part in command], env)
+        os.execve(command[0], command, env)
     except (CellError, OSError) as error:
         _refuse(link, error)
     os._exit(1)
