@@ -52,8 +52,7 @@ class WarmAhead:
         python, env = self.preparer.early_environment(view.env_id)
         variables = view.definition.environment_variables
         env |= variables
-        recipe = recipe_of(python, env)
-        if reason := self.pool.not_seen(recipe, variables, env):
+        if reason := self.pool.not_seen(python, variables, env):
             raise StellwerkError(reason)
-        self.pool.want(recipe)
+        self.pool.want(recipe_of(python, env))
         return True

@@ -81,16 +81,10 @@ class WarmProcess:
         self.home.mkdir(parents=True, exist_ok=True)
         python = Path(self.recipe.python)
         sources = site_folders(python) if self.recipe.user_managed else ()
-        self.walls = await isolation.around_warm(
-            self.home, python, sources, _ENTRY.parent, plain=self.recipe.plain
-        )
+        self.walls = await isolation.around_warm(self.home, python, sources, _ENTRY.parent)
         log = f"{self.home}.log"
         if self.walls is None:
-            apart = isolation.views is not None
-            how = "--warm-apart" if apart else "--warm"
-            command = [self.recipe.python, str(_ENTRY), how, str(LINK), *modules]
-            if apart:
-                command = [*OWN, "--apart", *command]
+            command = [self.recipe.python, str(_ENTRY), "--warm", str(LINK), *modules]
             self.server = WarmServer(command, self._env(str(self.home)), LINK, log)
             return await self._hear(self.server)
         below = self.walls.attempts

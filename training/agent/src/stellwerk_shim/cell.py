@@ -96,24 +96,29 @@ class Cell:
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
-    def namespaces(self) -> list[tuple[int, int]]:
-        """What a fork of the warm process has to enter, in this order: kinds and descriptors.
+    def lay_out(self, given: list[int], warm: socket.socket) -> int:
+        """Have a child of this process go in, and the warm process fork a run that enters.
 
-        Raises CellError.
+        It is sent ``given`` with what has to be entered, in this order, and the kinds of that; or
+        why there is nothing. Returns the child, which ends by itself.
         """
         kinds = {"user": kernel.USERS, "mnt": kernel.FILES}
         kinds |= {"ipc": kernel.IPC, "uts": kernel.HOST_NAME}
         if not self._wanted["network"]:
             kinds["net"] = kernel.NETWORK
-
-        def made() -> list[int]:
-            self._enter()
-            return [_open_own(name) for name in kinds]
-
-        try:
-            return list(zip(kinds.values(), _from_child(made), strict=True))
-        except OSError as error:
-            raise CellError(str(error.strerror)) from error
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._enter()
+                asked: dict[str, object] = {"namespaces": list(kinds.values())}
+                given += [_open_own(name) for name in kinds]
+            except OSError as error:
+                asked, given = {"refused": error.strerror}, []
+            try:
+                messages.send(warm, json.dumps(asked).encode(), given)
+            finally:
+                os._exit(0)
+        return pid
 
     def end(self, seconds: float) -> None:
         """End every process in it and wait for that, so long at most."""

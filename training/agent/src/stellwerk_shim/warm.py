@@ -2,9 +2,8 @@
 
 The executor holds the other end of a SOCK_SEQPACKET pair and first hears what is loaded, or why
 this process refuses. Without walls it then forks supervisors whose run is a fork of them
-(`stellwerk_shim.nursery`). Where runs are walled in, one that loads an environment's packages is in
-a cell like theirs (`begin_in_a_cell`) and forks only runs, whose supervisors are outside
-(`stellwerk_shim.warm_runs`).
+(`stellwerk_shim.nursery`). Where runs are walled in it is in a cell like theirs (`begin_in_a_cell`)
+and forks only runs, whose supervisors are outside (`stellwerk_shim.warm_runs`).
 """
 
 from __future__ import annotations
@@ -23,18 +22,11 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def serve(
-    descriptor: int,
-    names: list[str],
-    started_with: frozenset[str],
-    *,
-    walled: bool = False,
-    mounts: int = -1,
-) -> None:
+def serve(descriptor: int, names: list[str], started_with: frozenset[str], *, walled: bool) -> None:
     """Load `names`, tell the executor, then fork interpreters until the connection is closed.
 
     `started_with`: the modules that a script of its own would have found loaded. `walled`: this
-    process is behind walls. `mounts`: see `stellwerk_shim.apart.back`.
+    process is behind walls.
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
@@ -53,7 +45,7 @@ def serve(
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    interpreter = Interpreter(home, mounts)
+    interpreter = Interpreter(home)
     hide(said)
     if walled:
         WarmRuns(link, interpreter).serve()

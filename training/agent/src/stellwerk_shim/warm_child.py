@@ -53,22 +53,19 @@ class WarmChild:
         needed = os.memfd_create("launch")
         os.write(needed, json.dumps({name: launch.get(name) for name in NEEDED}).encode())
         os.lseek(needed, 0, os.SEEK_SET)
-        ours = [needed, gate, report]
+        own = [needed, gate, report]
         try:
             processes, self._first = self._receive(2)
-            ours.append(processes)
-            cell.make_below(users, processes, self._first, cell_gate)
-            namespaces = cell.namespaces()
-            ours += [descriptor for _, descriptor in namespaces]
+            own.append(processes)
             doors = cgroup.doors(launch.get("cgroups") or [])  # type: ignore[arg-type]
-            ours += doors
-            asked = {"namespaces": [kind for kind, _ in namespaces]}
-            wanted = [needed, output, gate, report, *doors, *(each for _, each in namespaces)]
-            messages.send(self._warm, json.dumps(asked).encode(), wanted)
+            own += doors
+            cell.make_below(users, processes, self._first, cell_gate)
+            # Laid out beside us: the warm process hears of it from there.
+            self._helper = cell.lay_out([needed, output, gate, report, *doors], self._warm)
         except (CellError, OSError) as error:
             raise NotBegunError(str(error)) from error
         finally:
-            for descriptor in ours:
+            for descriptor in own:
                 os.close(descriptor)
 
     def fileno(self) -> int:
@@ -86,6 +83,7 @@ class WarmChild:
             self.start_ticks = tree.start_ticks(self.pid)
         except (OSError, ValueError) as error:
             raise NotBegunError("its fork is gone") from error
+        os.waitpid(self._helper, 0)  # done long ago; the script shall not see it
         failure = pass_gate(self._gate, self._report)
         if failure:
             raise LaunchError(failure)

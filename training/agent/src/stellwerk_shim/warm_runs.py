@@ -95,15 +95,19 @@ class WarmRuns:
         elif not text or lost or run.pid:
             self._let_go(run)
         else:
-            self._begin(run, json.loads(text), given)
+            asked = json.loads(text)
+            if "refused" in asked:
+                _send(run.link, asked["refused"].encode())
+            else:
+                self._begin(run, asked["namespaces"], given)
 
-    def _begin(self, run: WarmRun, asked: dict[str, list[int]], given: list[int]) -> None:
+    def _begin(self, run: WarmRun, kinds: list[int], given: list[int]) -> None:
         """Fork the run into its cell."""
         kernel.enter(run.processes, kernel.PROCESSES)
         try:
             run.pid = os.fork()
             if run.pid == 0:
-                _become(asked, given, self._interpreter)
+                _become(kinds, given, self._interpreter)
         except OSError as error:
             _send(run.link, (error.strerror or "").encode())
             return
@@ -127,13 +131,13 @@ class WarmRuns:
             self._ending.append(pid)
 
 
-def _become(asked: dict[str, list[int]], given: list[int], interpreter: Interpreter) -> NoReturn:
+def _become(kinds: list[int], given: list[int], interpreter: Interpreter) -> NoReturn:
     launch_file, output, gate, report = given[:FIXED]
-    groups = len(given) - FIXED - len(asked["namespaces"])
-    doors, namespaces = given[FIXED:][:groups], given[FIXED:][groups:]
+    first = len(given) - len(kinds)
+    doors, namespaces = given[FIXED:first], given[first:]
 
     def enter() -> None:
-        for at, kind in enumerate(asked["namespaces"]):
+        for at, kind in enumerate(kinds):
             kernel.enter(namespaces[at], kind)
         kernel.give_up_privileges()
 
