@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conda_images import conda_images
 from image_builds import PYTHON, image_builds
 from latency import HELLO, follow
 from measure import Report, SkippedError, summary
@@ -52,6 +53,13 @@ def images(stack: Stack, report: Report) -> None:
         asyncio.run(image_builds(base, Path(folder), report))
 
 
+def conda(stack: Stack, report: Report) -> None:
+    """A second image of mostly the same conda packages, over the first."""
+    del stack
+    with _engine() as base, tempfile.TemporaryDirectory(prefix="sw-b-") as folder:
+        conda_images(base, Path(folder), report)
+
+
 def _first_line(stack: Stack) -> float:
     environment = {"user_managed": True, "interpreter": PYTHON}
     body = run_body(HELLO, target="bench", environment=environment, warm="never")
@@ -76,4 +84,8 @@ def _engine() -> Iterator[str]:
             yield base()
 
 
-FIGURES: dict[str, Callable[[Stack, Report], None]] = {"containers": containers, "images": images}
+FIGURES: dict[str, Callable[[Stack, Report], None]] = {
+    "containers": containers,
+    "images": images,
+    "conda": conda,
+}

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,19 @@ class Composed:
                 return
             assert time.monotonic() < end, json.dumps(states) + self.logs()
             time.sleep(0.3)
+
+
+@contextmanager
+def started(composed: Composed) -> Iterator[Composed]:
+    """The platform while it is up. Afterwards the engine has nothing of it, nor any run."""
+    try:
+        composed.up()
+        yield composed
+    finally:
+        composed.down()
+        composed.forget_images()
+    assert composed.left() == []
+    assert composed.runs() == []
 
 
 def body(script: str, environment: dict[str, Any] = HERE) -> dict[str, Any]:

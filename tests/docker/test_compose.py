@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
-from composed import ROOT, Composed, body, demo, lines, until_running
+from composed import ROOT, Composed, body, demo, lines, started, until_running
 from stack import log_text, submit, wait_terminal
 
 KILLED = (
@@ -20,13 +20,8 @@ KILLED = (
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Composed]:
-    composed = Composed(observed=True)
-    try:
-        composed.up()
+    with started(Composed(observed=True)) as composed:
         yield composed
-    finally:
-        composed.down()
-    assert composed.left() == []
 
 
 def test_no_secret_is_where_others_look_and_ports_are_on_loopback(platform: Composed) -> None:
@@ -171,16 +166,10 @@ def test_a_killed_executor_costs_an_attempt_not_the_run(platform: Composed, exec
 
 
 def test_the_same_on_seaweedfs() -> None:
-    composed = Composed("seaweedfs")
-    try:
-        composed.up()
-        with composed.http() as http:
-            run = submit(http, body("print('stored')"))
-            assert wait_terminal(http, run)["status"] == "Completed"
-            assert log_text(http, run) == b"stored\n"
-    finally:
-        composed.down()
-    assert composed.left() == []
+    with started(Composed("seaweedfs")) as composed, composed.http() as http:
+        run = submit(http, body("print('stored')"))
+        assert wait_terminal(http, run)["status"] == "Completed"
+        assert log_text(http, run) == b"stored\n"
 
 
 def _secrets(platform: Composed) -> list[str]:

@@ -1,13 +1,33 @@
 """The same platform with runs in containers of their own (``deploy/docker/containers.yml``)."""
 
+import io
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import environments
 import images
 import pytest
-from composed import Composed, body, demo, lines, prepared, reads, register, until_running
+from composed import (
+    Composed,
+    body,
+    demo,
+    lines,
+    prepared,
+    reads,
+    register,
+    started,
+    until_running,
+)
 from stack import log_text, request, submit, wait_terminal
 
+sys.path.append(str(Path(__file__).parents[2] / "services/environment-build/tests"))
+
+from conda_building import wants
+from conda_channel import PLATFORM, CondaChannel
+
+from stellwerk.environment_spec import from_conda_yaml
 from stellwerk_kit.testing.waiting import wait_until
 
 WALLS = """
@@ -20,14 +40,12 @@ print(os.path.exists("/credentials/s3.json"), len([p for p in os.listdir("/proc"
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Composed]:
     composed = Composed(containers=True)
-    try:
-        composed.up()
+    composed.environment |= {
+        "STELLWERK_BUILD_SANDBOX": "require",
+        "STELLWERK_BUILD_CHANNELS": '{"ours": "file:///environments/channel"}',
+    }
+    with started(composed):
         yield composed
-    finally:
-        composed.down()
-        composed.forget_images()
-    assert composed.left() == []
-    assert composed.runs() == []
 
 
 def test_a_run_is_walled_in(platform: Composed) -> None:
@@ -61,6 +79,31 @@ def test_environments_are_images_that_other_nodes_pull(platform: Composed) -> No
         assert view["status"] == "Completed", (view, platform.logs())
         assert view["image"]["image"] == image
         assert len(platform.environment_images()) == 1
+
+
+TOOL = "import os, sys, tool; print(tool.VERSION, sys.prefix, os.environ['WHERE'])"
+
+
+def test_conda_packages_are_installed_in_containers(platform: Composed, tmp_path: Path) -> None:
+    """There is no bubblewrap, and a sandbox is required; the channel is a folder of the volume."""
+    channel = CondaChannel(tmp_path / "channel")
+    channel.add_whole_python(environments.PYTHON)
+    channel.add_module("tool")
+    scripts = {"etc/conda/activate.d/x.sh": b'export WHERE="$CONDA_PREFIX/x"\n'}
+    channel.add("setter", "1.0", scripts, subdir=PLATFORM)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(channel.folder, "channel")
+    assert platform.containers()["environment-build"].put_archive(
+        "/environments", packed.getvalue()
+    )
+    asked = from_conda_yaml(wants("tool", "setter")).model_dump(mode="json", exclude_defaults=True)
+    with platform.http() as http:
+        run = submit(http, body(TOOL, asked))
+        view = wait_terminal(http, run, 180)
+        assert view["status"] == "Completed", (view, platform.logs())
+        assert log_text(http, run) == b"1.0 /opt/environment /opt/environment/x\n"
+        assert view["warnings"] == []
 
 
 SEES = """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from composed import Composed, prepared, reads, register, until_running
+from composed import Composed, prepared, reads, register, started, until_running
 from stack import log_text, submit, wait_terminal
 
 from stellwerk_gpu_executor.rclone import mounted
@@ -37,15 +37,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def platform(folder: Path) -> Iterator[Composed]:
-    composed = Composed(containers=True, mounts=folder)
-    try:
-        composed.up()
+    with started(Composed(containers=True, mounts=folder)) as composed:
         yield composed
-    finally:
-        composed.down()
-        composed.forget_images()
-    assert composed.left() == []
-    assert composed.runs() == []
 
 
 READS = """

@@ -355,14 +355,26 @@ async def test_each_run_gets_gpus_of_its_own(tmp_path: Path) -> None:
 
 
 class Unheard(Willing):
-    """Starts containers, and its answer is lost."""
+    """Starts containers, and its answer is lost; it is away until ``back``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = False
 
     async def start(self, name: str, config: dict[str, Any]) -> None:
         await super().start(name, config)
         raise EngineError("the Docker engine does not answer")
 
+    async def remove(self, name: str) -> None:
+        if not self.back:
+            raise EngineError("the Docker engine does not answer")
+        await super().remove(name)
 
-async def test_gpus_of_a_run_whose_start_nobody_heard_of_stay_its_own(tmp_path: Path) -> None:
+
+async def test_a_run_whose_start_nobody_heard_of_is_removed_and_has_its_gpus_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_launcher, "AGAIN_S", 0.05)
     engine = Unheard()
     async with launcher(tmp_path, engine=engine, gpus=("GPU-a",)) as service:
         lost = await service.start(launch_request(tmp_path / "a1", WAITS, 1, gpus=1))
@@ -372,13 +384,18 @@ async def test_gpus_of_a_run_whose_start_nobody_heard_of_stay_its_own(tmp_path: 
         assert state.running
         second = await service.start(launch_request(tmp_path / "a2", WAITS, 2, gpus=1))
         assert "1 GPUs 1 are in use" in str((await second.wait()).message)
-        await service.cleanup(second.attempt)
-        await engine.remove(lost.name)  # until then its supervisor holds the folder
-        await service.cleanup(lost.attempt)
+        engine.back = True
+
+        async def gone(name: str) -> bool:
+            return await engine.state(name) is None
+
+        await wait_until(lambda: gone(lost.name), 30)
+        for handle in (lost, second):
+            await service.cleanup(handle.attempt)
         third = await service.start(launch_request(tmp_path / "a3", WAITS, 3, gpus=1))
         assert (await third.wait()).message == "the Docker engine does not answer"
         assert engine.asked == [["GPU-a"], ["GPU-a"]]
-        await engine.remove(third.name)
+        await wait_until(lambda: gone(third.name), 30)
         await service.cleanup(third.attempt)
 
 

@@ -4,18 +4,12 @@ Every refusal is exact, and whatever happens leaves no container, image or volum
 """
 
 import asyncio
-import hashlib
 import io
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +19,9 @@ import servers_in_containers
 from docker.errors import ImageNotFound, NotFound
 from engine import client
 from environments import build, builder, failing, run, wheel
+from foreign import Folder, dockerfile, empty_folder, nothing_left, on, settings
 
 from stellwerk.environment_spec import EnvironmentDefinition
-from stellwerk.errors import NotFoundError
-from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk_environment_build import image_facts
 from stellwerk_environment_build.image_discard import discard
 from stellwerk_environment_build.image_engine import LABEL, NAME, ImageSettings
@@ -49,54 +42,14 @@ def registry() -> Iterator[str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="sw-env-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with empty_folder() as path:
+        yield path
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(registry: str) -> Iterator[None]:
-    """Nothing of a build is there that was not before; environments that were made are taken away.
-
-    Other tests may use the engine at the same time: what is surely theirs does not count.
-    """
-    stand_ins.base()
-    before = _state()
-    yield
-    for name in ("stellwerk/environment", f"{registry}/stellwerk/environment"):
-        for image in client().images.list(name=name):
-            for reference in (*image.tags, *image.attrs["RepoDigests"]):
-                if reference.startswith(name):
-                    with suppress(ImageNotFound):
-                        client().images.remove(reference)
-    assert _state() - before == set()
-
-
-def _state() -> set[str]:
-    """What builds make: by its name or label, and what has no name, as all that is cut off."""
-    engine = client().api
-    containers = [*engine.containers(all=True, filters={"name": f"^/{NAME}"})]
-    containers += engine.containers(all=True, filters={"label": LABEL})
-    images = [*engine.images(filters={"dangling": True})]
-    images += engine.images(all=True, filters={"label": LABEL})
-    volumes = [each["Name"] for each in engine.volumes()["Volumes"] or ()]
-    nameless = {name for name in volumes if re.fullmatch("[0-9a-f]{64}", name)}
-    return {each["Id"] for each in [*containers, *images]} | nameless
-
-
-def settings(**changes: Any) -> ImageSettings:
-    return replace(ImageSettings(stand_ins.base()), **changes)
-
-
-def on(base: str, *steps: str) -> str:
-    return "\n".join([f"FROM {base}", *steps]) + "\n"
-
-
-def dockerfile(*steps: str, **fields: Any) -> EnvironmentDefinition:
-    return EnvironmentDefinition(
-        dockerfile=on(stand_ins.base(), *steps), **{"user_managed": True, **fields}
-    )
+def clean(registry: str) -> Iterator[None]:
+    with nothing_left(registry):
+        yield
 
 
 async def test_packages_on_an_image_of_another_python_at_another_place(
@@ -220,28 +173,6 @@ async def test_packages_on_a_dockerfile_and_a_rebuild(folder: Path) -> None:
     assert run(str(second.image), code) != said
     with pytest.raises(ImageNotFound):
         client().images.get(str(first.image))
-
-
-class Folder:
-    """An object store with one snapshot in it."""
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self.blobs = {hashlib.sha256(text.encode()).hexdigest(): text for text in files.values()}
-        entries = [
-            ManifestEntry(
-                path=path, size=len(text), sha256=hashlib.sha256(text.encode()).hexdigest()
-            )
-            for path, text in files.items()
-        ]
-        self.manifest = Manifest(entries=tuple(entries))
-
-    async def get_manifest(self, digest: str) -> Manifest:
-        if digest != self.manifest.digest():
-            raise NotFoundError("no such blob")
-        return self.manifest
-
-    async def fetch(self, digest: str, path: Path, size: int) -> None:
-        path.write_text(self.blobs[digest])
 
 
 async def test_a_folder_with_its_dockerfile_below(folder: Path) -> None:
@@ -424,7 +355,7 @@ async def test_many_who_wait_are_one_build(folder: Path) -> None:
 KILLED = """
 import asyncio, sys
 from environments import build, builder
-from test_foreign_images import dockerfile, settings
+from foreign import dockerfile, settings
 from pathlib import Path
 async def main():
     made = await builder(Path(sys.argv[1]), settings())

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -237,26 +236,6 @@ async def test_an_environment_that_was_there_before_images_were_wanted_gets_one(
     assert not [line for line in log if "Resolving" in line]
     assert str(second.ready.image).startswith("sha256:")
     assert run(str(second.ready.image), "import alpha; print(alpha.WORD)") == "from alpha\n"
-
-
-async def test_one_with_conda_packages_is_a_layer_that_knows_its_place(folder: Path) -> None:
-    """As such packages lie there: an interpreter of its own, text that names the place, times."""
-    made = await builder(folder, ImageSettings(stand_ins.base()))
-    made._images, images = None, made._images
-    path = made.cache.path((await build(made)).ready.env_id)
-    (path / "bin/python").unlink()
-    shutil.copy(environments.PYTHON, path / "bin/python")
-    (path / "place.conf").write_text(f"home = {path}/share\n")
-    os.utime(path / "place.conf", (77, 77))
-    (path / "conda-meta").mkdir()
-    about = {"paths_data": {"paths": [{"_path": "place.conf", "prefix_placeholder": "/p"}]}}
-    (path / "conda-meta/place-1.0-0.json").write_text(json.dumps(about))
-    made._images = images
-    ready = (await build(made)).ready
-    assert len(ready.image_layers) == 1
-    inside = f"{IMAGE_ENVIRONMENT}/place.conf"
-    code = f"import alpha, os; print(open({inside!r}).read(), os.stat({inside!r}).st_mtime)"
-    assert run(str(ready.image), code) == f"home = {IMAGE_ENVIRONMENT}/share\n 77.0\n"
 
 
 async def test_base_image_that_is_not_there(folder: Path) -> None:

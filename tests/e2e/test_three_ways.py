@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,28 @@ def test_publish_on_the_bus_and_watch_there(stack: Stack) -> None:
     assert lines[-1][1] == "completed"
     with stack.http() as http:
         assert log_text(http, "from-the-bus") == b"hello from the bus\n"
+        submitted_at = http.get("/api/v1/runs/from-the-bus").json()["submitted_at"]
+        assert abs(datetime.fromisoformat(submitted_at) - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+def test_a_message_that_is_no_submission_is_refused_with_the_reason(
+    stack: Stack, tmp_path: Path
+) -> None:
+    misspelt = tmp_path / "bus_submit.py"
+    misspelt.write_text(
+        (EXAMPLES / "bus_submit.py").read_text().replace('"script": ', '"scrypt": ')
+    )
+    done = subprocess.run(
+        [sys.executable, str(misspelt), str(stack.home / "client.json"), "misspelt"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env=stack.environment,
+    )
+    assert done.returncode == 1
+    assert "refused: " in done.stderr
+    assert "spec.scrypt: There is no such field" in done.stderr
 
 
 def test_rest_with_server_sent_events(stack: Stack) -> None:

@@ -20,7 +20,7 @@ from stellwerk_kit.testing import wait_until
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
     """A folder as ``stellwerk up`` leaves it for its supervisor, on free ports."""
-    layout = Layout(tmp_path / "home")
+    layout = Layout(tmp_path / "häuschen am see")
     prepare.folder(layout)
     chosen = ports.choose(layout.ports_file, 0)
     credentials.ensure(layout)

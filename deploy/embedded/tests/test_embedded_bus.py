@@ -83,6 +83,10 @@ async def test_client_submits_and_reads(users: Users, prefix: str) -> None:
     events = await client.jetstream().subscribe("sw.evt.submission.r1.>", ordered_consumer=True)
     assert (await events.next_msg(timeout=5)).subject == "sw.evt.submission.r1.submitted"
     await events.unsubscribe()
+    refused = await client.subscribe("sw.dead.scheduler-facts")
+    await heard(client)
+    await users.open[0].publish("sw.dead.scheduler-facts", b"", headers={"Sw-Reason": "why"})
+    assert (await refused.next_msg(timeout=5)).headers == {"Sw-Reason": "why"}
     last = await client.jetstream().get_last_msg("SW_EVENTS", "sw.evt.submission.r1.submitted")
     assert last.seq == stored.seq
     assert not users.errors, users.errors

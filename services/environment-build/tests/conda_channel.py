@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,31 @@ class CondaChannel:
             del links["bin/python"]
             files["bin/python"] = started
         self.add("python", VERSION, files, subdir=PLATFORM, links=links)
+
+    def add_whole_python(self, python: Path, started: bytes | None = None) -> None:
+        """The interpreter of a Debian at ``python``, without links: for other machines of its kind.
+
+        ``started``: what lies at bin/python instead of a link. Debian's own looks for packages
+        elsewhere than conda puts them.
+        """
+        words = [str(python), "-c", "import platform; print(platform.python_version())"]
+        version = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        minor = version.rpartition(".")[0]
+        library = python.parents[1] / "lib" / f"python{minor}"
+        paths = (path for path in library.rglob("*") if path.is_file() and not path.is_symlink())
+        files = {
+            f"lib/python{minor}/{path.relative_to(library)}": path.read_bytes() for path in paths
+        }
+        where = f'import site, sys\nsite.addsitedir(f"{{sys.prefix}}/lib/python{minor}/site-packages")\n'
+        files |= {
+            f"bin/python{minor}": python.read_bytes(),
+            f"lib/python{minor}/sitecustomize.py": where.encode(),
+            f"lib/python{minor}/site-packages/README.txt": b"packages lie here\n",
+            **({"bin/python": started} if started else {}),
+        }
+        links = {"bin/python3": f"python{minor}"}
+        links |= {} if started else {"bin/python": f"python{minor}"}
+        self.add("python", version, files, subdir=PLATFORM, links=links)
 
     def add_module(self, name: str, version: str = "1.0", depends: Sequence[str] = ()) -> Path:
         """A ``noarch: python`` package with one module and a script."""
@@ -106,7 +132,7 @@ class CondaChannel:
         }
         target = self.folder / subdir / f"{name}-{version}-{build}.tar.bz2"
         with tarfile.open(target, "w:bz2", compresslevel=1) as archive:
-            for path, data in {**files, **infos}.items():
+            for path, data in {**infos, **files}.items():  # for index() first what it reads
                 member = tarfile.TarInfo(path)
                 member.size, member.mode = len(data), 0o755 if path.startswith("bin/") else 0o644
                 archive.addfile(member, io.BytesIO(data))
@@ -122,7 +148,8 @@ class CondaChannel:
             packages = {}
             for path in (self.folder / subdir).glob("*.tar.bz2"):
                 with tarfile.open(path) as archive:
-                    member = archive.extractfile("info/index.json")
+                    found = next(each for each in archive if each.name == "info/index.json")
+                    member = archive.extractfile(found)
                     assert member is not None
                     about: dict[str, Any] = json.load(member)
                 data = path.read_bytes()

@@ -184,6 +184,7 @@ class Seen:
         run_id: str,
         environment: EnvironmentDefinition | EnvironmentReference,
         pin: EnvironmentPin | None = None,
+        sequence: int = 2,
     ) -> None:
         event = RunPreparing(
             run_id=run_id,
@@ -193,7 +194,7 @@ class Seen:
             inputs={},
         )
         now = SystemClock().now()
-        await self.bus.publish(Envelope.wrap(event, source="/test", time=now, sequence=2))
+        await self.bus.publish(Envelope.wrap(event, source="/test", time=now, sequence=sequence))
 
     async def ready(self, run_id: str, deadline_s: float = 30.0) -> ImageReady:
         found = await wait_until(

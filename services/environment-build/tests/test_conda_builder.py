@@ -16,12 +16,14 @@ from conda_building import build, failure, wants
 from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
 
 from stellwerk.environment_spec import InvalidEnvironment, from_conda_yaml
+from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.builder import Builder, BuildResult
 from stellwerk_environment_build.conda_channels import ChannelSettings, worker_command
 from stellwerk_environment_build.conda_prefix import moved
 from stellwerk_environment_build.construction import Limits
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import archive
+from stellwerk_environment_build.image_layers import REST, layers_of
 
 MakeWheel = Callable[..., Path]
 MakeBuilder = Callable[..., Builder]
@@ -131,6 +133,35 @@ async def test_in_an_image_it_knows_its_place(
     assert len((place / "lib/place.bin").read_bytes()) == len(binary)
     said = subprocess.run([place / "bin/tool-says"], check=True, capture_output=True, env={})
     assert said.stdout == b"1.0\n"
+
+
+async def test_its_packages_are_layers_that_another_environment_has_as_well(
+    builder: Builder, channel: CondaChannel, make_wheel: MakeWheel
+) -> None:
+    """Conda packages and those of the pip section, scripts and files that name the place too."""
+    says = {
+        "alpha.py": "",
+        "alpha-1.0.dist-info/entry_points.txt": "[console_scripts]\nsay = a:b\n",
+    }
+    make_wheel("alpha", "1.0", says)
+    for name in ("tool", "other"):
+        channel.add_module(name, "1.0")
+    channel.add("place", "1.0", {"etc/place": PLACEHOLDER.encode()}, subdir=PLATFORM)
+    channel.add("more", "1.0", {"share/more": b"1"}, subdir=PLATFORM)
+    one = (await build(builder, wants("tool", "place", pip=("alpha",)))).ready
+    two = (await build(builder, wants("tool", "place", "more", pip=("alpha",)))).ready
+    (first, second) = (_layers(builder.cache.path(each.env_id), one.python) for each in (one, two))
+    shared = {f"python-{VERSION}-0", "tool-1.0-0", "place-1.0-0", "alpha-1.0"}
+    assert first.keys() == {*shared, REST}
+    assert second.keys() == {*shared, "more-1.0-0", REST}
+    assert {title for title in first if first[title] == second[title]} == shared
+    for meta in builder.cache.path(one.env_id).glob("conda-meta/*"):
+        assert one.env_id not in meta.read_text()
+
+
+def _layers(folder: Path, python: str | None) -> dict[str, str | None]:
+    found = layers_of(folder, python, moved(folder, IMAGE_ENVIRONMENT))
+    return {each.title: each.key or str(folder) for each in found}
 
 
 @pytest.mark.parametrize(

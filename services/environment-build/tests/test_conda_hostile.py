@@ -279,6 +279,7 @@ async def test_who_links_packages_sees_neither_logins_nor_network(
     secretive: Builder, channel: CondaChannel, tmp_path: Path
 ) -> None:
     spec, identity = await secretive.recognise(from_conda_yaml(wants("tool")))
+    (tmp_path / "w").mkdir()
     made = await secretive._construction(spec, identity, BuildLog(lambda _: None), tmp_path / "w")
     assert isinstance(made, CondaConstruction)
     fetch, link = (made._worker(verb, tmp_path, tmp_path) for verb in ("fetch", "link"))

@@ -52,6 +52,7 @@ error: Request failed after 3 retries in 10.7s
             "env.hash_mismatch",
             False,
         ),
+        ("compile", 125, "no container: x", "internal", "env.engine_unreachable", True),
         ("install", 70, "panic", "internal", "env.build_failed", False),
         ("create", 2, "error: odd", "internal", "env.build_failed", False),
     ],

@@ -78,6 +78,25 @@ async def test_the_outbox_answers_where_the_broker_did_not_acknowledge(
     assert (await seen.ready("run-2")).cached
 
 
+async def test_a_run_that_asks_again_is_told_again(
+    seen: Any, start: Start, make_wheel: MakeWheel
+) -> None:
+    """Its node may lack what is here; the scheduler's inbox would drop a fact it has had."""
+    make_wheel("alpha")
+    await start()
+    await seen.prepare("run-1", from_packages(["alpha"]))
+    await seen.ready("run-1")
+    await seen.prepare("run-2", from_packages(["alpha"]))
+    await seen.prepare("run-2", from_packages(["alpha"]), sequence=7)
+    await seen.prepare("run-1", from_packages(["alpha"]), sequence=7)
+    await wait_until(lambda: len(seen.about("run-1", ImageReady)) == 2)
+    told = [*seen.about("run-1", ImageReady), *seen.about("run-2", ImageReady)]
+    assert [(each.cached, each.asked) for each in told] == [
+        (False, 0), (True, 7), (True, 2), (True, 7)
+    ]  # fmt: skip
+    assert len({each.event_id() for each in told}) == 4
+
+
 async def test_many_runs_join_one_build(
     bus: Bus, seen: Any, start: Start, make_wheel: MakeWheel
 ) -> None:

@@ -37,6 +37,8 @@ def test_pull(words: str, reason: str, code: str) -> None:
         ("Temporary failure in name resolution", True, "index-unreachable", "env.dockerfile_network"),
         ("sh: No space left on device", False, "disk-full", "env.disk_full"),
         ("returned a non-zero code: 137", False, "killed", "env.build_killed"),
+        ('process "/bin/sh" did not complete: exit code: 137', False, "killed", "env.build_killed"),
+        ("process did not complete: exit code: 1370", False, "your-spec", "env.dockerfile_failed"),
     ],
 )  # fmt: skip
 def test_dockerfile(words: str, network: bool, reason: str, code: str) -> None:

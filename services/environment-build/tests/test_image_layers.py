@@ -189,14 +189,6 @@ def test_a_file_of_its_own_is_read_piece_by_piece(
     assert layers_of(folder, PYTHON) == before
 
 
-def test_a_conda_environment_is_one_layer(packages: Packages) -> None:
-    folder = packages.install("env", "big")
-    (folder / "conda-meta").mkdir()
-    (layer,) = layers_of(folder, PYTHON)
-    assert (layer.title, layer.key) == (REST, None)
-    assert "conda-meta" in layer.paths, "an empty folder is something"
-
-
 def test_what_an_interpreter_needs_to_start(packages: Packages) -> None:
     assert outside_packages(packages.install("env", "big")) == ["bin", "bin/python", READY]
 

@@ -8,11 +8,12 @@ from typing import Any
 from stellwerk.answers import LogList
 from stellwerk.api import LogView, RunEventView, RunView
 from stellwerk.errors import NotFoundError, ServiceUnavailableError
+from stellwerk.log_names import STD_LOG as LOG
+from stellwerk.log_names import put_aside
 from stellwerk_gateway.replies import EventsReply
 from stellwerk_kit.rpc import RawReply
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOG = "user_logs/std_log.txt"
 
 
 @dataclass
@@ -44,6 +45,13 @@ class Projection:
             )  # fmt: skip
             self.changed.notify_all()
 
+    async def try_again(self) -> None:
+        """A new attempt: its log takes the old one's name."""
+        async with self.changed:
+            self.logs[put_aside(LOG, self.attempt)] = self.logs.pop(LOG)
+            self.closed.discard(LOG)
+        await self.happen("Starting", attempt=self.attempt + 1)
+
     async def write(self, data: bytes, path: str = LOG, *, close: bool = False) -> None:
         async with self.changed:
             self.logs.setdefault(path, bytearray()).extend(data)
@@ -68,17 +76,26 @@ class Projection:
 
     async def log_read(self, request: dict[str, Any]) -> RawReply:
         self._check()
-        path, offset = request["path"], request["offset"]
-        await self._wait(
-            request["wait_s"],
-            lambda: len(self.logs.get(path, b"")) > offset or path in self.closed,
-        )
+        offset, attempt = request["offset"], request.get("attempt") or self.attempt
+
+        def ready() -> bool:
+            path = self._now(request["path"], attempt)
+            more = len(self.logs.get(path, b"")) > offset
+            return more or path in self.closed or attempt < self.attempt
+
+        await self._wait(request["wait_s"], ready)
+        path = self._now(request["path"], attempt)
         if path not in self.logs:
             raise NotFoundError("no such log", code="log.not_found")
         body = bytes(self.logs[path][offset : offset + request["limit"]])
         at_end = offset + len(body) >= len(self.logs[path])
         closed = "1" if path in self.closed and at_end else "0"
-        return RawReply(body, {"Sw-Next-Offset": str(offset + len(body)), "Sw-Closed": closed})
+        headers = {"Sw-Next-Offset": str(offset + len(body)), "Sw-Closed": closed}
+        return RawReply(body, headers | {"Sw-Attempt": str(attempt)})
+
+    def _now(self, path: str, attempt: int) -> str:
+        """What a log of that attempt is called now."""
+        return put_aside(path, attempt) if path == LOG and attempt < self.attempt else path
 
     async def run_logs(self, _: dict[str, Any]) -> LogList:
         self._check()

@@ -167,7 +167,7 @@ async def test_a_log_that_still_grows_is_sent_by_the_gateway(
 
     async def log_read(request: dict[str, Any]) -> RawReply:
         body = b"<b>hello"[request["offset"] :]
-        return RawReply(body, {"Sw-Next-Offset": "8", "Sw-Closed": "0"})
+        return RawReply(body, {"Sw-Next-Offset": "8", "Sw-Closed": "0", "Sw-Attempt": "1"})
 
     await services.on("history", "run-files", run_files)
     await services.on("history", "run-get", run_get)

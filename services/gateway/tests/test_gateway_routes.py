@@ -302,7 +302,7 @@ async def test_the_pages_need_nothing_from_elsewhere(gateway: Gateway) -> None:
         answer = await gateway.stranger.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/html")
-        links = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+        links = re.findall(r'(?:src|href)="([^"#][^"]*)"', answer.text)
         assert links
         assert all(link.startswith("/") for link in links)
         assert "<script" not in answer.text
@@ -313,6 +313,11 @@ async def test_the_pages_need_nothing_from_elsewhere(gateway: Gateway) -> None:
     docs = (await gateway.stranger.get("/docs")).text
     assert "/api/v1/runs/{run_id}/cancel" in docs
     assert "print(&#x27;hello&#x27;)" in docs
+    assert "<code>priority</code></td><td>whole number (0 to 100)</td>" in docs
+    assert '<td>object: name to <a href="#DatasetInput">DatasetInput</a>' in docs
+    linked = set(re.findall(r'href="#([^"]+)"', docs))
+    assert "RunRequest" in linked
+    assert linked <= set(re.findall(r'id="([^"]+)"', docs))
 
 
 async def test_the_pages_of_runs_hold_no_data_and_want_no_token(gateway: Gateway) -> None:

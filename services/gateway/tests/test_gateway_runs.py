@@ -35,6 +35,10 @@ async def not_found(_: dict[str, Any]) -> RunView:
     raise NotFoundError("no such thing", code="x.not_found")
 
 
+async def no_environment(asked: dict[str, Any]) -> RunView:
+    raise NotFoundError(f"environment {asked['name']!r} is not there", code="env.not_found")
+
+
 async def events(bus: Bus) -> list[Any]:
     """Everything on the event stream."""
     count = (await bus.js.stream_info("SW_EVENTS")).state.messages
@@ -137,6 +141,8 @@ WRONG_FIELDS: list[tuple[dict[str, Any], int, str | None, str]] = [
         ({"priorty": 3}, 422, "field.unknown", "spec.priorty"),
         ({"script": "b.py"}, 422, "source.entrypoint", "spec.script"),
         ({"command": ["x"]}, 422, "field.invalid", "spec"),
+        ({"arguments": "--epochs 5"}, 422, "field.invalid", "spec.arguments"),
+        ({"environment": "keras"}, 422, "field.invalid", "spec.environment"),
         ({"target": "No_Such"}, 422, "name.charset", "spec.target"),
         ({"display_name": "a\u202eb"}, 422, "name.charset", "spec.display_name"),
         ({"display_name": "a\r\nb"}, 422, "name.charset", "spec.display_name"),
@@ -201,6 +207,21 @@ async def test_a_misspelt_field_is_suggested(gateway: Gateway) -> None:
     assert "Did you mean arguments?" in answer.json()["detail"]
 
 
+async def test_what_is_no_object_is_told_its_fields(gateway: Gateway) -> None:
+    for change, said in (
+        ({"environment": "keras"}, "got 'keras'. It must be a JSON object with name, version."),
+        (
+            {"inputs": {"d": "mnist"}},
+            "It must be a JSON object with dataset, lazy, mode, path, version.",
+        ),
+        ({"resources": []}, "It must be a JSON object with cpus, gpus, memory_mb."),
+        ({"arguments": [{"input": "d", "x": 1}]}, "there is no such field. Fields are input."),
+        ({"max_retries": "two"}, "got 'two'. It must be a whole number."),
+    ):
+        answer = await gateway.client.post("/runs", json=body(**change))
+        assert answer.json()["detail"].endswith(said)
+
+
 async def test_secrets_are_not_repeated(gateway: Gateway) -> None:
     answer = await gateway.client.post(
         "/runs", json=body(environment_variables={"bad name": "hunter2", "A": ["hunter2"]})
@@ -228,7 +249,7 @@ async def test_what_a_run_names_must_exist(gateway: Gateway, services: Services,
     await services.on("scheduler", "compute-get", not_found)
     await services.on("scheduler", "compute-list", clusters)
     await services.on("dataset", "dataset-get", not_found)
-    await services.on("environment-build", "environment-get", not_found)
+    await services.on("environment-build", "environment-get", no_environment)
     await services.on("history", "run-get", not_found)
     cases: list[tuple[dict[str, Any], str, str, str]] = [
         (body(target="gpu-cluste"), "compute.not_found", "spec.target", "Did you mean gpu-cluster? There are gpu-cluster, local."),

@@ -261,7 +261,7 @@ async def test_a_followed_log_ends_with_its_attempt(
     gateway: Gateway, run: Projection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stellwerk_gateway.logs.WAIT_S", 0.05)
-    await run.write(b"first", close=True)
+    await run.write(b"first")
     seen = bytearray()
     async with (
         gateway.client.stream("GET", f"/runs/abc/logs/{LOG}?follow=true") as response,
@@ -269,9 +269,16 @@ async def test_a_followed_log_ends_with_its_attempt(
     ):
         tasks.create_task(collect(response, seen))
         await wait_until(lambda: seen == b"first", 5)
-        run.logs[LOG] = bytearray(b"the second attempt's log")
-        await run.happen("Starting", attempt=2)
-    assert seen == b"first"
+        run.logs[LOG] += b" to the end"  # nobody is woken: the reader is slower than the retry
+        await run.try_again()
+        await run.write(b"The second attempt's log")
+    assert seen == b"first to the end"
+    for query in ("?attempt=1&offset=5", "?attempt=1&offset=5&follow=true"):
+        rest = await gateway.client.get(f"/runs/abc/logs/{LOG}{query}")
+        assert rest.content == b" to the end"
+    for query in ("?offset=5", "?attempt=2&offset=5"):
+        rest = await gateway.client.get(f"/runs/abc/logs/{LOG}{query}")
+        assert rest.content == b"econd attempt's log"
 
 
 async def test_a_build_log_is_followed_until_it_is_closed(

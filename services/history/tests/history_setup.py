@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from stellwerk import events as e
 from stellwerk import ids, subjects
 from stellwerk.api import RunView
+from stellwerk.errors import NotFoundError, ServiceUnavailableError
 from stellwerk.events.attempt import ExitSummary, LogClosure
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk.runspec import EnvironmentReference, InlineSource, RunSpec
@@ -121,6 +122,13 @@ class Sim:
 
     async def run(self, run_id: str, wait_s: float = 10.0) -> RunView:
         return await self.ask("run-get", RunView, run_id=run_id, wait_s=wait_s)
+
+    async def completed(self, run_id: str) -> bool:
+        """Whether history is there and has the run as completed."""
+        try:
+            return (await self.run(run_id, wait_s=5)).status == "Completed"
+        except (NotFoundError, ServiceUnavailableError):
+            return False
 
     async def events(self, run_id: str, until: str) -> list[Any]:
         """The status stream up to the first event of a type, by long polls."""

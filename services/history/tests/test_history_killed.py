@@ -18,7 +18,8 @@ from history_setup import Sim, Start, completed
 from stellwerk import events as e
 from stellwerk.answers import FileList
 from stellwerk.errors import NotFoundError, ServiceUnavailableError
-from stellwerk_history.archive_store import ArchiveStore
+from stellwerk_history.archive_store import ArchiveStore, Pending
+from stellwerk_history.archiver import Archiver
 from stellwerk_history.stream import InOrder
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.consumer import Delivery
@@ -89,14 +90,7 @@ async def test_killed_anywhere_the_run_is_archived_once(
     message = await subscription.next_msg(30)
     assert isinstance(e.decode(message.subject, message.headers, message.data).event, e.RunArchived)
     await sim.say(completed(run_id))
-
-    async def answered() -> bool:
-        try:
-            return (await sim.run(run_id, wait_s=5)).status == "Completed"
-        except Exception:
-            return False
-
-    await wait_until(answered, 20)
+    await wait_until(lambda: sim.completed(run_id), 20)
     seen = await sim.events(run_id, "RunCompleted")
     assert [each.sequence for each in seen] == list(range(1, len(seen) + 1))
     assert [each.type for each in seen].count("RunArchived") == 1
@@ -139,6 +133,35 @@ async def test_stopped_while_it_waits_for_a_log(start: Start, sim: Sim) -> None:
     await start()
     await sim.events(run_id, "RunArchived")
     assert (await sim.read(run_id)).headers["Sw-Closed"] == "1"
+
+
+async def test_what_was_said_is_projected_before_any_archive_is_begun(
+    start: Start, sim: Sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer may be among what an earlier process said and did not live to project."""
+    begun: list[str] = []
+    archive = Archiver.archive
+
+    async def noted(self: Archiver, pending: Pending, **options: Any) -> int | None:
+        begun.append(pending.run_id)
+        return await archive(self, pending, **options)
+
+    first = await start()
+    run_ids = [await sim.submit(), await sim.submit()]
+    for run_id in run_ids:
+        await sim.until_running(run_id)
+        await sim.end(run_id, b"end\n")
+        await sim.events(run_id, "RunFinalizing")
+    await first.stop()
+    for run_id in run_ids:
+        await sim.write(run_id, b"end\n")
+    told = e.RunArchived(run_id=run_ids[0], attempt=1, manifest="0" * 64, files=0, bytes=0)
+    await sim.say(told, completed(run_ids[0]))
+    monkeypatch.setattr(Archiver, "archive", noted)
+    await start()
+    await sim.events(run_ids[0], "RunCompleted")
+    await sim.events(run_ids[1], "RunArchived")
+    assert begun == [run_ids[1]]
 
 
 @pytest.mark.store_file

@@ -166,16 +166,27 @@ async def test_logs_of_files_and_of_earlier_attempts(start: Start, sim: Sim) -> 
         attempt=2,
     )
     assert await sim.follow(run_id, 7) == b"second\n"
+    await sim.write(run_id, b"late", offset=10)
+
+    async def rest() -> bool:
+        late = await sim.read(run_id, attempt=1, offset=6)
+        assert late.headers["Sw-Attempt"] == "1"
+        return late.body == b"try\nlate"
+
+    await wait_until(rest)
+    assert (await sim.read(run_id, name, attempt=1)).body == b"file 1"
+    over = await asyncio.wait_for(sim.read(run_id, attempt=1, offset=14, wait_s=20), 10)
+    assert over.body == b"", "nothing is waited for when another attempt has begun"
     await sim.end(run_id, b"second\n", attempt=2, logs={name: b"file 2"}, metric_records=1)
     await sim.events(run_id, "RunArchived")
     logs = (await sim.ask("run-logs", LogList, run_id=run_id)).logs
     assert [(each.path, each.bytes, each.closed) for each in logs] == [
         (name, 6, True),
         (f"user_logs/attempt_1/{name}", 6, True),
-        ("user_logs/attempt_1/std_log.txt", 10, True),
+        ("user_logs/attempt_1/std_log.txt", 14, True),
         ("user_logs/std_log.txt", 7, True),
     ]
-    assert (await sim.read(run_id, "user_logs/attempt_1/std_log.txt")).body == b"first try\n"
+    assert (await sim.read(run_id, "user_logs/attempt_1/std_log.txt")).body == b"first try\nlate"
     points = (await sim.ask("run-metrics", MetricList, run_id=run_id)).points
     assert [each.name for each in points] == ["acc"]
 

@@ -18,7 +18,7 @@ from stellwerk.runstate import RunState, replay
 from stellwerk_kit.db import Tables, Tx
 from stellwerk_scheduler import pool_rows, run_rows
 from stellwerk_scheduler.compute import ensure_local
-from stellwerk_scheduler.facts import Fact, LeaseExpired, Tick
+from stellwerk_scheduler.facts import LeaseExpired
 from stellwerk_scheduler.handlers import FactHandlers
 from stellwerk_scheduler.model import Limits, Run
 from stellwerk_scheduler.scaling import Scaler
@@ -72,22 +72,22 @@ class Ledger:
                 envelope = replace(envelope, id=f"{envelope.id}/{self.repeats}")
             self.write(lambda tx, e=envelope: self.handlers.handle_in(tx, e, self.now))
 
-    def _internal(self, run_id: str, fact: Fact) -> None:
+    def _within(self, change: Callable[[Work], object]) -> None:
         def work(tx: Tx) -> None:
             doing = Work(tx, self.now)
-            self.store.hear(doing, run_id, fact)
+            change(doing)
             self.store.settle(doing)
 
         self.write(work)
 
     def lease_expires(self, run_id: str = "r1", attempt: int = 1) -> None:
-        self._internal(run_id, LeaseExpired(attempt))
+        self._within(lambda work: self.store.hear(work, run_id, LeaseExpired(attempt)))
 
     def tick(self, seconds: float = 0.0) -> None:
         """Time passes, then the part of a round that is about runs."""
         self.now += 0.0 if self.frozen else seconds
         for run_id in self.read(lambda conn: run_rows.due(conn, self.now, 100)):
-            self._internal(run_id, Tick())
+            self._within(lambda work, run_id=run_id: self.store.tick(work, run_id))
 
     def sweep_pools(self) -> None:
         def work(tx: Tx) -> None:

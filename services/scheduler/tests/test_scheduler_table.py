@@ -359,6 +359,31 @@ def test_what_a_notebook_drives_is_its_own_business() -> None:
     assert [ledger.run(run).state for run in ("r1", "r2")] == [S.COMPLETED, S.RUNNING]
 
 
+@pytest.mark.parametrize(
+    "steps", [(*FINALIZING, say(archived())), (SUBMIT, say(CANCEL))], ids=["completed", "canceled"]
+)
+def test_the_row_of_an_ended_run_goes_at_last_and_its_id_stays_taken(
+    steps: tuple[Step, ...],
+) -> None:
+    ledger = Ledger(None)
+    for step in steps:
+        step(ledger)
+    ledger.hear(submitted("r2"))
+    ledger.tick(LIMITS.kept_s - 1)
+    assert ledger.run().terminal
+    ledger.tick(1)
+    told = ledger.names()
+    with pytest.raises(AssertionError):
+        ledger.run()
+    ledger.check()
+    ledger.repeats = 1
+    ledger.hear(submitted(), CANCEL, image_ready("r1"), started(), exited(), archived())
+    assert ledger.names() == told
+    ledger.tick(LIMITS.kept_s)
+    with pytest.raises(AssertionError):
+        ledger.run()
+
+
 def test_time_to_start_grows_with_the_inputs() -> None:
     deadlines = []
     for size in (0, 5_000_000_000):

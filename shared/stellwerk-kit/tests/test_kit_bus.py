@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -81,10 +82,12 @@ async def test_an_acknowledgement_that_is_none_is_told(bus: Bus, answer: bytes) 
 
 async def test_handler_outcomes(runtime_factory: Any, bus: Bus) -> None:
     calls: list[str] = []
+    times: dict[str, datetime] = {}
 
     async def handle(received: Envelope) -> None:
         run = received.event.aggregate_id
         calls.append(run)
+        times[run] = received.time
         if run == "retry" and calls.count(run) == 1:
             raise Retry("not yet", after_s=0.05)
         if run == "reject":
@@ -107,6 +110,10 @@ async def test_handler_outcomes(runtime_factory: Any, bus: Bus) -> None:
         headers=envelope(submission("good")).headers() | {"Nats-Msg-Id": "forged"},
     )
 
+    timeless = envelope(submission("timeless"))
+    headers = {name: text for name, text in timeless.headers().items() if name != "ce-time"}
+    await bus.js.publish(timeless.event.subject(), timeless.event.data(), headers=headers)
+
     async def dead() -> int:
         return int((await bus.js.stream_info("SW_DEAD")).state.messages)
 
@@ -114,6 +121,8 @@ async def test_handler_outcomes(runtime_factory: Any, bus: Bus) -> None:
     await wait_until(lambda: _equals(dead(), 3))
     assert calls.count("good") == 1
     assert calls.count("reject") == 1
+    await wait_until(lambda: "timeless" in times)
+    assert abs(times["timeless"] - datetime.now(UTC)) < timedelta(minutes=1)  # when it was stored
     info = await bus.js.consumer_info("SW_EVENTS", "scheduler-facts")
     assert info.num_ack_pending == 0
 
@@ -314,10 +323,12 @@ async def test_outbox_publishes_what_a_crash_left(
 async def test_batches_keep_order_and_repeat_until_handled(runtime_factory: Any, bus: Bus) -> None:
     got: list[str] = []
     failures = iter([True, False])
+    stored: list[datetime | None] = []
 
     async def handle(batch: list[Delivery]) -> None:
         if next(failures, False):
             raise RuntimeError("try again")
+        stored.extend(delivery.stored_at for delivery in batch)
         got.extend(delivery.decode().event.aggregate_id for delivery in batch)
 
     async def build(runtime: Runtime[Any]) -> None:
@@ -328,6 +339,7 @@ async def test_batches_keep_order_and_repeat_until_handled(runtime_factory: Any,
     await runtime_factory("history", ServiceSettings, build)
     await wait_until(lambda: len(got) >= 100)
     assert got == [f"r{number}" for number in range(100)]
+    assert stored == sorted(each for each in stored if each is not None)
 
 
 async def test_topology_plan_is_empty_after_apply(bus: Bus) -> None:

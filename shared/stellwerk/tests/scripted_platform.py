@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from stellwerk import api
 from stellwerk.ids import new_id
+from stellwerk.log_names import STD_LOG, put_aside
 
 TOKEN = "token-for-tests"
 
@@ -56,10 +57,12 @@ class Platform:
         self.environments: list[api.EnvironmentView] = []
         self.build_log = b""
         self.build_state = "ready"
+        self.built_before = False
         self.compute: dict[str, api.ComputeView] = {}
         self.models: list[tuple[api.ModelView, dict[str, str]]] = []
         self.datastore: dict[str, str] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self._asked = threading.Condition()
         self.queries: list[str] = []
         self.faults: list[Fault] = []
         self.on_submit: Any = None
@@ -95,7 +98,8 @@ class Platform:
 
     def retry(self, run: str) -> None:
         """A new attempt: its log begins anew."""
-        self.runs[run].logs.pop("user_logs/std_log.txt")
+        logs = self.runs[run].logs
+        logs[put_aside(STD_LOG, self.runs[run].view.attempt)] = logs.pop(STD_LOG)
         self.runs[run].closed.clear()
         self.runs[run].generation += 1
         attempt = self.runs[run].view.attempt + 1
@@ -136,6 +140,12 @@ class Platform:
 
     def calls(self, method: str, path: str) -> list[dict[str, str]]:
         return [headers for m, p, headers in self.requests if m == method and p == path]
+
+    def await_calls(self, method: str, path: str, number: int) -> None:
+        """Wait until so many of these requests have come in all."""
+        with self._asked:
+            come = self._asked.wait_for(lambda: len(self.calls(method, path)) >= number, 30)
+        assert come, (method, path, number)
 
     def restart(self) -> None:
         """Break every connection and serve again on the same port."""
@@ -193,7 +203,9 @@ class Platform:
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {k.decode().lower(): v.decode() for k, v in scope["headers"]}
         path = scope["path"].removeprefix("/api/v1")
-        self.requests.append((scope["method"], path, headers))
+        with self._asked:
+            self.requests.append((scope["method"], path, headers))
+            self._asked.notify_all()
         self.queries.append(scope["query_string"].decode())
         fault = next((f for f in self.faults if f.times and re.fullmatch(f.path, path)), None)
         if fault:

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from stellwerk import api
 from stellwerk.ids import run_id
+from stellwerk.log_names import put_aside
 
 if TYPE_CHECKING:
     from scripted_platform import Platform, ScriptedRun
@@ -93,8 +94,9 @@ def _found(p: "Platform", request: Request) -> "ScriptedRun | None":
 
 def _runs(p: "Platform") -> Any:
     async def runs(request: Request) -> Response:
-        search = request.query_params.get("search")
+        search, status = map(request.query_params.get, ("search", "status"))
         views = [each.view for each in reversed(p.runs.values())]
+        views = [view for view in views if status in {None, view.status}]
         return page([view for view in views if not search or view.run_id.startswith(search)])
 
     return runs
@@ -184,16 +186,20 @@ def _log(p: "Platform") -> Any:
                 return problem(404, "log.not_found", path)
             return Response(found.logs[path][offset:])
 
+        attempt = int(request.query_params.get("attempt", "0"))
+
         async def stream() -> AsyncIterator[bytes]:
             position, generation = offset, found.generation
             while True:
-                if generation != found.generation:
+                if generation != found.generation and not attempt:
                     position, generation = 0, found.generation
-                data = found.logs.get(path, b"")[position:]
+                superseded = 0 < attempt < found.view.attempt
+                name = put_aside(path, attempt) if superseded else path
+                data = found.logs.get(name, b"")[position:]
                 if data:
                     position += len(data)
                     yield data
-                elif path in found.closed or found.view.status in TERMINAL:
+                elif superseded or path in found.closed or found.view.status in TERMINAL:
                     return
                 else:
                     await p.changed()

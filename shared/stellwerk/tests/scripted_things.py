@@ -175,7 +175,8 @@ def _build_view(p: "Platform") -> api.BuildView:
 
 def _start_build(p: "Platform") -> Any:
     async def start(request: Request) -> Response:
-        return answer(_build_view(p).model_copy(update={"state": "building"}))
+        state = "ready" if p.built_before else "building"
+        return answer(_build_view(p).model_copy(update={"state": state}))
 
     return start
 

@@ -15,6 +15,7 @@ from scripted_platform import TOKEN, Fault, Platform
 
 from stellwerk.cli import main
 from stellwerk.cli.lazy import LazyGroup
+from stellwerk.errors import ServiceUnavailableError
 
 HELP_CPU_S = 0.15
 DOCS = Path(__file__).parents[3] / "docs" / "howto" / "exit-codes.md"
@@ -122,7 +123,7 @@ def test_server_commands_without_the_server(cli: Cli, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "stellwerk_embedded.cli", raising=False)
     code, _, err = cli("up")
     assert code == 1
-    assert "pip install 'stellwerk[server]'" in err
+    assert "`make setup` in a checkout" in err
 
 
 def test_exit_codes(platform: Platform, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,8 @@ def test_exit_codes(platform: Platform, cli: Cli, monkeypatch: pytest.MonkeyPatc
     platform.faults.append(Fault("/compute", 500))
     assert cli("compute", "list")[0] == 1
     monkeypatch.setenv("STELLWERK_TOKEN", "wrong")
-    assert cli("compute", "list")[0] == 3
+    code, _, err = cli("compute", "list")
+    assert (code, "(from STELLWERK_URL) does not take this token" in err) == (3, True)
     monkeypatch.setattr("stellwerk.client._FIRST_CONTACT_S", 0.0)
     monkeypatch.setenv("STELLWERK_URL", "http://127.0.0.1:9")
     assert cli("compute", "list")[0] == 4
@@ -224,6 +226,40 @@ def test_submit_refuses(cli: Cli, script: Path) -> None:
     assert cli("run", "submit", "--output-data", "a-b", script)[0] == 1
 
 
+def test_the_usual_slips_are_told_what_to_do(platform: Platform, cli: Cli, script: Path) -> None:
+    code, _, err = cli("run", "submit", "--epochs", 5, script)
+    assert (code, "come after SCRIPT" in err) == (2, True)
+    code, _, err = cli("run", "submit", script.parent)
+    assert code == 1
+    assert f"{str(script.parent)!r} is a folder" in err
+    code, _, err = cli("run", "submit", script.with_suffix(".ipynb"))
+    assert (code, "is a notebook (jupyter nbconvert" in err) == (1, True)
+    code, _, err = cli("submit", script)
+    assert (code, "Did you mean stellwerk run submit?" in err) == (2, True)
+    assert "stellwerk environment build?" in cli("build", "x")[2]
+    platform.on_submit = platform.complete
+    code, _, err = cli("run", "submit", script, "--data", "{mnist}", '{"a": 1}')
+    assert code == 0
+    assert err.count("Note: ") == 1
+    assert "Note: {mnist} stays as it is, no --input" in err
+    (run,) = platform.runs.values()
+    assert run.view.spec is not None
+    assert run.view.spec.arguments == ("--data", "{mnist}", '{"a": 1}')
+
+
+def test_who_loses_the_platform_is_told_how_to_go_on(
+    platform: Platform, cli: Cli, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise ServiceUnavailableError("Cannot reach the platform")
+
+    monkeypatch.setattr("stellwerk.run.Run.wait_for_completion", gone)
+    code, _, err = cli("run", "submit", script)
+    (run_id,) = platform.runs
+    assert code == 4
+    assert f"Watch it again: stellwerk run logs -f {run_id[:12]}" in err
+
+
 def test_ctrl_c_leaves_the_run_alone(platform: Platform, script: Path) -> None:
     def start(run: str) -> None:
         platform.event(run, "Running", attempt=1)
@@ -283,8 +319,14 @@ def test_runs_by_prefix(platform: Platform, cli: Cli) -> None:
     assert code == 5
     assert "abd000000000, abc000000000" in err
     assert cli("run", "show", "xyz")[0] == 6
+    assert cli("run", "show", "")[2] == "Error: RUN: give a run's id, or its first letters\n"
+    assert [run["run_id"] for run in cli.json("run", "list", "--status", "completed")] == [second]
+    short = [platform.add_run(run_id=name) for name in ("my-run", "my-run-2")]
+    assert cli.json("run", "show", "my-run")["run_id"] == short[0]
     assert cli("run", "cancel", "abc")[1] == f"Run {first}: Canceled\n"
     assert cli("run", "logs", "abd")[1] == "hello\n"
+    code, _, err = cli("run", "logs", "abd", "--path", "nope")
+    assert (code, "It has: user_logs/std_log.txt" in err) == (6, True)
 
 
 def test_logs_follow(platform: Platform, cli: Cli) -> None:
@@ -366,7 +408,9 @@ def test_environments(platform: Platform, cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("environment", "build", "tf")
     assert (code, out, err) == (0, "tf: ready\n", "resolved\n")
     assert cli("environment", "log", "tf:1")[1] == "resolved\n"
-    platform.build_state = "failed"
+    platform.built_before = True
+    assert "tf: ready (built before; --rebuild" in cli("environment", "build", "tf")[1]
+    platform.build_state, platform.built_before = "failed", False
     assert cli("environment", "build", "tf")[0] == 1
     assert cli.json("environment", "list")[0]["name"] == "tf"
     assert cli("environment", "show", "nope")[0] == 6

@@ -2,14 +2,8 @@
 
 import pytest
 
-from stellwerk.dockerfile import (
-    bases,
-    check_dockerfile,
-    copying,
-    fetching,
-    instructions,
-    labelled,
-)
+from stellwerk.dockerfile import bases, check_dockerfile, copying, fetching, labelled
+from stellwerk.dockerfile_text import instructions
 from stellwerk.environment_requirement import InvalidEnvironment
 
 DOCKERFILE = """\
@@ -70,7 +64,6 @@ def test_a_stage_is_seen_however_its_line_is_cut() -> None:
         "LABEL a='\\'' $K=y '",
         "ONBUILD LABEL stellwerk.run=y",
         "RUN echo \\\\\nLABEL stellwerk.run=y",
-        "RUN <<EOF\nEOF",
         "FROM $UNKNOWN",
     ],
 )
@@ -112,6 +105,13 @@ def test_another_escape_is_refused() -> None:
         check_dockerfile("# syntax=x\n# Escape = `\nFROM a\n", "dockerfile")
 
 
+@pytest.mark.parametrize("line", ["//syntax=evil", "RUN true", "LABEL a=b"])
+def test_nothing_stands_before_the_first_image(line: str) -> None:
+    check_dockerfile("# c\n\nARG A=1\nFROM a\n", "dockerfile")
+    with pytest.raises(InvalidEnvironment, match="Line 2: FROM is first"):
+        check_dockerfile(f"# c\n{line}\nFROM a\n", "dockerfile")
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -132,6 +132,9 @@ def test_other_labels_are_fine(lines: str) -> None:
         ("ADD https://example.org/x /x", True),
         ("add --chown=1 a HTTP://example.org/x /x", True),
         ("ADD git@example.org:a/b.git /x", True),
+        ("ADD me@example.org:a/b.git /x", True),
+        ("ADD --keep-git-dir=true ssh://example.org/a/b.git /x", True),
+        ('ADD ["http:\\u002f/example.org/x", "/x"] y', True),
         ('ADD ["http:\\u002f/example.org/x", "/x"]', True),
         ('ADD ht"tp:"//example.org/x /x', True),
         ("ADD $WHERE /x", True),
@@ -159,6 +162,13 @@ def test_what_the_engine_would_fetch(line: str, found: bool) -> None:
         ("COPY --from=$WHERE /x /x", "$WHERE"),
         ("ONBUILD COPY --from=busybox /x /x", "busybox"),
         ("COPY --link \\\n  --from=busybox /x /x", "busybox"),
+        ("COPY --chown='\\'' --from=busybox /x'y /z", "busybox"),
+        ("COPY --chown=\u00e0--from=busybox /x /z", "busybox"),
+        ("RUN --mount=from=busybox,target=/b true", "busybox"),
+        ("RUN --mount=type=cache,target=/c --mount=TYPE=bind,FROM=1 true", "1"),
+        ("RUN --mount=type=bind,from=first,source=/x,target=/x true", None),
+        ("RUN --mount=type=bind,source=from=busybox,target=/x true", None),
+        ("RUN <<EOF\nCOPY --from=busybox\nEOF", None),
         ("COPY --from=First /x /x", None),
         ("COPY --from=0 /x /x", None),
         ("COPY --chown=1 x --from=busybox /x", None),

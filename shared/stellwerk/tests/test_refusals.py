@@ -5,10 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from stellwerk import AmlCompute, ComputeTarget, Environment, Model, Run, UserError, Workspace
-from stellwerk.api import DatasetView, ModelView, RunView
+from stellwerk.api import DatasetRequest, DatasetView, ModelView, RunView
 from stellwerk.config import Connection
 from stellwerk.dataset import FileDataset
 from stellwerk.errors import ComputeTargetException
+from stellwerk.refusals import naming_the_field
+from stellwerk.runspec import RunSpec
 
 NOW = "2026-01-01T00:00:00Z"
 NOWHERE = Workspace.of(Connection("http://127.0.0.1:9", None, "default", "test"))
@@ -86,3 +88,28 @@ def test_a_refused_field_is_named_with_its_limit(case: str) -> None:
     assert (caught.value.field or "").startswith(field)
     assert "pydantic" not in str(caught.value)
     assert "pattern" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x"] * 1001, "arguments: It has 1001 entries; at most 1000 are allowed."),
+        ("--epochs 5", "arguments: got '--epochs 5'. It must be a list."),
+    ],
+)
+def test_a_list_is_asked_for_and_counted(arguments: object, said: str) -> None:
+    with pytest.raises(UserError) as caught, naming_the_field():
+        RunSpec.model_validate({"kind": "interactive", "arguments": arguments})
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "url"}, "kind must be 'files', 'urls', 'datastore' or 'dataset'"),
+        ({}, "kind is required"),
+    ],
+)
+def test_a_form_that_is_none_is_told_which_there_are(source: object, said: str) -> None:
+    with pytest.raises(UserError, match=said), naming_the_field():
+        DatasetRequest.model_validate({"source": source})

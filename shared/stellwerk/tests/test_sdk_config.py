@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stellwerk import UserError, Workspace
+from stellwerk import Experiment, UserError, Workspace
 from stellwerk.config import discover
 
 
@@ -70,3 +70,27 @@ def test_bad_address() -> None:
 def test_explicit_path_without_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no Stellwerk configuration"):
         Workspace.from_config(str(tmp_path))
+    with pytest.raises(UserError, match=r"nope\.json does not exist"):
+        Workspace.from_config(str(tmp_path / "nope.json"))
+
+
+def test_an_experiment_wants_its_workspace_first() -> None:
+    with pytest.raises(UserError, match=r"write Experiment\(workspace, name\)"):
+        Experiment("digits", Workspace("http://there:1"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("broken", ["{", '{"url": 5}', "[]"])
+def test_a_broken_file_of_ours_is_named_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Other programs have a config.json too: theirs is no error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STELLWERK_HOME", str(tmp_path / "home"))
+    put(tmp_path / "home" / "client.json", url="http://there:1", token="t")
+    (tmp_path / "config.json").write_text(broken)
+    assert discover().url == "http://there:1"
+    put(tmp_path / ".stellwerk" / "config.json")
+    (tmp_path / ".stellwerk" / "config.json").write_text(broken)
+    with pytest.raises(UserError, match=r"\.stellwerk/config\.json cannot be used: ") as caught:
+        discover()
+    assert "Mend or remove it" in caught.value.message

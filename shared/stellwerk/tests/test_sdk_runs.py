@@ -123,6 +123,7 @@ def test_each_attempt_begins_a_new_log(platform: Platform, workspace: Workspace)
 
 def test_gateway_restart_is_invisible(platform: Platform, workspace: Workspace) -> None:
     run = platform.add_run()
+    events = f"/runs/{run}/events"
     items = watch(workspace.client, run)
     platform.event(run, "Running", "RunStarted", attempt=1)
     platform.print(run, b"one ")
@@ -131,6 +132,7 @@ def test_gateway_restart_is_invisible(platform: Platform, workspace: Workspace) 
     platform.restart()
     platform.print(run, b"two ")
     log += next(items).data  # type: ignore[union-attr]
+    platform.await_calls("GET", events, 2)  # the log's reader may be back before that of events
     platform.restart()
     platform.print(run, b"three")
     platform.close_log(run)
@@ -139,8 +141,27 @@ def test_gateway_restart_is_invisible(platform: Platform, workspace: Workspace) 
     log += b"".join(item.data for item in rest if isinstance(item, LogChunk))
     assert log == b"one two three"
     assert [item.sequence for item in rest if isinstance(item, RunEventView)] == [2]
-    again = platform.calls("GET", f"/runs/{run}/events")
+    again = platform.calls("GET", events)
     assert [headers.get("last-event-id") for headers in again] == [None, "1", "1"]
+
+
+def test_a_followed_log_goes_on_with_the_next_attempt(
+    platform: Platform, workspace: Workspace
+) -> None:
+    run = Run.get(workspace, platform.add_run())
+    platform.event(run.id, "Running", "RunStarted", attempt=1)
+    platform.print(run.id, b"first, ")
+    chunks = run.logs(follow_it=True)
+    assert next(chunks) == b"first, "
+    platform.restart()
+    platform.print(run.id, b"and its end; ")  # the reader comes back after the retry
+    platform.retry(run.id)
+    platform.print(run.id, b"second")
+    assert next(chunks) == b"and its end; "
+    platform.event(run.id, "Running", "RunStarted")
+    platform.close_log(run.id)
+    platform.event(run.id, "Completed")
+    assert b"".join(chunks) == b"second"
 
 
 def test_failed_run(platform: Platform, workspace: Workspace, source: Path, capsys: Any) -> None:

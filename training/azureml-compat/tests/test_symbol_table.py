@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from azureml._outside import REASONS
 from azureml._refusal import Refused
 from stellwerk.migration.stub import Entry, Member, table
 
@@ -36,6 +37,14 @@ def has_attribute(cls: type, name: str) -> bool:
         return True
     sources = (inspect.getsource(each) for each in cls.__mro__ if each is not object)
     return any(re.search(rf"\b\w+\.{name}\b[^(]*=", source) for source in sources)
+
+
+def test_what_is_outside_is_refused_with_the_reasons_of_the_table() -> None:
+    marked = {path: mark.note for path, mark in table().packages.items()}
+    here = {path for path in marked if path.startswith("azureml.train.") and path not in REASONS}
+    assert {path: note for path, note in marked.items() if path not in here} == REASONS
+    for path in here:
+        assert importlib.import_module(path).__file__
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -30,7 +30,7 @@ class Binary:
         if found is None:
             where = f"{self.variable}={given}" if given else f"{self.name} is not installed"
             raise UserError(
-                f"{where}: no such program. Install it: pip install 'stellwerk[server]'",
+                f"{where}: no such program. `make setup` in a checkout of Stellwerk installs it",
                 code="binary.missing",
                 field=self.variable,
             )
@@ -51,7 +51,7 @@ class Binary:
             need, got = _text(self.floor), _text(have) if have else said.strip()[:200] or "nothing"
             raise UserError(
                 f"{path}: version is {got}, {need} or newer is needed. "
-                "Update it: pip install --upgrade 'stellwerk[server]'",
+                "`make setup` in a checkout of Stellwerk installs one that is.",
                 code="binary.old",
                 field=self.variable,
             )

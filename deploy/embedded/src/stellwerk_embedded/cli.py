@@ -84,9 +84,19 @@ def _say_where(layout: Layout) -> None:
 @data_option
 def down(data: Path | None) -> None:
     """Stop the platform and wait for it; data stay, and so do runs that are under way."""
+    from stellwerk_embedded import under_way  # noqa: PLC0415 - `up` needs none of it
+
     layout = Layout.of(data)
+    runs = under_way.runs(layout)
     if lifecycle.stop(layout):
         click.echo("Stopped.")
+        if runs:
+            shown = ", ".join(each[:12] for each in runs[:5]) + (", …" if len(runs) > 5 else "")
+            click.echo(
+                f"Under way: {shown}. The next `stellwerk up` takes them over; without one within "
+                "two minutes they are ended.",
+                err=True,
+            )
     else:
         click.echo(f"Nothing runs with {layout.home}.")
 

@@ -19,7 +19,8 @@ def write(layout: Layout, ports: Mapping[str, int]) -> None:
     """Write ``nats/nats.conf``."""
     passwords = {user: credentials.nats_password(layout, user) for user in credentials.USERS}
     content = config(layout.nats / "data", ports, passwords, store_limit(layout.home))
-    write_private(path(layout), json.dumps(content, indent=1) + "\n")
+    # The broker knows no \uXXXX: a data folder with such letters is written as it is.
+    write_private(path(layout), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def path(layout: Layout) -> Path:

@@ -32,6 +32,8 @@ BULK = {
 """Log bytes and metrics."""
 READABLE = ("SW_EVENTS", "SW_LOGS")
 """Streams that clients may read."""
+REFUSED = "sw.dead.scheduler-facts"
+"""Where a client hears that what it published is no event, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def of_client(*executor_ids: str) -> Permissions:
             f"$JS.API.CONSUMER.DELETE.{where}",
             f"$JS.ACK.{where}.>",
         ]
-    subscribe = (f"_INBOX_{CLIENT}.>", "_INBOX.>", "sw.evt.>", "sw.log.>")
+    subscribe = (f"_INBOX_{CLIENT}.>", "_INBOX.>", "sw.evt.>", "sw.log.>", REFUSED)
     return Permissions(tuple(publish), subscribe, tuple(deny), responses=False)
 
 

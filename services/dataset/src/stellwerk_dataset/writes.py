@@ -58,8 +58,8 @@ def register_version(tx: Tx, dataset: Dataset, request: DatasetRegisterRequest) 
         if not request.create_new_version:
             raise ConflictError(
                 f"dataset name {request.name!r} is registered (version {latest.version}) "
-                "with other content; pass create_new_version=True to add a version, or "
-                "choose another name",
+                "with other content; pass create_new_version=True (--new-version on the "
+                "command line) to add a version, or choose another name",
                 code="dataset.exists",
                 field="name",
             )

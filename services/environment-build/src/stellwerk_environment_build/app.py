@@ -105,6 +105,7 @@ async def _images(settings: Settings, cache: EnvironmentCache) -> "ImageMaker | 
             max_bytes=settings.build_image_bytes,
             memory_bytes=settings.build_memory_bytes,
             builder=cache.builder(),
+            buildkit=settings.build_buildkit,
         )
     )
     await maker.sweep()

@@ -1,8 +1,9 @@
 """What a channel's interpreter may see of the builder's machine: the system, its own environment.
 
 The interpreter is a package of a channel, and the builder starts it: uv asks it what it is, it
-compiles modules, it tells what the packages set. In a cell of bubblewrap it has no network and no
-privilege, and nothing of the machine beside the system and what it is given.
+compiles modules, it tells what the packages set. In a cell it has no network and no privilege, and
+nothing of the machine beside the system and what it is given. bubblewrap makes the cell; where it
+cannot, as in a container, the engine that makes images does (:mod:`engine_cell`).
 """
 
 import os
@@ -10,10 +11,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from stellwerk_environment_build.engine_cell import walls_by_engine
+
+if TYPE_CHECKING:  # its library is slow to load
+    from stellwerk_environment_build.image_engine import ImageSettings
 
 Mode = Literal["auto", "require", "off"]
 PROBE_S = 20.0
@@ -37,9 +44,12 @@ class CellSettings:
 
 @dataclass(frozen=True)
 class BuildCell:
-    """Command lines that start a program in a cell; what it starts ends with it."""
+    """Command lines that start a program in a cell; what it starts ends with it.
 
-    bwrap: str
+    ``walls`` begin the line: bubblewrap, or what takes the same words in its place.
+    """
+
+    walls: tuple[str, ...]
     readable: tuple[Path, ...] = ()
 
     def command(
@@ -52,7 +62,7 @@ class BuildCell:
         network: bool = False,
     ) -> list[str]:
         """``words`` in a cell; ``at``: folders that are read at another place than their own."""
-        line = self._walls()
+        line = [*self.walls]
         if network:
             line.append("--share-net")
             for place in _NETWORK:
@@ -83,29 +93,20 @@ class BuildCell:
             f'--ro-bind-try "$asked" "$asked" -- {shlex.quote(str(python))} "$@"\n'
         )
 
-    def _walls(self) -> list[str]:
-        line = [
-            *(self.bwrap, "--unshare-all", "--unshare-user", "--cap-drop", "ALL"),
-            # No session of its own: who ends the step's process group ends all of it at any moment.
-            *("--die-with-parent", "--proc", "/proc"),
-            *("--tmpfs", "/dev", "--tmpfs", "/tmp", "--dir", "/run"),  # noqa: S108 - its own
-        ]
-        for name in _DEVICES:
-            line += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-        for place in _SYSTEM:
-            line += ["--ro-bind-try", place, place]
-        for place in _MERGED:
-            if Path(place).is_symlink():
-                line += ["--symlink", os.readlink(place).lstrip("/"), place]  # noqa: PTH115
-            elif Path(place).exists():
-                line += ["--ro-bind", place, place]
-        return line
+
+def own_interpreter() -> list[Path]:
+    """What this service's Python needs to be started in a cell, without packages."""
+    return _beside_system((sys.prefix, sys.base_prefix))
 
 
 def own_installation(environ: Mapping[str, str]) -> list[Path]:
     """What this service's Python needs to be started in a cell, beside the system."""
     libraries = environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    found = (Path(each) for each in (sys.prefix, sys.base_prefix, *sys.path, *libraries) if each)
+    return _beside_system((sys.prefix, sys.base_prefix, *sys.path, *libraries))
+
+
+def _beside_system(folders: Iterable[str]) -> list[Path]:
+    found = (Path(each) for each in folders if each)
     places = sorted({place for each in found for place in (each.absolute(), each.resolve())})
     kept: list[Path] = []
     for place in places:
@@ -115,25 +116,74 @@ def own_installation(environ: Mapping[str, str]) -> list[Path]:
     return kept
 
 
-def find_cell(settings: CellSettings) -> tuple[BuildCell | None, str]:
-    """The cell of this machine, or None and why there is none. Blocks for some milliseconds."""
+def find_cell(
+    settings: CellSettings, folder: Path, engine: "ImageSettings | None" = None
+) -> tuple[BuildCell | None, str]:
+    """A cell that works for what lies in ``folder``, or None and why there is none.
+
+    ``engine``: how images are made, where they are. Blocks for some milliseconds, with an engine
+    for a second or two.
+    """
     if settings.mode == "off":
         return None, "STELLWERK_BUILD_SANDBOX=off"
+    readable = tuple(each.absolute() for each in settings.readable)
     bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        return None, INSTALL
-    cell = BuildCell(bwrap, tuple(each.absolute() for each in settings.readable))
-    try:
-        done = subprocess.run(
-            cell.command(["/usr/bin/env", "true"]),
-            capture_output=True,
-            timeout=PROBE_S,
-            check=False,
-            env={"PATH": os.defpath},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"bubblewrap cannot be tried: {error}"
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        return None, f"bubblewrap does not work here: {said[-300:]}"
-    return cell, ""
+    missing = INSTALL
+    if bwrap is not None:
+        cell = BuildCell(_walls_by_bubblewrap(bwrap), readable)
+        missing = _trouble(cell, folder)
+        if not missing:
+            return cell, ""
+        missing = f"bubblewrap does not work here: {missing}"
+    if engine is None:
+        return None, missing
+    cell = BuildCell((*walls_by_engine(engine), *_system()), (*own_interpreter(), *readable))
+    trouble = _trouble(cell, folder)
+    return (None, f"{missing}; nor does a container: {trouble}") if trouble else (cell, "")
+
+
+def _walls_by_bubblewrap(bwrap: str) -> tuple[str, ...]:
+    """How a command line begins: no privilege, no network, the system to read."""
+    line = [
+        *(bwrap, "--unshare-all", "--unshare-user", "--cap-drop", "ALL"),
+        # No session of its own: who ends the step's process group ends all of it at any moment.
+        *("--die-with-parent", "--proc", "/proc"),
+        *("--tmpfs", "/dev", "--tmpfs", "/tmp", "--dir", "/run"),  # noqa: S108 - its own
+    ]
+    for name in _DEVICES:
+        line += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    return (*line, *_system())
+
+
+def _system() -> list[str]:
+    line = []
+    for place in _SYSTEM:
+        line += ["--ro-bind-try", place, place]
+    for place in _MERGED:
+        if Path(place).is_symlink():
+            line += ["--symlink", os.readlink(place).lstrip("/"), place]  # noqa: PTH115
+        elif Path(place).exists():
+            line += ["--ro-bind", place, place]
+    return line
+
+
+def _trouble(cell: BuildCell, folder: Path) -> str:
+    """Why a program in the cell cannot read and write below ``folder``; "" where it can."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        asked, answer = Path(made, "asked"), Path(made, "answer")
+        asked.write_text(made)
+        copy = ["/bin/sh", "-c", 'exec /bin/cat "$0" > "$1"', str(asked), str(answer)]
+        try:
+            done = subprocess.run(
+                cell.command(copy, writable=(Path(made),)),
+                capture_output=True,
+                timeout=PROBE_S,
+                check=False,
+                env={"PATH": os.defpath},
+            )
+            if done.returncode == 0 and answer.read_text() == made:
+                return ""
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"it cannot be tried: {error}"
+    said = done.stderr.decode(errors="replace").strip()
+    return said[-300:] or f"it ended with status {done.returncode}"

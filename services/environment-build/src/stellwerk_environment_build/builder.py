@@ -322,13 +322,14 @@ class Builder:
             channels=self._channels.settings,
             conda_cache=self.cache.conda_cache,
             prefix=prefix,
-            cell=await self._cell(lines),
+            cell=await self._cell(lines, work),
             readable=self._sandbox.readable,
         )
 
-    async def _cell(self, lines: BuildLog) -> BuildCell | None:
+    async def _cell(self, lines: BuildLog, work: Path) -> BuildCell | None:
         """What a channel's interpreter is started in. Raises BuildFailedError."""
-        cell, missing = await asyncio.to_thread(find_cell, self._sandbox)
+        engine = None if self._images is None else self._images.settings
+        cell, missing = await asyncio.to_thread(find_cell, self._sandbox, work, engine)
         if cell is None and self._sandbox.mode == "require":
             raise BuildFailedError(no_sandbox(missing))
         if cell is None:

@@ -32,6 +32,7 @@ from stellwerk_environment_build.conda_failures import without_places
 from stellwerk_environment_build.conda_lock import CondaEntry, file_stem, read_entries, spell
 from stellwerk_environment_build.conda_logins import ChannelLogins, UnreadableLoginsError
 from stellwerk_environment_build.conda_packages import KeptPackages, OutsideError
+from stellwerk_environment_build.conda_prefix import forget_place
 from stellwerk_environment_build.conda_request import Answer, Request
 
 PROBE_SECONDS = 3.0
@@ -203,6 +204,7 @@ async def _link(request: Request) -> Answer:
         client=Client(),  # it knows no logins, and has nobody to ask
         reporter=_Reporter(),  # type: ignore[abstract]
     )
+    forget_place(request.target)
     return Answer()
 
 

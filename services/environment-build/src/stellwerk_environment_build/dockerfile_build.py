@@ -1,24 +1,23 @@
-"""Builds a Dockerfile with the engine's own builder, bounded in time, memory, bytes and network.
+"""Builds a Dockerfile with a builder of the engine, bounded in time, bytes and network.
 
-Every stage is labelled from its first step on, so that whatever a build leaves when it is cut off
-is found again by the label and removed, and nothing of another builder is. Nothing of this machine
-is passed but, with a network, proxies without their users and passwords.
+The classic builder is taken, since its steps are bounded best, and BuildKit where the file needs or
+asks for it. Nothing of this machine is passed but, with a network, proxies without their users and
+passwords.
 """
 
-import re
 import threading
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
-from docker.errors import APIError, BuildError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
-from stellwerk.dockerfile import OURS, bases, copying, fetching, labelled
-from stellwerk.environment_container import by_digest
+from stellwerk.dockerfile import OURS, bases, copying, fetching
+from stellwerk.dockerfile_buildkit import needs, syntax
+from stellwerk.environment_container import DOCKERFILE, by_digest
+from stellwerk_environment_build.buildkit_build import BuildkitBuild, lacking
+from stellwerk_environment_build.classic_build import ClassicBuild
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
     LABEL,
@@ -27,29 +26,24 @@ from stellwerk_environment_build.image_engine import (
     ImageSettings,
     Say,
     clear,
-    connect,
-    left,
     need,
 )
 from stellwerk_environment_build.image_failures import (
     copies,
     fetches,
-    of_dockerfile,
+    needs_buildkit,
     too_large,
+    unnamed,
     unwatched,
 )
-
-WATCH_S = 2.0
-KEPT_LINES = 25
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_SUCCESS = re.compile(r"^Successfully built ([0-9a-f]+)$")
 
 
 @dataclass
 class DockerfileBuild:
     """One build; :meth:`stop` ends it from another thread.
 
-    ``context`` is a folder with what the steps may copy; ``text`` the Dockerfile.
+    ``context`` is a folder with what the steps may copy; ``text`` the Dockerfile, whose place in
+    that folder is ``dockerfile``.
     """
 
     env_id: str
@@ -57,8 +51,10 @@ class DockerfileBuild:
     context: Path
     settings: ImageSettings
     anew: bool = False
-    _stopped: threading.Event = field(default_factory=threading.Event)
-    _too_large: threading.Event = field(default_factory=threading.Event)
+    dockerfile: str = DOCKERFILE
+    _alone: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: bool = False
+    _building: ClassicBuild | BuildkitBuild | None = None
 
     @property
     def _mark(self) -> str:
@@ -71,12 +67,16 @@ class DockerfileBuild:
         if self.settings.network == "none":
             for line, image in copying(self.text):
                 if not (by_digest(image) and _is_here(client, image)):
-                    raise BuildFailedError(copies(line.line, image))
+                    raise BuildFailedError(copies(line.line, line.steps[0], image))
         for image in bases(self.text):
             refuse_unwatched(image, need(client, image, self.settings, anew=self.anew))
+        build = self._choose(client, say)
+        with self._alone:
+            if self._stopped:
+                raise DockerException("the build was ended")
+            self._building = build
         try:
-            with self._watched():
-                image = client.images.get(self._build(client, say))
+            image = client.images.get(build.run(client, say))
         except BaseException:
             with suppress(*TROUBLE):
                 clear(client, self._mark)
@@ -87,6 +87,39 @@ class DockerfileBuild:
         self._clear_stages(client, image)
         return image
 
+    def stop(self) -> None:
+        """End the build; its steps are killed."""
+        with self._alone:
+            self._stopped, building = True, self._building
+        if building:
+            building.stop()
+
+    def _choose(self, client: Client, say: Say) -> ClassicBuild | BuildkitBuild:
+        needed, asked = needs(self.text), syntax(self.text)
+        if needed or asked:
+            why = lacking(client, self.settings, needed)
+            if why is None:
+                self._have_all(client)
+                if asked:
+                    say(f"      syntax {asked}: the engine's own BuildKit reads the file")
+                return BuildkitBuild(
+                    self._mark, self.text, self.context, self.dockerfile, self.settings, self.anew
+                )
+            if needed:
+                raise BuildFailedError(needs_buildkit(needed[0].line, needed[0].what, why))
+            say(f"      syntax {asked}: the classic builder reads the file, since {why}")
+        return ClassicBuild(self._mark, self.text, self.context, self.settings, self.anew)
+
+    def _have_all(self, client: Client) -> None:
+        """Pull what BuildKit, which has no logins, would pull. Raises BuildFailedError."""
+        for line, image in copying(self.text):
+            if "$" in image or image.startswith(_ID):
+                raise BuildFailedError(unnamed(image, f"in line {line.line}"))
+            need(client, image, self.settings, anew=self.anew)
+        for image in bases(self.text):
+            if image.startswith(_ID):
+                raise BuildFailedError(unnamed(image, "after FROM"))
+
     def _clear_stages(self, client: Client, image: Any) -> None:
         """Remove the images of earlier stages: what was wanted of them is copied."""
         mine = {"dangling": True, "label": f"{LABEL}={self._mark}"}
@@ -95,84 +128,9 @@ class DockerfileBuild:
                 with suppress(APIError):
                     client.images.remove(each.id)
 
-    def stop(self) -> None:
-        """End the build; its steps are killed."""
-        self._stopped.set()
-        with suppress(*TROUBLE), connect() as client:
-            self._kill(client)
 
-    def _kill(self, client: Client) -> None:
-        for container in left(client, self._mark):
-            with suppress(APIError):
-                container.kill()
-
-    def _build(self, client: Client, say: Say) -> str:
-        dockerfile = self.context.with_name("Dockerfile.labelled")
-        dockerfile.write_text(labelled(self.text, (LABEL, self._mark)))
-        last: deque[str] = deque(maxlen=KEPT_LINES)
-        found = ""
-        try:
-            stream = client.api.build(
-                path=str(self.context),
-                dockerfile=str(dockerfile),
-                rm=True,
-                forcerm=True,
-                nocache=self.anew,
-                network_mode=self.settings.network,
-                buildargs=self.settings.build_arguments,
-                use_config_proxy=False,  # those of a configuration file may hold passwords
-                container_limits={
-                    "memory": self.settings.memory_bytes,
-                    "memswap": self.settings.memory_bytes,
-                },
-                decode=True,
-            )
-            for line in _lines(stream):
-                if self._stopped.is_set():
-                    continue  # until the engine has seen that its step was killed
-                if match := _SUCCESS.match(line):
-                    found = match[1]
-                last.append(line)
-                if LABEL not in line:
-                    say(f"      {line}")
-        except BuildError as error:
-            if self._too_large.is_set():
-                raise BuildFailedError(too_large(self.settings.max_bytes)) from error
-            words = "\n".join([*last, str(error)])
-            network = self.settings.network != "none"
-            raise BuildFailedError(of_dockerfile(words, network=network)) from error
-        except APIError as error:
-            raise BuildFailedError(of_dockerfile(str(error.explanation), network=True)) from error
-        if self._stopped.is_set():
-            raise DockerException("the build was ended")
-        if not found:
-            raise requests.ConnectionError("the engine fell silent in the middle of the build")
-        return found
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Kill a step that writes more than it may, before the disk is full."""
-        over = threading.Event()
-
-        def watch() -> None:
-            with suppress(*TROUBLE), connect() as client:
-                while not over.wait(WATCH_S):
-                    if self._stopped.is_set():
-                        self._kill(client)
-                    filters = {"label": f"{LABEL}={self._mark}"}
-                    for each in client.api.containers(size=True, filters=filters):
-                        if each.get("SizeRw", 0) > self.settings.max_bytes:
-                            self._too_large.set()
-                            with suppress(APIError):
-                                client.api.kill(each["Id"])
-
-        thread = threading.Thread(target=watch, name="build-watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+_ID = "sha256:"
+"""How an image's id begins, by which BuildKit finds none."""
 
 
 def refuse_unwatched(name: str, image: Any) -> None:
@@ -190,23 +148,3 @@ def _is_here(client: Client, image: str) -> bool:
     except ImageNotFound:
         return False
     return True
-
-
-def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """What the builder says, line by line; raises BuildError where it gives up."""
-    pending = ""
-    for event in stream:
-        if "error" in event:
-            raise BuildError(event["error"], ())
-        text = event.get("stream") or (f"{event['status']}\n" if _worth_telling(event) else "")
-        pending += _ANSI.sub("", text)
-        *whole, pending = pending.split("\n")
-        for line in whole:
-            if line.rstrip():
-                yield line.rstrip()
-    if pending.strip():
-        yield pending.strip()
-
-
-def _worth_telling(event: dict[str, Any]) -> bool:
-    return "status" in event and not event.get("progressDetail") and "id" not in event

@@ -91,9 +91,18 @@ def started(env_id: str, build: int, run_ids: Iterable[str]) -> Iterator[ImageBu
 
 
 def ready(
-    found: Ready, build: int, waiters: Iterable[Waiter], *, cached: bool, seconds: float = 0.0
+    found: Ready,
+    build: int,
+    waiters: Iterable[Waiter],
+    *,
+    cached: bool,
+    seconds: float = 0.0,
+    asked: int = 0,
 ) -> Iterator[ImageReady]:
-    """Facts for ``waiters``: one for each group that gets the same image."""
+    """Facts for ``waiters``: one for each group that gets the same image.
+
+    ``asked``: the number of the RunPreparing that is answered at once.
+    """
 
     def key(waiter: Waiter) -> str:
         return waiter.image(found).model_dump_json()
@@ -109,6 +118,7 @@ def ready(
                 image=part[0].image(found),
                 cached=cached,
                 seconds=seconds,
+                asked=asked,
             )
 
 

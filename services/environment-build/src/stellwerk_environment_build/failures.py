@@ -9,6 +9,7 @@ from typing import Literal
 
 from stellwerk.errors import ProtocolError
 from stellwerk.events.image import BuildFailure
+from stellwerk_environment_build.engine_cell import NO_CONTAINER
 
 Phase = Literal["resolve", "create", "install", "compile", "activate"]
 
@@ -119,6 +120,14 @@ def classify(phase: Phase, returncode: int, output: str) -> Failure:
             "The disk of the environment cache is full. The operator has to free space there.",
             retryable=True,
         )
+    if NO_CONTAINER in output:
+        return Failure(
+            "internal",
+            "env.engine_unreachable",
+            f"The environment's {_PHASE_NAMES[phase]} needs a container, and the Docker engine "
+            "gave none; tell the operator.",
+            retryable=True,
+        )
     if returncode < 0 or returncode > 128:
         number = -returncode if returncode < 0 else returncode - 128
         return Failure(
@@ -161,7 +170,8 @@ def _of_installer(words: str) -> Failure:
         return Failure(
             "index-unreachable",
             "env.index_unreachable",
-            f"The package index did not answer. Try again later.\n{words}",
+            "The package index did not answer. Try again later, or ask the operator: "
+            f"`stellwerk doctor` looks at network, proxy and index.\n{words}",
             retryable=True,
         )
     if _BAD_WHEEL.search(words):

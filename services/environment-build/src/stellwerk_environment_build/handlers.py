@@ -124,27 +124,31 @@ class Handlers:
             return
         waiter = Waiter.of(event.run_id, wanted, meant.spec)
         try:
-            await self._answer(envelope.id, meant, waiter)
+            await self._answer(envelope, meant, waiter)
         except ProtocolError as error:
             await self.builds.refuse(envelope.id, event.run_id, untold(error))
 
-    async def _answer(self, cause: str, meant: _Meant, waiter: Waiter) -> None:
+    async def _answer(self, question: Envelope, meant: _Meant, waiter: Waiter) -> None:
         """At once or by a build. Raises ProtocolError where an event cannot hold the answer."""
-        if await self._answered_at_once(cause, meant, waiter):
+        if await self._answered_at_once(question, meant, waiter):
             return
-        if await self.builds.request(cause, meant.spec, meant.env_id, waiter, meant.lookup):
+        cause, asked = question.id, question.sequence or 0
+        if await self.builds.request(
+            cause, meant.spec, meant.env_id, waiter, meant.lookup, asked=asked
+        ):
             self.builds_due.hint()
 
-    async def _answered_at_once(self, cause: str, meant: _Meant, waiter: Waiter) -> bool:
+    async def _answered_at_once(self, question: Envelope, meant: _Meant, waiter: Waiter) -> bool:
         """Whether the run was told that its environment is there.
 
-        Nobody has to remember that: asked again, the answer is the same fact.
+        Nobody has to remember that: to the same question the answer is the same fact.
         """
         if (found := meant.lookup()) is None:
             return False
         number = await self.builds.number(meant.env_id)
-        for there in domain.ready(found, number, [waiter], cached=True):
-            if not await self.voice.say(there, causation_id=cause):
+        asked = question.sequence or 0
+        for there in domain.ready(found, number, [waiter], cached=True, asked=asked):
+            if not await self.voice.say(there, causation_id=question.id):
                 return False
         return True
 

@@ -43,6 +43,7 @@ PROCESSES = 512
 CALL_S = 600
 CHUNK = 1 << 20
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
+_PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) ")
 _LOOPBACK = ("127.", "localhost")
 PUSH_NEWS_BYTES = 100_000_000
 Say = Callable[[str], None]
@@ -60,8 +61,9 @@ class ImageSettings:
     ``registry``: ``host:port`` to push to, None keeps images in this engine; ``registry_url``:
     where it is for this process, if elsewhere than for the engine. ``logins`` are of registries.
     ``network`` is what the steps of Dockerfiles have, ``proxies`` are build arguments for them if
-    that is one. ``max_bytes``: the most that one step may write. ``builder`` tells it from others
-    that use the same engine: what bears another one's mark, as its name or label, is not touched.
+    that is one. ``max_bytes``: the most that one step may write. ``buildkit``: whether Dockerfiles
+    that need it are built with it. ``builder`` tells it from others that use the same engine: what
+    bears another one's mark, as its name or label, is not touched.
     """
 
     base: str
@@ -74,6 +76,7 @@ class ImageSettings:
     memory_bytes: int = 4 << 30
     registry_url: str | None = None
     builder: str = "builder"
+    buildkit: bool = True
 
     def mark(self, env_id: str = "") -> str:
         """What a build's things in the engine bear; without an id, how all marks of it begin."""
@@ -182,10 +185,17 @@ def clear(client: Client, mark: str) -> None:
     """Remove what builds left whose mark begins so: containers, and images without a name."""
     for container in left(client, mark):
         remove(container)
-    for image in client.api.images(filters={"dangling": True, "label": LABEL}):
-        if image["Labels"][LABEL].startswith(mark):
+    tried: set[str] = set()
+    while found := _nameless(client, mark) - tried:
+        tried |= found  # an image below one that went may be without a name only now
+        for image in found:
             with suppress(APIError):
-                client.images.remove(image["Id"])
+                client.images.remove(image)
+
+
+def _nameless(client: Client, mark: str) -> set[str]:
+    found = client.api.images(filters={"dangling": True, "label": LABEL})
+    return {each["Id"] for each in found if each["Labels"][LABEL].startswith(mark)}
 
 
 def started_with(image: Any, command: list[str]) -> dict[str, Any]:
@@ -208,7 +218,10 @@ def environment_first(image: Any, path: str) -> list[str]:
 
 
 def archive(
-    entries: Iterable[Entry], content: Callable[[Path], bytes | None] | None = None
+    entries: Iterable[Entry],
+    content: Callable[[Path], bytes | None] | None = None,
+    *,
+    form: int = tarfile.PAX_FORMAT,
 ) -> Iterator[bytes]:
     """Files as a stream of tar, owned by root, never whole in memory.
 
@@ -225,7 +238,7 @@ def archive(
         with (
             suppress(BrokenPipeError),
             os.fdopen(write, "wb") as out,
-            tarfile.open(fileobj=out, mode="w|") as tar,
+            tarfile.open(fileobj=out, mode="w|", format=form) as tar,
         ):
             for path, inside in entries:
                 other = content(path) if content else None
@@ -254,6 +267,8 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
         if "error" in event:
             raise DockerException(event["error"])
         digest = event.get("aux", {}).get("Digest", digest)
+        if match := _PUSHED.search(event.get("status", "")):  # all that an image store says
+            digest = match[1]
         if event.get("status") == "Pushing":
             sent[event["id"]] = event.get("progressDetail", {}).get("current", 0)
             if sum(sent.values()) - told >= PUSH_NEWS_BYTES:

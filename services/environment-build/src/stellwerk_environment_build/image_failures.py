@@ -116,7 +116,7 @@ def of_dockerfile(words: str, *, network: bool) -> Failure:
             f"A step of the Dockerfile wants the network, and builds have none here. {_INSTEAD}",
             said,
         )
-    if re.search(r"returned a non-zero code: 137\b", words):
+    if re.search(r"(?:returned a non-zero code|exit code): 137\b", words):
         return Failure(
             "killed",
             "env.build_killed",
@@ -136,15 +136,59 @@ def fetches(line: int, text: str) -> Failure:
     )
 
 
-def copies(line: int, image: str) -> Failure:
-    """A COPY --from that the engine would fetch an image for, for a build without a network."""
+def copies(line: int, keyword: str, image: str) -> Failure:
+    """What the engine would fetch an image for, for a build without a network."""
     name = redact(image)[:100]
+    where = f"{keyword} --{'mount=from' if keyword == 'RUN' else 'from'}="
     return _your_spec(
         "env.dockerfile_network",
-        f"dockerfile: line {line} has COPY --from={name}, which is no earlier stage, and builds "
+        f"dockerfile: line {line} has {where}{name}, which is no earlier stage, and builds "
         "have no network here. Give the image a stage of its own, which is pulled before the "
-        f"build: FROM {name} AS tools above, and COPY --from=tools.",
+        f"build: FROM {name} AS tools above, and {where}tools.",
         "",
+    )
+
+
+def needs_buildkit(line: int, what: str, why: str) -> Failure:
+    """What only BuildKit knows, where there is none for it."""
+    return _your_spec(
+        "env.dockerfile",
+        f"dockerfile: line {line} has {what}. Only BuildKit builds that, and {why}. Write it "
+        "without, or ask the operator.",
+        "",
+    )
+
+
+def unnamed(image: str, where: str) -> Failure:
+    """An image that BuildKit cannot find by what it is called."""
+    return _your_spec(
+        "env.dockerfile",
+        f"dockerfile: BuildKit finds no image {redact(image)[:100]} {where}, since that is a "
+        "variable or an id. Write name:tag or name@sha256:….",
+        "",
+    )
+
+
+def wrote_too_much(limit_bytes: int) -> Failure:
+    """The disk lost too much during a build; another one may have written part of it."""
+    return Failure(
+        "disk-full",
+        "env.disk_full",
+        f"The engine's disk lost more than {limit_bytes / 1e9:g} GB while BuildKit built the "
+        "Dockerfile, so the build was ended. Let its steps write less, or ask the operator to "
+        "raise STELLWERK_BUILD_IMAGE_BYTES; if others wrote it, try again.",
+        retryable=True,
+    )
+
+
+def memory_short() -> Failure:
+    """The machine had hardly any memory left during a build."""
+    return Failure(
+        "killed",
+        "env.build_killed",
+        "The engine's machine had hardly any memory left while BuildKit built the Dockerfile, so "
+        "the build was ended. Let its steps take less, or try again later.",
+        retryable=True,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from docker.errors import APIError
 
-from stellwerk.environment_container import Container
+from stellwerk.environment_container import DOCKERFILE, Container
 from stellwerk.events.image import IMAGE_ENVIRONMENT
 from stellwerk_environment_build.build_log import BuildLog, human_bytes
 from stellwerk_environment_build.dockerfile_build import DockerfileBuild
@@ -82,7 +82,8 @@ class ForeignMaker:
         ``text`` is the Dockerfile's, None for an image; ``context`` the folder it may copy from.
         """
         name = f"{NAME}{self.settings.mark(env_id)}"
-        build = text and DockerfileBuild(env_id, text, context, self.settings, anew)
+        place = asked.context.dockerfile if asked.context else DOCKERFILE
+        build = text and DockerfileBuild(env_id, text, context, self.settings, anew, place)
 
         def work(say: Say) -> Standing:
             step: Step = "engine"

@@ -42,6 +42,7 @@ from stellwerk_environment_build.image_engine import (
 )
 from stellwerk_environment_build.image_failures import Step, of_image, took_too_long
 from stellwerk_environment_build.image_layers import Layer, layers_of, outside_packages
+from stellwerk_environment_build.inspection import Lock
 from stellwerk_environment_build.known_layers import KnownLayers
 from stellwerk_environment_build.layer_archive import LayerArchive
 
@@ -124,11 +125,10 @@ class ImageMaker:
     ) -> Made:
         folder = cache.path(ready.env_id)
         there = moved(folder, IMAGE_ENVIRONMENT)
-        is_conda = (folder / "conda-meta").is_dir()
         known, tag = KnownLayers(cache.layers), self.settings.mark(ready.env_id)
 
         def packed(layer: Layer) -> LayerArchive:
-            return LayerArchive(folder, layer.paths, content=there, timed=is_conda, stop=stop)
+            return LayerArchive(folder, layer.paths, content=there, times=layer.times, stop=stop)
 
         step: Step = "engine"
         try:
@@ -136,8 +136,9 @@ class ImageMaker:
                 step = "base"
                 base = self._need(client)
                 step = "make"
-                self._try_python(client, name, base, folder, ready)
-                layers = layers_of(folder, ready.python)
+                lock = cache.kept_text(ready.lock_digest) if ready.lock_digest else None
+                self._try_python(client, name, base, folder, ready, Lock(lock or ""))
+                layers = layers_of(folder, ready.python, there)
                 unknown = [each for each in layers if anew or known.get(each.key) is None]
                 files = sum(len(each.paths) for each in unknown)
                 say(
@@ -181,14 +182,17 @@ class ImageMaker:
                     return each.image_layers
         return ()
 
-    def _try_python(self, client: Client, name: str, base: Any, folder: Path, ready: Ready) -> None:
+    def _try_python(
+        self, client: Client, name: str, base: Any, folder: Path, ready: Ready, lock: Lock
+    ) -> None:
         """Raise BuildFailedError where the base lacks the environment's interpreter at its place.
 
-        What a conda environment brings along is tried each time.
+        One that is a conda package is tried once too: that brings all it needs to start.
         """
-        python = folder / "bin" / "python"
-        what = (str(base.id), str(ready.python), str(python.resolve()))
-        if what in self._tried and not (folder / "conda-meta").is_dir():
+        brought = [each.sha256 for each in lock.conda if each.name == "python"]
+        python = (folder / "bin" / "python").resolve()
+        what = (str(base.id), str(ready.python), *(brought or [str(python)]))
+        if what in self._tried:
             return
         with suppress(NotFound):
             remove(client.containers.get(name))

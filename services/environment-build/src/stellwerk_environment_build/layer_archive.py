@@ -1,7 +1,7 @@
 """A layer as a tar: the same bytes for the same files, wherever and whenever it is made.
 
-Owned by root, sorted, all of one time, with one of two modes. The files are read while it is
-sent; it is never whole in memory or on a disk.
+Owned by root, sorted, of one time but for a few, with one of two modes. The files are read while
+it is sent; it is never whole in memory or on a disk.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import posixpath
 import stat
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stellwerk.events.image import IMAGE_ENVIRONMENT
@@ -29,8 +29,8 @@ class StoppedError(Exception):
 class LayerArchive:
     """``paths`` of ``folder`` as a layer; ``len()`` are its bytes, known before they are read.
 
-    ``content`` may give other bytes than a file has. ``timed``: files keep their times, for
-    compiled modules that compare them. ``digest`` is there when all was read.
+    ``content`` may give other bytes than a file has. ``times``: of the files that have one.
+    ``digest`` is there when all was read.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class LayerArchive:
         paths: tuple[str, ...],
         *,
         content: Content | None = None,
-        timed: bool = False,
+        times: Mapping[str, int] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        self._folder, self._content, self._timed = folder, content, timed
+        self._folder, self._content, self._times = folder, content, times or {}
         self._stop = stop or threading.Event()
         self.digest = ""
         inside = IMAGE_ENVIRONMENT.lstrip("/")
@@ -107,8 +107,7 @@ class LayerArchive:
         if path is None:
             return _header(info), None, 0
         about = os.lstat(f"{self._folder}/{path}")
-        if self._timed:
-            info.mtime = int(about.st_mtime)
+        info.mtime = self._times.get(path, 0)
         if stat.S_ISLNK(about.st_mode):
             info.type, info.mode = tarfile.SYMTYPE, 0o777
             info.linkname = os.readlink(f"{self._folder}/{path}")  # noqa: PTH115 - thousands of them

@@ -3,6 +3,7 @@
 import base64
 import difflib
 import json
+from collections.abc import Sequence
 
 from sqlalchemy import Row, func, insert, select, tuple_
 from sqlalchemy.engine import Connection
@@ -13,6 +14,8 @@ from stellwerk.environment_spec import EnvironmentDefinition, NormalisedSpec
 from stellwerk.errors import NotFoundError, UserError
 from stellwerk_environment_build.tables import aware, environments
 from stellwerk_kit.db import Database, Tx
+
+_SHOWN = 10
 
 
 class EnvironmentStore:
@@ -80,6 +83,12 @@ def _find(conn: Connection, name: str, version: int | None) -> Row[tuple[object,
     return conn.execute(query.order_by(environments.c.version.desc()).limit(1)).first()
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first names of all, for a message."""
+    more = ", …" if len(names) > _SHOWN else ""
+    return ", ".join(sorted(names)[:_SHOWN]) + more
+
+
 def _require(conn: Connection, name: str, version: int | None) -> Row[tuple[object, ...]]:
     row = _find(conn, name, version)
     if row is not None:
@@ -95,7 +104,7 @@ def _require(conn: Connection, name: str, version: int | None) -> Row[tuple[obje
         )
     names = conn.execute(select(environments.c.name).distinct().limit(10_000)).scalars().all()
     near = difflib.get_close_matches(name, names, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else "register it first"
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {_some(names)}"
     raise NotFoundError(
         f"environment {name!r} is not registered; {hint}", code="env.not_found", field="name"
     )

@@ -71,7 +71,15 @@ class Settings(ServiceSettings):
         30_000_000_000, ge=1_000_000, description="The most that a step of a Dockerfile may write."
     )
     build_memory_bytes: int = Field(
-        4 << 30, ge=64 << 20, description="Memory of each step of a Dockerfile."
+        4 << 30,
+        ge=64 << 20,
+        description="Memory of each step of a Dockerfile but BuildKit's, and of each container "
+        "that a channel's packages are installed or started in.",
+    )
+    build_buildkit: bool = Field(
+        True,
+        description="Build Dockerfiles that need BuildKit with the engine's. Its steps have no "
+        "limit of memory; a build ends when the machine has hardly any left.",
     )
     build_image_s: float = Field(1800.0, gt=0, description="Limit of the making of an image.")
     build_conda: Mode = Field(
@@ -90,8 +98,9 @@ class Settings(ServiceSettings):
     )
     build_sandbox: Literal["auto", "require", "off"] = Field(
         "auto",
-        description="Start the interpreter that a conda channel brings in a sandbox: where this "
-        "machine can, always (else such environments are not built), or never.",
+        description="Install what a conda channel brings, and start its interpreter, in a sandbox "
+        "(bubblewrap, else a container where images are made): where there is one, always (else "
+        "such environments are not built), or never.",
     )
     sandbox_readable: tuple[Path, ...] = Field(
         (), description="Folders that it may read there besides the system, as runs may."

@@ -35,6 +35,8 @@ class BuildStore:
         env_id: str,
         waiter: Waiter,
         lookup: Callable[[], Ready | None],
+        *,
+        asked: int,
     ) -> bool:
         """Answer a run at once if the environment is there, else let it wait; True: it waits.
 
@@ -47,7 +49,7 @@ class BuildStore:
                 return False
             if (found := lookup()) is not None:
                 number = _number(tx.conn, env_id)
-                for there in domain.ready(found, number, [waiter], cached=True):
+                for there in domain.ready(found, number, [waiter], cached=True, asked=asked):
                     tx.emit(there, causation_id=event_id)
                 return False
             job = _claim(tx, env_id, spec)

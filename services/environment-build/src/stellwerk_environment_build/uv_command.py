@@ -189,8 +189,9 @@ def compile_command(python: Path, listing: Path, workers: int) -> list[str]:
 
     Not by the installer: it would start the environment's interpreter with ``site``, and so run
     the ``.pth`` code of the packages outside any run, in an environment that may hold credentials.
+    What the interpreter itself imports meanwhile stays as its package has it.
     """
-    return [str(python), "-I", "-S", compile_worker.__file__, str(listing), str(workers)]
+    return [str(python), "-I", "-S", "-B", compile_worker.__file__, str(listing), str(workers)]
 
 
 def _uv(*words: str) -> list[str]:

@@ -32,6 +32,15 @@ Version = Annotated[
     int | None, Query(ge=1, le=2**31, description="Version; without it the latest.")
 ]
 Offset = Annotated[int, Query(ge=0, le=2**53, description="First byte wanted.")]
+LogAttempt = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        lt=2**31,
+        description="The attempt whose log is meant, by the name it has while that is the latest. "
+        "Who comes back for the rest names the attempt it began with.",
+    ),
+]
 Follow = Annotated[bool, Query(description="Keep the answer open while the log grows.")]
 FilePath = Annotated[str, Path(description="Relative path, with slashes.")]
 

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from stellwerk_gateway import body_tables
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin-top: 2.5rem; text-transform: capitalize }
@@ -77,20 +79,24 @@ def _routes(description: dict[str, Any]) -> str:
     found = [f"<h1>REST interface</h1><p>{about}</p>"]
     for tag, operations in groups.items():
         found.append(f"<h2>{html.escape(tag)}</h2>{''.join(operations)}")
-    return "".join(found)
+    bodies = body_tables.tables(description.get("components", {}).get("schemas", {}))
+    return "".join([*found, f"<h2>Bodies</h2>{bodies}"])
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     parameters = "".join(map(_parameter, operation.get("parameters", ())))
     answers = "".join(
-        f"<tr><td>{html.escape(status)}</td><td>{html.escape(answer['description'])}</td></tr>"
+        f"<tr><td>{html.escape(status)}</td><td>{html.escape(answer['description'])}</td>"
+        f"<td>{_json(answer)}</td></tr>"
         for status, answer in sorted(operation["responses"].items())
     )
+    body = _json(operation.get("requestBody", {}))
     return (
         f'<details><summary><code><span class="method">{method}</span> {html.escape(path)}</code>'
         f" {html.escape(operation['summary'])}</summary>"
         f"<p>{html.escape(operation.get('description', ''))}</p>"
         + (f"<h4>Parameters</h4><table>{parameters}</table>" if parameters else "")
+        + (f"<h4>Body</h4><p>{body}</p>" if body else "")
         + _examples(operation)
         + f"<h4>Answers</h4><table>{answers}</table></details>"
     )
@@ -100,6 +106,12 @@ def _parameter(parameter: dict[str, Any]) -> str:
     need = "required" if parameter.get("required") else ""
     cells = (parameter["name"], parameter["in"], need, parameter.get("description", ""))
     return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _json(message: dict[str, Any]) -> str:
+    """What the JSON of a request or an answer is, linked to its table."""
+    schema = message.get("content", {}).get("application/json", {}).get("schema")
+    return body_tables.kind(schema) if schema else ""
 
 
 def _examples(operation: dict[str, Any]) -> str:

@@ -116,10 +116,8 @@ async def _environment_exists(platform: Platform, asked: EnvironmentReference) -
             version=asked.version,
         )
     except NotFoundError as error:
-        version = "" if asked.version is None else f" version {asked.version}"
         raise NotFoundError(
-            f"spec.environment: there is no environment {asked.name!r}{version}. Register it, or "
-            "see GET /api/v1/environments.",
+            f"spec.environment: {error.message}",
             code="environment.not_found",
             field="spec.environment",
         ) from error

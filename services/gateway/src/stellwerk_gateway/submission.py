@@ -8,7 +8,7 @@ from datetime import datetime
 
 from stellwerk import ids, subjects
 from stellwerk.api import RunRequest, RunView
-from stellwerk.errors import NotFoundError, ServiceUnavailableError, UserError
+from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError, UserError
 from stellwerk.events import MAX_EVENT_BYTES, Envelope, RunCancelRequested, RunSubmitted
 from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway.names import checked_name
@@ -59,7 +59,14 @@ async def accept(platform: Platform, fact: RunSubmitted) -> RunView:
             "and large values into a dataset.",
         )
     envelope = _wrap(platform, fact)
-    done = await platform.bus.publish(envelope, expect_first=True)
+    try:
+        done = await platform.bus.publish(envelope, expect_first=True)
+    except ConflictError as error:
+        raise ConflictError(
+            "This Idempotency-Key was used before with another run. Send a new one.",
+            code=error.code,
+            field="Idempotency-Key",
+        ) from error
     if done.duplicate:
         return await find_run(platform, fact.run_id, timeout_s=BEST_EFFORT_S, stale=True)
     return _first_view(fact, envelope.time)

@@ -15,6 +15,9 @@ from stellwerk.refusals import reason
 from stellwerk_gateway.problems import HttpError
 
 SHOWN = 100
+_PLAIN = {"string_type", "int_type", "float_type", "bool_type"}
+"""Branches of a union that are no objects: an object was meant for another one."""
+_NO_OBJECT = {"model_type", "model_attributes_type"}
 SECRET_FIELDS = frozenset({"environment_variables"})
 
 _CODES = {
@@ -40,6 +43,8 @@ Error = Mapping[str, Any]
 
 class _Place(NamedTuple):
     """Where an error is: the path as written, the models that stand there, the union branch.
+
+    The models are those of the object that holds the field, or of the field that is no object.
 
     ``union`` is the path of the union it lies in, ``branch`` pydantic's name of the branch.
     """
@@ -92,7 +97,10 @@ def _likeliest(errors: Sequence[Error], types_of: Mapping[str, Any]) -> list[tup
 
 def _badness(rows: list[tuple[Error, _Place]]) -> tuple[int, int]:
     strangers = sum(_code(error, place) == "field.unknown" for error, place in rows)
-    return strangers + len(rows), -sum(bool(_close(error, place)) for error, place in rows)
+    others = sum(error["type"] in _PLAIN and isinstance(error["input"], dict) for error, _ in rows)
+    return strangers + len(rows) + 9 * others, -sum(
+        bool(_close(error, place)) for error, place in rows
+    )
 
 
 def _misspelt_first(row: tuple[Error, _Place]) -> int:
@@ -112,7 +120,7 @@ def _locate(error: Error, types_of: Mapping[str, Any]) -> _Place:
             union, branch, choices = tuple(path), str(part), labelled
             continue
         path.append(part)
-        if index < len(where) - 1:
+        if index < len(where) - 1 or error["type"] in _NO_OBJECT:
             choices = [inner for choice in choices for inner in _inside(choice, part)]
     models = tuple(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
     return _Place(tuple(path), models, union, branch)
@@ -160,14 +168,19 @@ def _sentence(error: Error, place: _Place) -> str:
     if error["type"] == "missing":
         return "required, but not there."
     if error["type"] == "extra_forbidden":
-        known = sorted({name for model in place.models for name in model.model_fields})
         close = _close(error, place)
         hint = f"Did you mean {close}? " if close else ""
-        return f"there is no such field. {hint}Fields are {', '.join(known)}."
+        return f"there is no such field. {hint}Fields are {_fields(place)}."
     message = reason(error)
+    if error["type"] in _NO_OBJECT and place.models:
+        message += f" with {_fields(place)}"
     if _is_secret(place) or isinstance(error.get("input"), (dict, list, BaseModel)):
         return f"{message}."
     return f"got {_shown(error.get('input'))}. {message}."
+
+
+def _fields(place: _Place) -> str:
+    return ", ".join(sorted({name for model in place.models for name in model.model_fields}))
 
 
 def _is_secret(place: _Place) -> bool:

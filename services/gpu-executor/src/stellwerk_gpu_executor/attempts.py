@@ -26,7 +26,7 @@ from stellwerk.events import (
     StoredOutput,
 )
 from stellwerk.ids import new_id
-from stellwerk_gpu_executor import domain
+from stellwerk_gpu_executor import domain, missing_modules
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.begin import Begin
 from stellwerk_gpu_executor.hidden_paths import TAIL_BYTES, hint
@@ -322,13 +322,16 @@ class Attempts:
             meanwhile.close()
 
     def _hinted(self, record: ExitRecord, folder: AttemptDir) -> ExitRecord:
-        """With what to do where a script failed for a path that its walls hide."""
+        """With what to do where a script failed for a module, or a path that its walls hide."""
         container = self.settings.launcher == "docker"
         walled = container or self.isolation.views is not None
-        if record.reason != "exited" or not record.exit_code or not walled:
+        if record.reason != "exited" or not record.exit_code:
             return record
-        seen = [folder.path, self.settings.environments_dir, *self.settings.sandbox_readable]
-        told = hint(folder.log_tail(TAIL_BYTES), map(str, seen), container=container)
+        tail = folder.log_tail(TAIL_BYTES)
+        told = missing_modules.hint(tail)
+        if told is None and walled:
+            seen = [folder.path, self.settings.environments_dir, *self.settings.sandbox_readable]
+            told = hint(tail, map(str, seen), container=container)
         if told is None:
             return record
         return record.model_copy(update={"message": f"{record.message or ''}; {told}".lstrip("; ")})

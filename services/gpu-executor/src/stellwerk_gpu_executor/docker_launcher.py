@@ -248,7 +248,22 @@ class DockerLauncher:
             update={"reason": "launch-failed"}
         )
         handle.attempt.write_exit(record)
-        self._forget(handle, record)  # its GPUs with its container: the engine may have started it
+        self._forget(handle, record)
+        # The engine may have started it, and nobody wants it any more; its GPUs go with it.
+        self._background(self._put_away(handle.name), f"put away {handle.name}")
+
+    async def _put_away(self, name: str) -> None:
+        """Remove a container as soon as the engine allows it."""
+        while True:
+            try:
+                await self._remove(name)
+            except EngineError as error:
+                log.error(
+                    "not removed yet", action="remove_failed", container=name, error=str(error)
+                )
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     def _gone(self, name: str) -> None:
         """The engine says that a container has ended."""

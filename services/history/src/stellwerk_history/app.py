@@ -49,15 +49,24 @@ async def build(runtime: Runtime[Settings]) -> None:
         if begin is not None:  # not while the past is still being read: its archives are answered
             begin.hint()
 
-    for consumer, handle in (
-        (store.CONSUMER, on_events(projection, wakeups, finalizing)),
-        (metric_store.CONSUMER, on_metrics(metrics, wakeups)),
-        (log_store.CONSUMER, on_logs(logs, wakeups)),
-    ):
-        in_order = InOrder(runtime.bus, consumer, await projection.position(consumer), handle)
+    handlers = {
+        store.CONSUMER: on_events(projection, wakeups, finalizing),
+        metric_store.CONSUMER: on_metrics(metrics, wakeups),
+        log_store.CONSUMER: on_logs(logs, wakeups),
+    }
+    streams = {
+        consumer: InOrder(runtime.bus, consumer, await projection.position(consumer), handle)
+        for consumer, handle in handlers.items()
+    }
+    for consumer, in_order in streams.items():
         await in_order.recover()
         runtime.consume_batch(consumer, in_order, wakeups.haste)
-    begin = runtime.every("archives", reconcile.ARCHIVES_S, archives.sweep)
+
+    async def archive() -> None:
+        await streams[store.CONSUMER].past.wait()
+        await archives.sweep()
+
+    begin = runtime.every("archives", reconcile.ARCHIVES_S, archive)
     begin.hint()
 
     reader = Reader(queries, logs, metrics, objects, wakeups)

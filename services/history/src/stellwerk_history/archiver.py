@@ -1,7 +1,8 @@
 """Post-processing: an ended attempt is verified, its log closed and stored, its archive listed.
 
 A row in ``archives`` is owed an answer; it goes when the answer is emitted or projected, so a
-kill at any point only makes the work begin again, and all of it is addressed by content. Where the
+kill at any point only makes the work begin again, and all of it is addressed by content. What an
+earlier process has said is projected before anything is begun (``InOrder.past``). Where the
 projection left the answer out, it is given once more, then in a transaction (``reconcile``). The
 budget for what is missing runs only while the object store answers.
 """

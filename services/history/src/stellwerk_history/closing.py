@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stellwerk.log_names import BUILD_LOG, STD_LOG, put_aside
 from stellwerk.manifest import Manifest, ManifestEntry, safe_path
 
 STD = "std"
 BUILD = "build"
-STD_PATH = "user_logs/std_log.txt"
 _OF_EXECUTOR = re.compile(r"user_logs/std_log_process_\d{1,4}\.txt|azureml-logs/65_job_prep\.txt")
 """Names beside ``logs/`` that an executor gives: one a process, and what it prepared."""
-BUILD_PATH = "azureml-logs/20_image_build_log.txt"
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
@@ -44,9 +43,9 @@ class Log:
 def checked_path(stream: str, path: str | None) -> str:
     """The path of a stream: given by its executor for files under ``./logs`` and its own logs."""
     if stream == STD:
-        return STD_PATH
+        return STD_LOG
     if stream == BUILD:
-        return BUILD_PATH
+        return BUILD_LOG
     try:
         checked = safe_path(path or "")
     except ValueError:
@@ -59,8 +58,7 @@ def shown_path(log: Log, latest: int) -> str:
     """The path in the run: logs of earlier attempts are put aside."""
     if log.key.stream == BUILD or log.key.attempt >= latest:
         return log.path
-    name = "std_log.txt" if log.key.stream == STD else log.path
-    return f"user_logs/attempt_{log.key.attempt}/{name}"
+    return put_aside(log.path, log.key.attempt)
 
 
 def archive(outputs: Iterable[ManifestEntry], logs: Iterable[ManifestEntry]) -> Manifest:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from stellwerk.api import LogView, RunFileView
 from stellwerk.errors import NotFoundError, ProtocolError
+from stellwerk.log_names import BUILD_LOG
 from stellwerk.manifest import Manifest
-from stellwerk_history.closing import BUILD, BUILD_PATH, Log, LogKey, shown_path
+from stellwerk_history.closing import BUILD, Log, LogKey, shown_path
 from stellwerk_history.domain import Run
 from stellwerk_history.log_store import LogStore
 from stellwerk_history.metric_store import MetricStore
@@ -17,18 +18,21 @@ from stellwerk_history.queries import Queries
 from stellwerk_history.wakeups import Wakeups, log_key, run_key
 from stellwerk_kit.objects import ObjectStore
 
-BEYOND_END_WAIT_S = 1.0
 MANIFESTS_KEPT = 64
 KEPT_ENTRIES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of a log; ``closed`` when nothing will ever follow ``next_offset``."""
+    """Bytes of a log; ``closed`` when nothing will ever follow ``next_offset``.
+
+    ``attempt``: as what attempt's log it was found, 0 where that is nothing to know.
+    """
 
     data: bytes
     next_offset: int
     closed: bool
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,41 +60,44 @@ class Reader:
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._fetching: dict[LogKey, asyncio.Lock] = {}
 
-    async def read_run_log(self, run_id: str, path: str, where: Where) -> Piece:
+    async def read_run_log(
+        self, run_id: str, path: str, where: Where, attempt: int | None = None
+    ) -> Piece:
         """Bytes of a run's log. Raises NotFoundError ``run.not_found``, ``log.not_found``.
 
-        A log that is not there is waited for while the run lasts. When a new attempt takes over
-        the path, the answer is empty and comes at once.
+        ``path`` is what the log is called while ``attempt`` is the latest; None: the attempt that
+        is. Who reads on asks for the attempt of the first answer, whatever has come since. A log
+        that is not there, or has no more bytes, is waited for while its attempt lasts.
         """
         keys = [run_key(run_id), log_key(run_id)]
-        if path == BUILD_PATH:
+        if path == BUILD_LOG:
             keys.append(log_key(await self._build_owner(run_id, where.wait_s)))
-        begun, beyond = 0, False
 
         async def look() -> Piece | NotFoundError | None:
-            nonlocal begun, beyond
+            nonlocal attempt
             run = await self._queries.run(run_id)
             if run is None:
                 return None
-            shown = await self._shown(run)
-            attempt = _latest(run, shown.values())
-            begun = begun or attempt
-            if begun != attempt:
-                return Piece(b"", where.offset, closed=False)
-            entry = shown.get(path)
-            beyond = where.offset > (entry.bytes if entry else 0)
+            entries = await self._logs.of(run_id)
+            latest = _latest(run, entries)
+            attempt = attempt or latest
+            entry = (await self._named(run, entries, attempt)).get(path)
+            over = run.over or attempt < latest
             if entry is None:
-                return _no_log(run_id, path) if run.over else None
-            return await self._piece(entry, where, over=run.over)
+                return _no_log(run_id, path) if over else None
+            piece = await self._piece(entry, where, over=over)
+            return piece and replace(piece, attempt=attempt)
 
-        found = await look()
-        if found is None and where.wait_s > 0:
-            # Who asks behind the end may have read an earlier attempt: let him look again soon.
-            wait_s = min(where.wait_s, BEYOND_END_WAIT_S) if beyond else where.wait_s
-            found = await self._wakeups.until(keys, wait_s, look)
+        found = await look() or await self._wakeups.until(keys, where.wait_s, look)
         if isinstance(found, NotFoundError):
             raise found
-        return found or await self._nothing_new(run_id, path, where)
+        if found is not None:
+            return found
+        run = await self._known(run_id)
+        named = await self._named(run, await self._logs.of(run_id), attempt or 0)
+        if path not in named:
+            raise _no_log(run_id, path)
+        return Piece(b"", where.offset, closed=False, attempt=attempt or 0)
 
     async def read_build_log(self, env_id: str, build: int, where: Where) -> Piece:
         """Bytes of a build's log. Raises NotFoundError ``log.not_found``."""
@@ -104,7 +111,7 @@ class Reader:
         if found is not None:
             return found
         if await self._logs.get(key) is None:
-            raise _no_log(env_id, BUILD_PATH)
+            raise _no_log(env_id, BUILD_LOG)
         return Piece(b"", where.offset, closed=False)
 
     async def logs(self, run_id: str) -> list[LogView]:
@@ -159,13 +166,20 @@ class Reader:
     async def _shown(self, run: Run) -> dict[str, Log]:
         """The logs of a run by the paths they have in it."""
         entries = await self._logs.of(run.state.run_id)
-        latest = _latest(run, entries)
-        shown = {shown_path(each, latest): each for each in entries if each.key.stream != BUILD}
+        return await self._named(run, entries, _latest(run, entries))
+
+    async def _named(self, run: Run, entries: list[Log], latest: int) -> dict[str, Log]:
+        """The logs up to an attempt by the paths they have while that is the latest."""
+        shown = {
+            shown_path(each, latest): each
+            for each in entries
+            if each.key.stream != BUILD and each.key.attempt <= latest
+        }
         if run.detail.build_log is not None:
             env_id, build = run.detail.build_log
             log = await self._logs.get(LogKey(env_id, build, BUILD))
             if log is not None:
-                shown[BUILD_PATH] = log
+                shown[BUILD_LOG] = log
         return shown
 
     async def _piece(self, entry: Log, where: Where, *, over: bool) -> Piece | None:
@@ -206,13 +220,8 @@ class Reader:
         found = await self._wakeups.until([run_key(run_id)], wait_s, look)
         if not found:
             await self._known(run_id)
-            raise _no_log(run_id, BUILD_PATH)
+            raise _no_log(run_id, BUILD_LOG)
         return found
-
-    async def _nothing_new(self, run_id: str, path: str, where: Where) -> Piece:
-        if path in await self._shown(await self._known(run_id)):
-            return Piece(b"", where.offset, closed=False)
-        raise _no_log(run_id, path)
 
     async def _known(self, run_id: str) -> Run:
         run = await self._queries.run(run_id)

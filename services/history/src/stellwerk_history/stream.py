@@ -7,6 +7,7 @@ stream. A repeat lies behind the position and is dropped. An empty store is fill
 with all that the stream still has.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
@@ -32,13 +33,15 @@ class InOrder:
     """Stands between a batch consumer and its handler.
 
     ``handle`` gets deliveries in stream order and must write the last one's sequence with its
-    effects; ``position`` is what it had written when this process began.
+    effects; ``position`` is what it had written when this process began. ``past`` is set once all
+    that was in the stream when it was recovered has been handled.
     """
 
     def __init__(self, bus: Bus, consumer: str, position: int, handle: Handle) -> None:
         self._bus, self._consumer, self._handle = bus, consumer, handle
         self._spec = next(spec for spec in CONSUMERS if spec.name == consumer)
-        self._position = position
+        self._position, self._end = position, 0
+        self.past = asyncio.Event()
 
     async def recover(self) -> None:
         """Handle now what an earlier process had fetched and not finished.
@@ -54,6 +57,7 @@ class InOrder:
                 consumer=self._consumer,
                 error=str(error) or type(error).__name__,
             )
+        self._reached()
 
     async def _recover(self) -> None:
         try:
@@ -70,6 +74,7 @@ class InOrder:
                 last=state.last_seq,
             )
             self._position = 0
+        self._end = state.last_seq if state.messages else 0
         fetched = info.delivered.stream_seq if info.delivered else 0
         if fetched > self._position:
             await self._fill(fetched + 1)
@@ -94,6 +99,11 @@ class InOrder:
         if run:
             await self._handle(run)
             self._position = run[-1].stream_sequence
+            self._reached()
+
+    def _reached(self) -> None:
+        if self._position >= self._end:
+            self.past.set()
 
     async def _fill(self, end: int) -> None:
         """Handle everything between the position and ``end`` that the stream still has."""
@@ -118,6 +128,10 @@ class InOrder:
                 return
             FILLED.labels(self._consumer).inc()
             yield Delivery(
-                message.subject or "", message.headers or {}, message.data or b"", message.seq
+                message.subject or "",
+                message.headers or {},
+                message.data or b"",
+                message.seq,
+                message.time,
             )
             sequence = message.seq + 1

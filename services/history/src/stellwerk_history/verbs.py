@@ -97,10 +97,11 @@ class FilesReply(FileList):
 
 
 class LogRead(Request):
-    """Bytes of a run's log."""
+    """Bytes of a run's log, called ``path`` while ``attempt`` is the latest (None: as it is)."""
 
     run_id: Text
     path: Annotated[str, Field(max_length=4096)]
+    attempt: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     offset: Number = 0
     limit: Annotated[int, Field(ge=1)] = MAX_PIECE
     wait_s: WaitS = 0.0
@@ -229,7 +230,10 @@ class Verbs:
     async def log_read(self, request: LogRead) -> RawReply:
         """``log-read``."""
         where = Where(request.offset, min(request.limit, MAX_PIECE), request.wait_s)
-        return _raw(await self._reader.read_run_log(request.run_id, request.path, where))
+        piece = await self._reader.read_run_log(
+            request.run_id, request.path, where, request.attempt
+        )
+        return _raw(piece)
 
     async def build_log_read(self, request: BuildLogRead) -> RawReply:
         """``build-log-read``."""
@@ -286,5 +290,9 @@ class Verbs:
 
 
 def _raw(piece: Piece) -> RawReply:
-    closed = "1" if piece.closed else "0"
-    return RawReply(piece.data, {"Sw-Next-Offset": str(piece.next_offset), "Sw-Closed": closed})
+    headers = {
+        "Sw-Next-Offset": str(piece.next_offset),
+        "Sw-Closed": "1" if piece.closed else "0",
+        "Sw-Attempt": str(piece.attempt),
+    }
+    return RawReply(piece.data, headers)

@@ -28,7 +28,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every timer and budget of a run. Seconds, except the counts."""
+    """Every timer and budget of a run. Seconds, except the counts.
+
+    ``kept_s``: how long a run's row outlasts its end; the event stream reaches back 30 days.
+    """
 
     lease_s: float = 120.0
     prepare_s: float = 7200.0
@@ -41,6 +44,7 @@ class Limits:
     resend_max_s: float = 600.0
     stop_resend_s: float = 2.0
     stop_resend_max_s: float = 60.0
+    kept_s: float = 45 * 24 * 3600.0
     infra_retries: int = 3
     retry_delays_s: tuple[float, ...] = (2.0, 10.0, 30.0)
 
@@ -52,7 +56,7 @@ class Run:
     ``sequence`` numbers the run's events without a gap, the submission is 0; ``decided`` is the
     number of the event that led into the present state. ``node_id`` and ``executor_id`` are set
     while an attempt is placed. ``not_before`` holds a queued run back. ``resend_at`` and
-    ``deadline`` are None where the state has none.
+    ``deadline`` are None where the state has none; that of an ended run is when its row goes.
     """
 
     submitted: RunSubmitted

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from stellwerk_kit.db import Database, Tx
 from stellwerk_kit.failpoints import failpoint
 from stellwerk_scheduler import pool_rows, run_rows, service_state
-from stellwerk_scheduler.facts import LeaseExpired, Tick
+from stellwerk_scheduler.facts import LeaseExpired
 from stellwerk_scheduler.leases import Leases
 from stellwerk_scheduler.run_rows import LiveAttempt
 from stellwerk_scheduler.scaling import Scaler
@@ -81,7 +81,7 @@ class Reconciler:
 
     def _tick(self, tx: Tx, run_id: str, now: float) -> None:
         work = Work(tx, now)
-        self.store.hear(work, run_id, Tick())
+        self.store.tick(work, run_id)
         self.store.settle(work)
 
     def _pools(self, tx: Tx, now: float) -> None:

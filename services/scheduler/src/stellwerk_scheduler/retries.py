@@ -47,6 +47,8 @@ STUCK = Rule("infrastructure", "timeout.starting", "attempt {attempt} did not st
 def failure_of(summary: ExitSummary) -> Failure:
     """The failure that an exit means."""
     rule = RULES[summary.reason]
+    if summary.message and summary.reason in {"exited", "signaled"}:
+        return Failure(rule.code, summary.message[:2000])  # it says the rule's text, and whose
     text = rule.text.format(exit_code=summary.exit_code, signal=summary.signal)
     detail = f": {summary.message}" if summary.message else ""
     return Failure(rule.code, f"{text}{detail}"[:2000])

@@ -32,7 +32,7 @@ from stellwerk_kit.documents import Documents
 from stellwerk_kit.prepared import Prepared, Sized
 from stellwerk_scheduler.leases import Key
 from stellwerk_scheduler.model import Failure, Run
-from stellwerk_scheduler.tables import attempts, early_cancels, runs
+from stellwerk_scheduler.tables import attempts, early_cancels, ended, runs
 
 POSITION_LIMIT = 1000
 _INPUTS = TypeAdapter(dict[str, ResolvedInput])
@@ -96,6 +96,9 @@ def _counted_before() -> Select[Any]:
 
 
 _KNOWN = Prepared(select(runs.c.number).where(_MINE))
+_KNOWN_ONCE = Prepared(select(ended.c.run_id).where(ended.c.run_id == _RUN))
+_FORGET = Prepared(delete(runs).where(_MINE))
+_REMEMBER = Prepared(insert(ended))
 _LOAD = Prepared(select(runs).where(_MINE))
 _INSERT = Prepared(insert(runs))
 _SAVE = Prepared(update(runs).where(_MINE))
@@ -158,8 +161,9 @@ def demanding(resources: Resources) -> bool:
 
 
 def known(conn: Connection, run_id: str) -> bool:
-    """Whether a run was submitted."""
-    return _KNOWN.first(conn, {"run": run_id}) is not None
+    """Whether a run was submitted, ever."""
+    key = {"run": run_id}
+    return _KNOWN.first(conn, key) is not None or _KNOWN_ONCE.first(conn, key) is not None
 
 
 def insert_run(conn: Connection, run: Run) -> None:
@@ -193,8 +197,14 @@ def save(conn: Connection, before: Run, after: Run) -> None:
         _SAVE.run(conn, {"run": after.run_id, **changed})
 
 
+def forget(conn: Connection, run_id: str) -> None:
+    """Keep nothing of a run but that it was."""
+    _FORGET.run(conn, {"run": run_id})
+    _REMEMBER.run(conn, {"run_id": run_id})
+
+
 def due(conn: Connection, now: float, limit: int) -> list[str]:
-    """Runs whose deadline, delay or time to say something again has come."""
+    """Runs whose deadline, delay or time to say something again or to be forgotten has come."""
     return [row.run_id for row in _DUE.all(conn, {"now": now, "most": limit})]
 
 

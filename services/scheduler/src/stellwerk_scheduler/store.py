@@ -19,7 +19,7 @@ from stellwerk_kit.db import Tx
 from stellwerk_scheduler import driven_rows, placement, pool_rows, run_rows, waiting
 from stellwerk_scheduler.domain import Situation, decide, queued
 from stellwerk_scheduler.endings import failed
-from stellwerk_scheduler.facts import DriverEnded, Fact
+from stellwerk_scheduler.facts import DriverEnded, Fact, Tick
 from stellwerk_scheduler.model import Decision, Failure, Limits, Run, apply
 from stellwerk_scheduler.scaling import Scaler
 
@@ -71,6 +71,16 @@ class RunStore:
         run = run_rows.load(work.tx.conn, run_id)
         return None if run is None else self.advance(work, run, fact)
 
+    def tick(self, work: Work, run_id: str) -> None:
+        """Time has passed for a run; one that ended long ago is forgotten."""
+        run = run_rows.load(work.tx.conn, run_id)
+        if run is None:
+            return
+        if run.terminal:
+            run_rows.forget(work.tx.conn, run_id)
+            return
+        self.advance(work, run, Tick())
+
     def advance(self, work: Work, run: Run, fact: Fact, situation: Situation | None = None) -> Run:
         """Decide and carry out."""
         at = situation or Situation(work.now, self.limits, queue=self._queue(work, run, fact))
@@ -86,6 +96,8 @@ class RunStore:
                 work.tx.emit(decision.event, sequence=number, causation_id=work.causation_id)
         if after is run:
             return run
+        if after.terminal:
+            after = replace(after, deadline=work.now + self.limits.kept_s)
         run_rows.save(work.tx.conn, run, after)
         if run.placed and not after.placed:
             run_rows.release_slot(work.tx.conn, run.run_id)

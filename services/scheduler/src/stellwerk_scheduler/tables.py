@@ -71,6 +71,9 @@ Index(
 )
 Index("ix_runs_state", runs.c.pool, runs.c.state, runs.c.number)
 
+ended = Table("ended", metadata, Column("run_id", String(40), primary_key=True))
+"""Runs that ended so long ago that their rows are gone: none is begun a second time."""
+
 early_cancels = Table(
     "early_cancels",
     metadata,

@@ -179,7 +179,7 @@ class Bus:
             raise ServiceUnavailableError(
                 f"the broker does not tell what is on {subject}", code="bus.down"
             ) from error
-        return decode(subject, stored.headers, stored.data or b"")
+        return decode(subject, stored.headers, stored.data or b"", stored.time)
 
     async def last_sequence(self, stream: str, subject: str) -> int | None:
         """Stream sequence of the latest message on one literal subject, None if there is none.

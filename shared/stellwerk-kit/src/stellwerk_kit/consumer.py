@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -55,10 +56,11 @@ class Delivery:
     headers: dict[str, str]
     body: bytes
     stream_sequence: int
+    stored_at: datetime | None = None
 
     def decode(self) -> Envelope:
         """The event; raises like ``stellwerk.events.decode``."""
-        return decode(self.subject, self.headers, self.body)
+        return decode(self.subject, self.headers, self.body, self.stored_at)
 
 
 Handlers = dict[type[Event], Callable[[Envelope], Awaitable[None]]]
@@ -187,7 +189,7 @@ class Consumer:
 
     async def _handle(self, message: Message, handlers: Handlers) -> None:
         try:
-            envelope = decode(message.subject, message.headers, message.data)
+            envelope = decode(message.subject, message.headers, message.data, message.stored_at)
         except UnknownEventTypeError:
             telemetry.HANDLED.labels(self._spec.name, "unknown").inc()
             return
@@ -204,7 +206,9 @@ class Consumer:
 
     async def _settle_batch(self, messages: list[Message], handler: BatchHandler) -> None:
         name = self._spec.name
-        deliveries = [Delivery(m.subject, m.headers, m.data, m.sequence) for m in messages]
+        deliveries = [
+            Delivery(m.subject, m.headers, m.data, m.sequence, m.stored_at) for m in messages
+        ]
         try:
             with self._held(messages):
                 if not await self._until_handled(deliveries, handler):

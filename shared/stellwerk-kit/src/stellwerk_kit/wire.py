@@ -12,6 +12,7 @@ as of ADR-4, acknowledgement subjects as of ADR-15.
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -52,6 +53,11 @@ class Message:
     def sequence(self) -> int:
         """A message's place in its stream."""
         return self._number(5)
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the broker stored a stream's message."""
+        return datetime.fromtimestamp(self._number(7) / 1e9, UTC)
 
     @property
     def unheard(self) -> bool:

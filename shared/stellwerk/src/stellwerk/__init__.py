@@ -3,6 +3,7 @@
 Everything public is imported on first use, so that ``import stellwerk`` costs nothing.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,10 @@ _HOMES = {
     "script_run_config": ("ScriptRunConfig",),
     "workspace": ("Workspace",),
 }
+_NEEDS = (
+    "stellwerk.{} needs more than this Python has: {}. Put `stellwerk` among the pip packages of "
+    "the run's environment; `from stellwerk_agent import Run` needs nothing."
+)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -109,7 +114,15 @@ def __getattr__(name: str) -> object:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'stellwerk' has no attribute {name!r}")
-    value: object = getattr(import_module(f"stellwerk.{home}"), name)
+    if sys.version_info < (3, 11):  # noqa: UP036 - the Python of a run is its own
+        raise ImportError(_NEEDS.format(name, "it is older than 3.11"))
+    try:
+        value: object = getattr(import_module(f"stellwerk.{home}"), name)
+    except ModuleNotFoundError as error:
+        lacking = (error.name or "").partition(".")[0]
+        if lacking == "stellwerk":
+            raise
+        raise ImportError(_NEEDS.format(name, f"{lacking!r} is not installed in it")) from error
     globals()[name] = value
     return value
 

@@ -18,7 +18,13 @@ from pydantic_core import PydanticSerializationError
 
 from stellwerk.api import Page
 from stellwerk.config import Connection, discover
-from stellwerk.errors import ProtocolError, ServiceUnavailableError, UserError
+from stellwerk.errors import (
+    AuthenticationError,
+    ProtocolError,
+    ServiceUnavailableError,
+    StellwerkError,
+    UserError,
+)
 from stellwerk.ids import new_id
 from stellwerk.problems import RETRYABLE, error_of, raise_for
 
@@ -166,6 +172,8 @@ class Client:
                 if response.status_code < 400:
                     return response
                 problem = error_of(response)
+                if response.status_code == 401:
+                    raise self._not_let_in(problem)
                 if response.status_code not in RETRYABLE:
                     raise problem
                 pause = pause_before(attempt)
@@ -176,12 +184,22 @@ class Client:
             time.sleep(pause)
             attempt += 1
 
+    def _not_let_in(self, problem: StellwerkError) -> AuthenticationError:
+        """A missing or wrong token, and where the right one is."""
+        return AuthenticationError(
+            f"The platform at {self.connection.url} (from {self.connection.source}) does not take "
+            "this token. Set STELLWERK_TOKEN or STELLWERK_TOKEN_FILE; client.json in the "
+            "platform's data folder has one that is valid.",
+            code=problem.code,
+        )
+
     def unreachable(self, error: Exception) -> ServiceUnavailableError:
         """What a connection failure means to a user."""
+        why = str(error).rstrip(".") or type(error).__name__
         return ServiceUnavailableError(
             f"Cannot reach the platform at {self.connection.url} (from {self.connection.source}): "
-            f"{error or type(error).__name__}. Is it running? `stellwerk status` tells, "
-            "`stellwerk up` starts it on this machine.",
+            f"{why}. Is it running? `stellwerk status` tells, `stellwerk up` starts it on this "
+            "machine.",
             code="unreachable",
         )
 

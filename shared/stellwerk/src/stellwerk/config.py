@@ -60,8 +60,13 @@ def from_file(path: Path) -> Connection:
     for place in places:
         if content := _read(place):
             return _from_content(content, place, None, None)
+    lacks = (
+        'holds no Stellwerk configuration (a JSON file with "url")'
+        if path.exists()
+        else "does not exist"
+    )
     raise UserError(
-        f'path: {path} holds no Stellwerk configuration (a JSON file with "url"). '
+        f"path: {path} {lacks}. "
         "Write one with Workspace.write_config(), or run `stellwerk up` and leave path out.",
         code="workspace.not_found",
         field="path",
@@ -86,14 +91,31 @@ def _candidates() -> Iterator[Path]:
 
 
 def _read(path: Path) -> dict[str, str] | None:
-    """The file's content if it is one of ours; other programs have a config.json as well."""
+    """The file's content if it is one of ours; other programs have a config.json as well.
+
+    Raises UserError for one that can only be ours and cannot be used: another platform than the
+    one it names would be a surprise.
+    """
+    ours = path.parent.name == ".stellwerk" or path.name == "client.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        if ours:
+            raise _unusable(path, str(error)) from error
         return None
     if not isinstance(content, dict) or not isinstance(content.get("url"), str):
+        if ours:
+            raise _unusable(path, 'it has no "url" that is text')
         return None
     return {key: value for key, value in content.items() if isinstance(value, str)}
+
+
+def _unusable(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} cannot be used: {why}. Mend or remove it.", code="workspace.file", field="path"
+    )
 
 
 def _from_content(

@@ -95,7 +95,7 @@ class Dataset:
         except NotFoundError as error:
             raise NotFoundError(
                 f"Cannot find dataset registered with name {name!r} (version: {version}) in the "
-                f"workspace. {error.message}",
+                f"workspace: {error.message}",
                 code=error.code,
                 field="name",
             ) from error

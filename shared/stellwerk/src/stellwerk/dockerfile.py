@@ -7,44 +7,26 @@ or hide a line from this reader, is refused.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from stellwerk.dockerfile_buildkit import mounted, wrong_flag, wrong_syntax
+from stellwerk.dockerfile_text import Instruction, cut_flags, instructions, lines
 from stellwerk.environment_requirement import InvalidEnvironment
 
 OURS = "stellwerk."
 """How labels begin that are the platform's."""
 Label = tuple[str, str]
 
-_CONTINUED = re.compile(r"(?:(?<=[^\\])|^)\\[ \t]*$")
 _CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 """What ends a line, or is nothing, to some readers and not to others; a tab is not among them."""
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*[^\\\s]", re.IGNORECASE)
-_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE)
+_FROM = re.compile(r"(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE)
+_REMOTE = re.compile(r"[^/\s]*://|[^/\s]+@[^/\s]+:|git@")
 _ARG = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|\S*)""")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}$]*))?\})")
-_HERE = re.compile(r"""(?:^|\s)\d*<<-?["']?[A-Za-z_]""")
 _QUOTING = re.compile(r"[\"'\\]")
 _WORD = r"""(?:"(?:\\.|[^"\\])*"|%s|\\.|[^\s"'\\]|["'\\])+"""
-_FLAG = re.compile(r"""--(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\]|["'\\])*""")
 # Whether a backslash escapes within single quotes depends on the builder: both are tried.
 _LABELS = [re.compile(_WORD % single) for single in (r"'[^']*'", r"'(?:\\.|[^'\\])*'")]
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """``line``: where it begins, from 1; ``raw`` as it stands there, ``text`` on one line."""
-
-    line: int
-    raw: str
-    text: str
-
-    @property
-    def steps(self) -> tuple[str, str]:
-        """Its keyword and the rest; what ONBUILD keeps for later counts as if it stood here."""
-        keyword, _, rest = re.sub(r"\s+", " ", self.text.strip(), count=1).partition(" ")
-        while keyword.upper() == "ONBUILD":
-            keyword, _, rest = re.sub(r"\s+", " ", rest.strip(), count=1).partition(" ")
-        return keyword.upper(), rest.strip()
 
 
 def check_dockerfile(text: str, field: str) -> None:
@@ -60,18 +42,13 @@ def check_dockerfile(text: str, field: str) -> None:
     found = list(instructions(text))
     if not any(each.steps[0] == "FROM" for each in found):
         raise refused(text, "A Dockerfile needs a line FROM <image>.")
+    if top := _wrong_top(found):
+        raise refused(top[0].raw, top[1])
+    if wrong := wrong_syntax(text):
+        raise refused(wrong[1], f"Line {wrong[0]}: no syntax but docker/dockerfile is read here.")
     for each in found:
-        if not each.text.lstrip().startswith("#"):
-            break
-        if _ESCAPE.match(each.text.lstrip()):
-            raise refused(each.raw, "Lines go on with a backslash here; leave the directive out.")
-    for each in found:
-        keyword, rest = each.steps
-        if keyword == "LABEL" and (why := _wrong_label(rest)):
+        if why := each.unclear or wrong_flag(each) or _wrong_label(each):
             raise refused(each.raw, f"Line {each.line}: {why}")
-        if keyword in {"RUN", "COPY", "ADD"} and _HERE.search(rest):
-            hint = "the builder knows no here-documents; join commands with && \\."
-            raise refused(each.raw, f"Line {each.line}: {hint}")
     for each, image, _ in _stages(found):
         if "$" in image:
             hint = "name the image, or give the variable a default by ARG above the first FROM."
@@ -94,12 +71,12 @@ def labelled(dockerfile: str, label: Label) -> str:
 
     What a build leaves when it is cut off, containers and images without a name, bears it too.
     """
-    lines = []
+    found = []
     for each in instructions(dockerfile):
-        lines.append(each.raw)
+        found.append(each.raw)
         if each.steps[0] in {"FROM", "LABEL"}:
-            lines.append(f'LABEL {label[0]}="{label[1]}"')
-    return "\n".join(lines) + "\n"
+            found.append(f'LABEL {label[0]}="{label[1]}"')
+    return "\n".join(found) + "\n"
 
 
 def fetching(dockerfile: str) -> Instruction | None:
@@ -108,61 +85,45 @@ def fetching(dockerfile: str) -> Instruction | None:
         keyword, rest = each.steps
         if keyword == "ADD":
             sources = (_QUOTING.sub("", word) for word in _words(rest)[:-1])
-            if any("://" in word or word.startswith("git@") or "$" in word for word in sources):
+            if any("$" in word or _REMOTE.match(word) for word in sources):
                 return each
     return None
 
 
 def copying(dockerfile: str) -> list[tuple[Instruction, str]]:
-    """Every COPY --from that names no earlier stage, and the image that the engine would fetch."""
+    """Every COPY or mount from no earlier stage, and the image that the engine would fetch."""
     stages: list[str] = []
     found = []
     for each in instructions(dockerfile):
         keyword, rest = each.steps
         if keyword == "FROM":
-            match = _FROM.match(f"FROM {rest}")
+            match = _FROM.match(cut_flags(rest)[1])
             stages.append((match["stage"] or "" if match else "").lower())
+        sources = [*mounted(each)]
         if keyword in {"COPY", "ADD"}:
-            flags = (flag.partition("=") for flag in _flags(rest))
-            sources = [source for name, _, source in flags if name.lower() == "--from"]
-            earlier = {*filter(None, stages[:-1]), *map(str, range(len(stages) - 1))}
-            found += [(each, source) for source in sources if source.lower() not in earlier]
+            sources += [value for name, value in each.flags if name == "from"]
+        earlier = {*filter(None, stages[:-1]), *map(str, range(len(stages) - 1))}
+        found += [(each, source) for source in sources if source.lower() not in earlier]
     return found
-
-
-def instructions(text: str) -> Iterator[Instruction]:
-    """Lines with those that they go on in; comments and blank lines in between belong to them."""
-    raw: list[str] = []
-    joined = ""
-    first = 1
-    for number, line in enumerate(_lines(text), 1):
-        if not raw:
-            first = number
-        raw.append(line)
-        bare = line.lstrip()
-        if len(raw) > 1 and (not bare or bare.startswith("#")):
-            continue
-        goes_on = not bare.startswith("#") and _CONTINUED.search(line)
-        joined += _CONTINUED.sub("", line)
-        if goes_on:
-            continue
-        yield Instruction(first, "\n".join(raw), joined)
-        raw, joined = [], ""
-    if raw:
-        yield Instruction(first, "\n".join(raw), joined)
-
-
-def _lines(text: str) -> list[str]:
-    """As the engine splits it: at line feeds alone, a carriage return before one left out."""
-    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
-    return [line.removesuffix("\r") for line in lines]
 
 
 def _hidden(text: str) -> tuple[int, str] | None:
     """The first control character that stands in a line, and that line's number."""
-    for number, line in enumerate(_lines(text), 1):
+    for number, line in enumerate(lines(text), 1):
         if found := _CONTROL.search(line):
             return number, found[0]
+    return None
+
+
+def _wrong_top(found: list[Instruction]) -> tuple[Instruction, str] | None:
+    """What stands above the first FROM and must not, and why."""
+    for each in found:
+        text = each.text.strip()
+        if text and not text.startswith("#"):
+            wrong = each.steps[0] not in {"FROM", "ARG"}
+            return (each, f"Line {each.line}: FROM is first, or ARG before it.") if wrong else None
+        if _ESCAPE.match(text):
+            return each, "Lines go on with a backslash here; leave the directive out."
     return None
 
 
@@ -174,7 +135,7 @@ def _stages(found: list[Instruction]) -> Iterator[tuple[Instruction, str, str]]:
         keyword, rest = each.steps
         if keyword == "ARG" and not began:
             defaults |= {name: value.strip("\"'") for name, value in _ARG.findall(rest)}
-        if keyword == "FROM" and (match := _FROM.match(f"FROM {rest}")):
+        if keyword == "FROM" and (match := _FROM.match(cut_flags(rest)[1])):
             began = True
             yield each, _filled(match["image"], defaults), match["stage"] or "scratch"
 
@@ -188,7 +149,10 @@ def _filled(image: str, defaults: dict[str, str]) -> str:
     return _VARIABLE.sub(value, image).strip("\"'")
 
 
-def _wrong_label(rest: str) -> str | None:
+def _wrong_label(instruction: Instruction) -> str | None:
+    keyword, rest = instruction.steps
+    if keyword != "LABEL":
+        return None
     if re.search(rf"(?:^|\s){re.escape(OURS)}", _QUOTING.sub("", rest), re.IGNORECASE):
         return f"labels that begin with {OURS!r} are the platform's; take another name."
     for pattern in _LABELS:
@@ -199,18 +163,13 @@ def _wrong_label(rest: str) -> str | None:
     return None
 
 
-def _flags(rest: str) -> Iterator[str]:
-    """The flags that an instruction begins with, their quotes taken off."""
-    while match := _FLAG.match(rest):
-        yield _QUOTING.sub("", match[0])
-        rest = rest[match.end() :].lstrip()
-
-
 def _words(rest: str) -> list[str]:
     """Sources and the target of an ADD, without its flags."""
-    rest = re.sub(r"^(?:--\S+\s+)+", "", rest)
+    _, rest = cut_flags(rest)
     try:
-        listed = json.loads(rest)
+        listed, end = json.JSONDecoder().raw_decode(rest)
     except ValueError:
         return rest.split()
-    return [str(each) for each in listed] if isinstance(listed, list) else rest.split()
+    if not isinstance(listed, list):
+        return rest.split()
+    return [*map(str, listed), *rest[end:].split()]  # older builders read no further than the list

@@ -62,7 +62,8 @@ def download(
     for each in files:
         if each.target.is_dir() or (not overwrite and each.target.exists()):
             raise ConflictError(
-                f"{each.target} exists already; give another target or allow overwriting",
+                f"{each.target} exists already; give another target (--to) or allow overwriting "
+                "(--overwrite)",
                 code="file.exists",
                 field="target_path",
             )

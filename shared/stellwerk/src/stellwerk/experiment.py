@@ -31,6 +31,11 @@ class Experiment:
     """What runs of it are; a subclass may have one of its own."""
 
     def __init__(self, workspace: "Workspace", name: str, **_: object) -> None:
+        if isinstance(workspace, str):
+            raise UserError(
+                f"workspace: got the text {workspace!r}; write Experiment(workspace, name)",
+                field="workspace",
+            )
         self.workspace = workspace
         self.name = name
 

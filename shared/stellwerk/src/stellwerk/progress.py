@@ -31,7 +31,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._show and not self._terminal:
-            self._plain(f"{self._label}: {self._files} files, {size_text(self._size)}")
+            files = "1 file" if self._files == 1 else f"{self._files} files"
+            self._plain(f"{self._label}: {files}, {size_text(self._size)}")
         return self
 
     def __exit__(

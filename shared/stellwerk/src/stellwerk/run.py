@@ -29,6 +29,7 @@ from stellwerk.errors import (
     RunFailedError,
     StreamingInterruptedError,
 )
+from stellwerk.log_names import STD_LOG
 from stellwerk.metrics import shaped
 from stellwerk.model import Model
 from stellwerk.refusals import naming_the_field
@@ -42,8 +43,8 @@ from stellwerk.run_outputs import output_dataset, settled
 from stellwerk.run_snapshot import Snapshots
 from stellwerk.runspec import EnvironmentReference
 from stellwerk.runstate import TERMINAL
-from stellwerk.streams import follow, log_address, run_events
-from stellwerk.watch import STD_LOG, log_finished, watch
+from stellwerk.streams import log_address, run_events
+from stellwerk.watch import follow_log, watch
 from stellwerk_agent import Run as RunInside
 from stellwerk_agent import _OfflineRun
 
@@ -189,15 +190,29 @@ class Run(Ending, Again, Children, Snapshots):
         return run_events(self._client, self.id, after)
 
     def logs(self, follow_it: bool = False, path: str = STD_LOG) -> Iterator[bytes]:
-        """The bytes of a log; with ``follow_it`` live, until it is complete."""
-        address = log_address(self.id, path)
+        """The bytes of a log; with ``follow_it`` live, until the run is over.
+
+        A run that is tried again goes on with the later attempt's log. Raises NotFoundError for a
+        log that the run does not have, naming those it has.
+        """
+        try:
+            yield from self._log(path, follow_it)
+        except NotFoundError as error:
+            if error.code != "log.not_found":
+                raise
+            there = self._client.get(f"{self._path}/logs", LogList).logs
+            raise NotFoundError(
+                f"The run has no log {path!r} (yet). It has: "
+                f"{', '.join(each.path for each in there) or 'none'}",
+                code=error.code,
+                field="path",
+            ) from error
+
+    def _log(self, path: str, follow_it: bool) -> Iterator[bytes]:
         if follow_it:
-            yield from follow(
-                self._client,
-                address,
-                lambda offset: log_finished(self._client, self.id, path, offset),
-            )
+            yield from follow_log(self._client, self.id, path)
             return
+        address = log_address(self.id, path)
         with self._client.stream(address, {"offset": 0}) as response:
             yield from response.iter_bytes()
 

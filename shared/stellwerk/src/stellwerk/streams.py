@@ -60,14 +60,18 @@ def follow(
     path: str,
     finished: Callable[[int], bool],
     *,
-    offset: int = 0,
+    attempt: int = 0,
     stopped: Stopped = _never,
 ) -> Iterator[bytes]:
-    """Bytes of a growing text from ``offset``; ``finished(offset)`` says whether all were read."""
-    line = _Lifeline(client)
+    """Bytes of a growing text; ``finished(offset)`` says whether all were read.
+
+    ``attempt`` is whose log it is where each attempt of a run writes its own, else 0.
+    """
+    line, offset = _Lifeline(client), 0
+    whose = {"attempt": attempt} if attempt else {}
     while not stopped():
         try:
-            with client.stream(path, {"offset": offset, "follow": "true"}) as response:
+            with client.stream(path, {"offset": offset, "follow": "true", **whose}) as response:
                 line.opened()
                 for chunk in response.iter_bytes():
                     line.alive()

@@ -10,16 +10,16 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from stellwerk.answers import LogList
 from stellwerk.api import RunEventView, RunView
 from stellwerk.client import Client, segment
 from stellwerk.errors import NotFoundError
+from stellwerk.log_names import BUILD_LOG, STD_LOG, begins_anew, put_aside
 from stellwerk.runstate import TERMINAL
 from stellwerk.streams import follow, log_address, run_events
 
-BUILD_LOG = "azureml-logs/20_image_build_log.txt"
-STD_LOG = "user_logs/std_log.txt"
 SILENCE_AFTER_END_S = 15.0
 
 _SHOWN = re.compile(r"^(user_logs/std_log\.txt|azureml-logs/\d{2}.+\.txt)$")
@@ -140,24 +140,47 @@ class _Watcher:
             return self._stopped.is_set() or 0 < attempt < self._attempt
 
         def finished(offset: int) -> bool:
-            return log_finished(self._client, self._run_id, path, offset)
+            return _finished(self._client, self._run_id, path, attempt, offset)
 
         error = None
         address = log_address(self._run_id, path)
         try:
-            for data in follow(self._client, address, finished, stopped=stopped):
+            for data in follow(self._client, address, finished, attempt=attempt, stopped=stopped):
                 self._queue.put(LogChunk(path, attempt, data))
         except Exception as caught:  # noqa: BLE001 - raised again where the items are read
             error = caught
         self._queue.put(_Ended((attempt, path), error))
 
 
-def log_finished(client: Client, run_id: str, path: str, offset: int) -> bool:
-    """Whether ``offset`` bytes are all that this log has and ever will have."""
+def follow_log(client: Client, run_id: str, path: str) -> Iterator[bytes]:
+    """A log of a run, live, until the run is over.
+
+    Where the run is tried again, what the later attempt writes comes behind the earlier one's.
+    """
+    address = log_address(run_id, path)
+    if not begins_anew(path):
+        yield from follow(client, address, lambda read: _finished(client, run_id, path, 0, read))
+        return
+    attempt, newest = 0, 1
+    while attempt < newest:
+        first = not attempt
+        attempt = max(newest, client.get(f"/runs/{segment(run_id)}", RunView).attempt)
+        finished = partial(_finished, client, run_id, path, attempt)
+        try:
+            yield from follow(client, address, finished, attempt=attempt)
+        except NotFoundError:
+            if first:
+                raise
+        newest = client.get(f"/runs/{segment(run_id)}", RunView).attempt
+
+
+def _finished(client: Client, run_id: str, path: str, attempt: int, offset: int) -> bool:
+    """Whether ``offset`` bytes are all that a log, of that attempt or of none, will ever have."""
+    run = client.get(f"/runs/{segment(run_id)}", RunView)
+    over = run.status in TERMINAL or 0 < attempt < run.attempt
+    name = put_aside(path, attempt) if 0 < attempt < run.attempt else path
     answer = client.get(f"/runs/{segment(run_id)}/logs", LogList)
-    log = next((each for each in answer.logs if each.path == path), None)
-    if log is not None and offset < log.bytes:
-        return False
-    if log is not None and log.closed:
-        return True
-    return client.get(f"/runs/{segment(run_id)}", RunView).status in TERMINAL
+    log = next((each for each in answer.logs if each.path == name), None)
+    if log is None:
+        return over
+    return offset >= log.bytes and (log.closed or over)

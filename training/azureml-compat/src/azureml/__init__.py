@@ -10,9 +10,14 @@ from types import ModuleType
 
 __path__ = extend_path(__path__, __name__)
 
+from azureml._outside import stand_in
+
 _PACKAGES = frozenset(
     {"core", "data", "exceptions", "opendatasets", "telemetry", "tensorboard", "train", "widgets"}
 )
+
+
+stand_in()
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ from stellwerk.answers import FileList, LogList, MetricList
 from stellwerk.errors import NotFoundError
 from stellwerk.runstate import TERMINAL
 from stellwerk_gateway.downloads import no_file, run_files, to_blob
-from stellwerk_gateway.fields import FilePath, Follow, Offset, RunId, relative_path
+from stellwerk_gateway.fields import FilePath, Follow, LogAttempt, Offset, RunId, relative_path
 from stellwerk_gateway.logs import RunLog, follow_log, present
 from stellwerk_gateway.platform import Here, Platform
 from stellwerk_gateway.problems import documented
@@ -42,14 +42,19 @@ async def list_logs(run_id: RunId, platform: Here) -> LogList:
     responses={**documented(404), **BYTES},
 )
 async def read_log(
-    run_id: RunId, path: FilePath, platform: Here, offset: Offset = 0, follow: Follow = False
+    run_id: RunId,
+    path: FilePath,
+    platform: Here,
+    offset: Offset = 0,
+    follow: Follow = False,
+    attempt: LogAttempt = None,
 ) -> StreamingResponse:
     """Raw bytes from `offset`. With `follow` the answer stays open until the run is over.
 
     Following waits for a log that does not exist yet. It ends with the attempt: when the run is
     tried again, the log begins anew at 0 and the old one is `user_logs/attempt_<n>/std_log.txt`.
     """
-    return await _log(platform, run_id, relative_path(path), offset, follow=follow)
+    return await _log(platform, run_id, relative_path(path), offset, follow=follow, attempt=attempt)
 
 
 @router.get("/runs/{run_id}/files", summary="List a run's files", responses=documented(404))
@@ -127,10 +132,16 @@ async def get_metrics(
 
 
 async def _log(
-    platform: Platform, run_id: str, path: str, offset: int, *, follow: bool
+    platform: Platform,
+    run_id: str,
+    path: str,
+    offset: int,
+    *,
+    follow: bool,
+    attempt: int | None = None,
 ) -> LiveResponse:
     run = await find_run(platform, run_id, stale=True)
-    log = RunLog(platform, run, path)
+    log = RunLog(platform, run, path, attempt)
     first = await log.read(offset, 0)
     if first.missing and (not follow or run.status in TERMINAL):
         why = "a client drives it, and keeps what it prints" if run.kind == "interactive" else "yet"

@@ -111,13 +111,15 @@ def build(name: str, rebuild: bool, detach: bool, output: str) -> None:
     title, version = name_and_version(name)
     workspace = Workspace.from_config()
     details = Environment.get(workspace, title, version).build(workspace, rebuild=rebuild)
+    before = not rebuild and details.view.state == "ready"
     if not detach:
         details.wait_for_completion(out=sys.stderr)
     if output == "json":
         print_one(details.view, output)
     else:
         seconds = "" if details.view.seconds is None else f" in {details.view.seconds:.1f} s"
-        click.echo(f"{name}: {details.view.state}{seconds}")
+        told = f" (built before{seconds}; --rebuild builds it again)" if before else seconds
+        click.echo(f"{name}: {details.view.state}{told}")
 
 
 @environment.command("prune")

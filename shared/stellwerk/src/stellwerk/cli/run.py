@@ -41,11 +41,12 @@ def list_runs(
     from stellwerk import labels
     from stellwerk.api import RunView
     from stellwerk.cli.output import print_list
+    from stellwerk.runstate import RunStatus
     from stellwerk.workspace import Workspace
 
     params = {
         "experiment": experiment,
-        "status": status,
+        "status": next((each for each in RunStatus if each.lower() == str(status).lower()), status),
         "tag": labels.first(tag),
         "limit": min(limit, 1000),
     }
@@ -115,8 +116,8 @@ def show_timeline(run_id: str, output: str) -> None:
 @click.option("--raw", is_flag=True, help="Leave control characters as they are.")
 def logs(run_id: str, follow_it: bool, path: str | None, raw: bool) -> None:
     """Print a run's log."""
+    from stellwerk.log_names import STD_LOG
     from stellwerk.text import LogText
-    from stellwerk.watch import STD_LOG
 
     found = connect(run_id)
     chunks = found.logs(follow_it, path or STD_LOG)
@@ -224,15 +225,18 @@ def find_run(workspace: "Workspace", prefix: str) -> "Run":
     from itertools import islice
 
     from stellwerk.api import RunView
-    from stellwerk.errors import ConflictError, NotFoundError
+    from stellwerk.errors import ConflictError, NotFoundError, UserError
     from stellwerk.run import Run
 
     prefix = prefix.lower()
+    if not prefix:
+        raise UserError("RUN: give a run's id, or its first letters", field="RUN")
     if len(prefix) >= ID_LENGTH:
         return Run.get(workspace, prefix)
     pages = workspace.client.pages("/runs", RunView, {"search": prefix, "limit": 100})
     views = islice(pages, SCANNED_RUNS)
     found = [view for view in views if view.run_id.startswith(prefix)]
+    found = [view for view in found if view.run_id == prefix] or found
     if len(found) == 1:
         return Run.get(workspace, found[0].run_id)
     if found:

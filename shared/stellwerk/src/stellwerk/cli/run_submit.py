@@ -20,6 +20,12 @@ _INPUT = re.compile(
     r"(?P<name>[A-Za-z_]\w*)=(?P<dataset>[^:]+)(:(?P<version>\d+))?(:(?P<mode>mount|lazy|eager|download))?"
 )
 
+_NO_PYTHON = {
+    ".ipynb": "a notebook (jupyter nbconvert --to script makes a script of it)",
+    ".sh": "a shell script (start it from one of Python: subprocess.run)",
+}
+_PLACE = re.compile(r"\{[A-Za-z_]\w*\}")
+
 
 def container_options(command: Any) -> Any:
     """Options that say what an environment stands on."""
@@ -38,7 +44,19 @@ def container_options(command: Any) -> Any:
     return command
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+class _Submit(click.Command):
+    """Says where the script's own options go to who puts them before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            text = f"{error.message} Options of the script itself come after SCRIPT."
+            possible = error.possibilities
+            raise click.NoSuchOption(error.option_name, text, possible, ctx) from error
+
+
+@click.command(cls=_Submit, context_settings={"allow_interspersed_args": False})
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
 @click.option(
@@ -112,10 +130,7 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
     config = ScriptRunConfig(
         str(source),
         script=name,
-        arguments=[
-            data.get(each[1:-1], each) if each[:1] + each[-1:] == "{}" else each
-            for each in arguments
-        ],
+        arguments=[_argument(each, data) for each in arguments],
         compute_target=options["compute"],
         environment=_environment(workspace, options),
         inputs=list(inputs.values()),
@@ -152,15 +167,22 @@ def show_until_end(run: "Run", output: str | None, *, raw: bool = False) -> int:
     """Show a run's log until it has ended; its exit code. ``output`` None: print no result."""
     from stellwerk.cli.failures import code_of_status
     from stellwerk.cli.output import print_one
+    from stellwerk.errors import ServiceUnavailableError
     from stellwerk.phases import PhasePrinter
 
-    run.wait_for_completion(
-        show_output=True,
-        raise_on_error=False,
-        on_event=PhasePrinter(sys.stderr),
-        out=sys.stdout if output == "table" else sys.stderr,
-        raw=raw,
-    )
+    try:
+        run.wait_for_completion(
+            show_output=True,
+            raise_on_error=False,
+            on_event=PhasePrinter(sys.stderr),
+            out=sys.stdout if output == "table" else sys.stderr,
+            raw=raw,
+        )
+    except ServiceUnavailableError:
+        click.echo(
+            f"The run may go on. Watch it again: stellwerk run logs -f {run.id[:12]}", err=True
+        )
+        raise
     if output == "json":
         print_one(run.view, output)
     return code_of_status(run.view.status)
@@ -168,13 +190,38 @@ def show_until_end(run: "Run", output: str | None, *, raw: bool = False) -> int:
 
 def _place(script: str, source: str | None) -> tuple[Path, str]:
     """Source folder, and the script's name within it."""
+    from stellwerk.errors import UserError
+
     path = Path(script)
+    if path.is_dir() and (source is None or (Path(source) / path).is_dir()):
+        raise UserError(
+            f"SCRIPT: {script!r} is a folder; name the script, for example {path / 'train.py'}",
+            field="SCRIPT",
+        )
+    if path.suffix in _NO_PYTHON:
+        raise UserError(
+            f"SCRIPT: {script!r} is {_NO_PYTHON[path.suffix]}, and a run starts Python",
+            field="SCRIPT",
+        )
     if source is None:
         return path.parent, path.name
     folder = Path(source)
     if not (folder / path).is_file() and path.resolve().is_relative_to(folder.resolve()):
         return folder, path.resolve().relative_to(folder.resolve()).as_posix()
     return folder, path.as_posix()
+
+
+def _argument(text: str, data: dict[str, Any]) -> Any:
+    """``{NAME}`` is the input or output of that name; all else is itself."""
+    if _PLACE.fullmatch(text) is None:
+        return text
+    if (found := data.get(text[1:-1])) is not None:
+        return found
+    there = f"; there are {', '.join(data)}" if data else ""
+    click.echo(
+        f"Note: {text} stays as it is, no --input or --output-data is called so{there}", err=True
+    )
+    return text
 
 
 def _input(workspace: "Workspace", text: str) -> "DatasetConsumptionConfig":

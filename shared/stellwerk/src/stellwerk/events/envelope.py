@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from stellwerk.errors import ProtocolError
 from stellwerk.events.base import MAX_EVENT_BYTES, REGISTRY, Event
+from stellwerk.refusals import reason
 
 _SAFE = "/:+-._~@=,;!*() "
 _PLAIN = re.compile(r"[A-Za-z0-9/:+\-._~@=,;!*() ]*")
@@ -97,8 +98,16 @@ def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
 
 
-def decode(subject: str, headers: dict[str, str] | None, body: bytes) -> Envelope:
+def decode(
+    subject: str,
+    headers: dict[str, str] | None,
+    body: bytes,
+    stored_at: datetime | None = None,
+) -> Envelope:
     """Envelope from a received message.
+
+    ``stored_at``, when the broker stored it, is the time of an event without ``ce-time``: any
+    client may publish a submission, and few send the optional headers.
 
     Raises UnknownEventTypeError for a type this release does not know, ProtocolError for
     anything malformed: no headers, a body that does not validate, a subject that does not
@@ -131,16 +140,18 @@ def decode(subject: str, headers: dict[str, str] | None, body: bytes) -> Envelop
         event=event,
         id=event_id,
         source=meta.get("ce-source", ""),
-        time=_time(meta.get("ce-time")),
+        time=_time(meta.get("ce-time"), stored_at),
         sequence=_sequence(meta.get("ce-sequence")),
         correlation_id=meta.get("ce-correlationid"),
         causation_id=meta.get("ce-causationid"),
     )
 
 
-def _time(text: str | None) -> datetime:
+def _time(text: str | None, stored_at: datetime | None) -> datetime:
+    if not text:
+        return stored_at or datetime.fromtimestamp(0, UTC)
     try:
-        time = datetime.fromisoformat(text) if text else datetime.fromtimestamp(0, UTC)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise ProtocolError(
             f"ce-time {text!r} is no RFC 3339 time", code="event.headers"
@@ -161,5 +172,6 @@ def _sequence(text: str | None) -> int | None:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        field = ".".join(str(part) for part in first["loc"])
+        return f"{field}: {reason(first)}" if field else reason(first)
     return str(error).splitlines()[0]

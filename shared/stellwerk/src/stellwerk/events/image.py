@@ -71,11 +71,19 @@ class ImageBuildStarted(_ForRuns):
 
 @event(aggregate="image", verb="ready", owner="environment-build", key="env_id")
 class ImageReady(_ForRuns):
-    """The environment can be used by these runs. ``cached``: nothing had to be built for them."""
+    """The environment can be used by these runs. ``cached``: nothing had to be built for them.
+
+    ``asked``: the number of the RunPreparing that this answers at once, 0 where a build's end does.
+    """
 
     image: ImageInfo
     cached: bool
     seconds: float = 0.0
+    asked: int = 0
+
+    def discriminator(self) -> str:
+        """A run that asks a second time, as its node lacked the environment, gets another fact."""
+        return "/".join([super().discriminator(), *([str(self.asked)] if self.asked else [])])
 
 
 @event(aggregate="image", verb="failed", owner="environment-build", key="env_id")
