@@ -344,8 +344,9 @@ def _kill(pid: int, below: list[int] | None = None) -> None:
 
 
 @asynccontextmanager
-async def warm_server(node: Path) -> AsyncIterator[WarmServer]:
-    tasks, isolation = TaskOwner(), walls(node)
+async def warm_server(node: Path, service: ProcessLauncher) -> AsyncIterator[WarmServer]:
+    tasks, isolation = TaskOwner(), service._walls
+    assert isinstance(isolation, Isolation)
     recipe = recipe_of(sys.executable, {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"})
     pool = WarmPool(node / "warm", ("json",), Limits(), SystemClock(), tasks, isolation)
     try:
@@ -354,7 +355,6 @@ async def warm_server(node: Path) -> AsyncIterator[WarmServer]:
     finally:
         pool.close()
         await tasks.close()
-        await isolation.close()
 
 
 REACHABLE = ("/proc/self/fd/0", "/proc/self/exe", "/proc/self/cwd/..", "/proc/self/root/usr")
@@ -375,7 +375,7 @@ for path in {REACHABLE}:
 
 @pytest.mark.parametrize("warm", [False, True])
 async def test_no_descriptor_reaches_a_run(node: Path, warm: bool) -> None:
-    async with walled(node) as service, warm_server(node) as server:
+    async with walled(node) as service, warm_server(node, service) as server:
         handle = await service.start(attempt(node, REACHED, warm=server if warm else None))
         record = await handle.wait()
         assert record.exit_code == 0

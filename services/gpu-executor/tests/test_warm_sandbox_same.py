@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from test_warm_sameness import CASES, FRAMEWORKS, PRELOAD, PYTHON, fork_server
 from walled_attempts import lay_out, walls
 
 from stellwerk_gpu_executor.forkserver import WarmServer
-from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.isolation import Isolation
+from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
@@ -40,13 +41,24 @@ except OSError as error: print(error.errno)
 async def walled_pool(
     folder: Path, preload: tuple[str, ...], *readable: str
 ) -> AsyncIterator[WarmPool]:
+    """One whose runs are those of a node that `on_its_node` makes launchers for."""
     shown = tuple(map(Path, readable))
     isolation, tasks = walls(lay_out(folder / "node"), sandbox_readable=shown), TaskOwner()
     made = WarmPool(folder / "warm", preload, Limits(), SystemClock(), tasks, isolation)
+    NODES.append(isolation)
     yield made
+    NODES.remove(isolation)
     made.close()
     await tasks.close()
+    isolation.groups.sweep(())
     await isolation.close()
+
+
+NODES: list[Isolation] = []
+
+
+def on_its_node(folder: Path) -> AbstractAsyncContextManager[ProcessLauncher]:
+    return walled.launcher(folder, NODES[-1])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -75,7 +87,7 @@ def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> Laun
 @pytest.fixture(autouse=True)
 def in_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (same, latent):
-        monkeypatch.setattr(module, "launcher", walled.launcher)
+        monkeypatch.setattr(module, "launcher", on_its_node)
         monkeypatch.setattr(module, "request", request)
     return
 
@@ -101,7 +113,7 @@ async def test_a_warm_run_is_behind_the_walls_of_a_cold_one(tmp_path: Path, pool
     server, _ = await fork_server(pool)
     script = PEEKS.replace("HIDDEN", repr(str(secret)))
     said = []
-    async with walled.launcher(tmp_path) as service:
+    async with on_its_node(tmp_path) as service:
         for name, warm in (("a", server), ("b", None)):
             asked = request(tmp_path / name, script, argv=[PYTHON, "main.py"], warm=warm)
             handle = await service.start(asked)

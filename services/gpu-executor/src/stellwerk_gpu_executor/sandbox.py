@@ -29,8 +29,9 @@ HARDWARE = ("/sys/devices", "/sys/class")
 HARDWARE_GPU = ("/sys/bus", "/sys/module")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 GPUS = ("nvidia*", "nvidia-caps", "dri", "kfd")
+OWN_USERS = "--unshare-user"
 WALLS = (
-    *("--unshare-user", "--unshare-pid", "--unshare-ipc"),
+    *(OWN_USERS, "--unshare-pid", "--unshare-ipc"),
     *("--cap-drop", "ALL", "--die-with-parent", "--new-session"),
 )
 """Of the process that holds a view until the executor does; each run has its own."""
