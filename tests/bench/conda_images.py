@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from image_builds import forgotten
 from measure import Report
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "keras")
@@ -31,7 +32,7 @@ def conda_images(base: str, folder: Path, report: Report) -> None:
 
     channel = _channel(folder)
     for way, place in (("registry", registry()), ("engine", nullcontext(None))):
-        with place as host:
+        with place as host, forgotten(host):
             made = asyncio.run(_measured(_builder(folder / way, channel, base, host)))
         seconds, moved = zip(*made, strict=True)
         later, sent = statistics.median(seconds[1:]), statistics.median(moved[1:])

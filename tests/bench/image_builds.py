@@ -32,7 +32,7 @@ async def image_builds(base: str, folder: Path, report: Report) -> None:
     for name in (*EXTRAS, ADDED):
         _wheel(folder / "wheels", name)
     for way, place in (("registry", registry()), ("engine", nullcontext(None))):
-        with place as host, _forgotten(host):
+        with place as host, forgotten(host):
             await Figures(way, base, host, folder, report).measure()
 
 
@@ -164,7 +164,7 @@ def _pull(ready: Any) -> None:
 
 
 @contextmanager
-def _forgotten(host: str | None) -> Iterator[None]:
+def forgotten(host: str | None) -> Iterator[None]:
     """Without the images of environments in the engine, afterwards too."""
     from engine import client
 

@@ -108,16 +108,16 @@ def test_what_needs_containers_is_refused_where_there_are_none(
     stack: Stack, script: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM python\n")
-    for field, option in (
-        ("image", ("--image", "python:3.11")),
-        ("dockerfile", ("--dockerfile", str(tmp_path / "Dockerfile"))),
-        ("build_context", ("--build-context", str(tmp_path))),
+    for said, option in (
+        ("image: got 'python:3.11'. It needs", ("--image", "python:3.11")),
+        ("dockerfile: It needs", ("--dockerfile", str(tmp_path / "Dockerfile"))),
+        ("build_context: It needs", ("--build-context", str(tmp_path))),
     ):
         done = stack.command("run", "submit", *option, "-o", "json", str(script))
         assert done.returncode == 100, done.stderr
         error = json.loads(done.stdout)["error"]
         assert error["code"] == "env.needs_containers"
-        assert error["message"].startswith(f"{field}: got ")
+        assert error["message"].startswith(f"{said} containers")
         assert "STELLWERK_IMAGES=docker" in error["message"]
     registered = stack.command("environment", "register", "boxed", "--image", "python:3.11")
     assert registered.returncode == 0, registered.stderr

@@ -112,7 +112,10 @@ def test_required_and_impossible(stack: Stack) -> None:
         body["spec"]["source"]["inline"]["socket.py"] = "x = 1\n"
         view = wait_terminal(http, submit(http, body), 60)
         assert view["status"] == "Failed"
-        assert "socket.py beside the script" in view["error"]["message"]
+        said = view["error"]["message"]
+        assert "warm='require' was asked for" in said
+        assert "socket.py beside the script" in said
+        assert "ask for warm='auto'" in said
         answer = request("POST", http, "/runs", json=run_body("pass", warm="always"))
         assert answer.status_code in {400, 422}
         assert "warm" in answer.text

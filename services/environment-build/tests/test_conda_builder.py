@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import rattler
 from conda_building import build, failure, wants
 from conda_channel import MINOR, PLACEHOLDER, PLATFORM, VERSION, CondaChannel
 
@@ -157,6 +158,9 @@ async def test_its_packages_are_layers_that_another_environment_has_as_well(
     assert {title for title in first if first[title] == second[title]} == shared
     for meta in builder.cache.path(one.env_id).glob("conda-meta/*"):
         assert one.env_id not in meta.read_text()
+        assert channel.address not in meta.read_text()
+    meta = builder.cache.path(one.env_id) / "conda-meta/tool-1.0-0.json"
+    assert rattler.PrefixRecord.from_path(meta).channel == "ours"  # still one that tools read
 
 
 def _layers(folder: Path, python: str | None) -> dict[str, str | None]:

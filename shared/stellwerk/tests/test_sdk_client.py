@@ -126,7 +126,7 @@ def test_upload_is_tried_again(
     assert upload(workspace.client, files, show=True) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "done, 2/2 files, 2.9 MB/2.9 MB" in shown.err
+    assert "done, 2/2 files, 3.0 MB/3.0 MB" in shown.err
 
 
 def test_upload_of_a_file_that_changes(

@@ -102,7 +102,7 @@ def test_too_many_files(tmp_path: Path) -> None:
 def test_too_large(tmp_path: Path) -> None:
     root = tree(tmp_path / "s", "train.py")
     with (root / "big.bin").open("wb") as file:
-        file.truncate(MAX_BYTES + 1024 * 1024)
+        file.truncate(MAX_BYTES + 1_000_000)
     with pytest.raises(
         UserError, match=r"301\.0 MB; .* is 300\.0 MB\. Biggest: big\.bin 301\.0 MB"
     ):

@@ -10,11 +10,13 @@ import pytest
 from stellwerk import CondaDependencies, Dataset, Environment, ScriptRunConfig, UserError
 from stellwerk.answers import Series
 from stellwerk.api import DatasetView
+from stellwerk.cli.options import size
 from stellwerk.dataset import FileDataset
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.metrics import shaped
 from stellwerk.runspec import EnvironmentReference, InputArgument
 from stellwerk.script_data import argument
+from stellwerk.sizes import size_text
 from stellwerk.text import LogText
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -208,3 +210,19 @@ def test_log_text_on_a_terminal() -> None:
     assert shown == "ared b\ufffd\ufffdü"
     plain = LogText(neutralise=False)
     assert plain.feed(b"\x1b[31m\xff") == "\x1b[31m\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (999, "999 B"),
+        (1024, "1.0 kB"),
+        (300_000_000, "300.0 MB"),
+        (999_960, "1.0 MB"),
+        (20_000_000_000, "20.0 GB"),
+        (3_500_000_000_000, "3.5 TB"),
+    ],
+)
+def test_sizes_are_shown_as_options_take_them(given: int, shown: str) -> None:
+    assert size_text(given) == shown
+    assert size(shown, "--max-size") == pytest.approx(given, rel=0.05)

@@ -143,7 +143,7 @@ def test_lists_rows_tables(run: Run, inbox: Inbox) -> None:
 def test_misuse_is_explained(run: Run) -> None:
     with pytest.raises(UserError, match="use log_list"):
         run.log("loss", [1, 2])
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="name: got ''; give a text such as 'loss'"):
         run.log("", 1)
     with pytest.raises(UserError, match="same number"):
         run.log_table("t", {"a": [1], "b": [1, 2]})

@@ -19,12 +19,3 @@ class BuildLog:
         pending = self._sink(redact(text, self._secrets))
         if pending is not None:
             await pending
-
-
-def human_bytes(count: float) -> str:
-    """For example ``2.1 GB``."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -149,7 +149,7 @@ class Builder:
             raise InvalidEnvironment(
                 "env.needs_containers",
                 field=spec.container.field,
-                got=spec.container.image or spec.container.field,
+                got=spec.container.image,
                 hint=f"It needs containers, and {_PROCESSES}. Ask the operator for them "
                 "(STELLWERK_IMAGES=docker and STELLWERK_LAUNCHER=docker, docs/howto/compose.md), "
                 "or leave it out and list the packages.",

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stellwerk_environment_build.cache import write_fresh
 from stellwerk_kit.beneath import open_beneath
 
 _META = "conda-meta"
@@ -37,18 +36,23 @@ def linked(environment: Path) -> dict[str, str]:
     return owners
 
 
-def forget_place(environment: Path) -> None:
+def forget_place(environment: Path, channels: Mapping[str, str]) -> None:
     """Take out of its lists what holds for this place alone, and so in no image of it.
 
-    That is where packages were unpacked, and the hashes of files that name the place.
+    That is where packages were unpacked, the hashes of files that name the place, and the addresses
+    of channels: ``channels`` are their names.
     """
     for title, about in list(_lists(environment)):
         kept = {key: each for key, each in about.items() if key not in _UNPACKED}
+        for address, name in channels.items():
+            if str(kept.get("channel")).rstrip("/") == address.rstrip("/"):
+                kept["channel"] = name
+                kept["url"] = f"conda:{name}/{kept.get('subdir')}/{kept.get('fn')}"
         for entry in kept["paths_data"]["paths"]:
             entry.pop("sha256_in_prefix", None)
             if _is_entry_point(entry):
                 entry.pop("sha256", None)
-        write_fresh(environment / _META / f"{title}.json", json.dumps(kept, indent=1))
+        _write_anew(environment / _META / f"{title}.json", json.dumps(kept, indent=1))
 
 
 def repoint_scripts(environment: Path, prefix: Path) -> None:
@@ -75,7 +79,14 @@ def repoint_scripts(environment: Path, prefix: Path) -> None:
         lines = record.read_bytes().decode(errors="replace").splitlines(keepends=True)
         fresh_lines = [_without_hash(line, repointed) for line in lines]
         if fresh_lines != lines:
-            write_fresh(record, "".join(fresh_lines))
+            _write_anew(record, "".join(fresh_lines))
+
+
+def _write_anew(path: Path, text: str) -> None:
+    """A link in its place is replaced, not followed."""
+    path.unlink()
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _starts(script: bytes, old: bytes) -> bool:

@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from rattler.exceptions import (
 from rattler.networking import AuthenticationMiddleware, Client, RetryMiddleware
 from rattler.package_streaming import download_and_extract
 
+from stellwerk.sizes import size_text
 from stellwerk_environment_build.conda_failures import without_places
 from stellwerk_environment_build.conda_lock import CondaEntry, file_stem, read_entries, spell
 from stellwerk_environment_build.conda_logins import ChannelLogins, UnreadableLoginsError
@@ -53,14 +54,8 @@ class _WorkError(Exception):
 class _Work:
     def __init__(self, request: Request) -> None:
         self.request = request
-        config = rattler.ChannelConfig(
-            **({"channel_alias": request.alias} if request.alias else {})
-        )
-        self.channels = {
-            name: rattler.Channel(request.addresses.get(name, name), config)
-            for name in request.channels
-        }
-        self.names = {channel.base_url: name for name, channel in self.channels.items()}
+        self.channels = _channels(request)
+        self.names = _names(self.channels)
         self.logins = ChannelLogins.read(os.environ.get("RATTLER_AUTH_FILE"))
         # Its own client knows no logins.
         self.client = Client([RetryMiddleware(RETRIES), AuthenticationMiddleware()])
@@ -108,7 +103,7 @@ class _Work:
         """Have the packages of the lock unpacked, hashes and places checked, for :meth:`link`."""
         records = await self._records(read_entries(self.request.lock.read_text()))
         size = sum(record.size or 0 for record in records)
-        _say(f"{len(records)} packages, {size / 1e6:.1f} MB packed")
+        _say(f"{len(records)} packages, {size_text(size)} packed")
         kept = KeptPackages(self.request.cache / KEPT, self.request.readable)
         gate = asyncio.Semaphore(PARALLEL)
         failed: list[Exception] = []
@@ -185,6 +180,18 @@ class _Work:
         return list(keep)
 
 
+def _channels(request: Request) -> dict[str, rattler.Channel]:
+    config = rattler.ChannelConfig(**({"channel_alias": request.alias} if request.alias else {}))
+    return {
+        name: rattler.Channel(request.addresses.get(name, name), config)
+        for name in request.channels
+    }
+
+
+def _names(channels: Mapping[str, rattler.Channel]) -> dict[str, str]:
+    return {channel.base_url: name for name, channel in channels.items()}
+
+
 async def _link(request: Request) -> Answer:
     """Put the packages that :meth:`_Work.fetch` noted in place."""
     records = [
@@ -204,7 +211,7 @@ async def _link(request: Request) -> Answer:
         client=Client(),  # it knows no logins, and has nobody to ask
         reporter=_Reporter(),  # type: ignore[abstract]
     )
-    forget_place(request.target)
+    forget_place(request.target, _names(_channels(request)))
     return Answer()
 
 

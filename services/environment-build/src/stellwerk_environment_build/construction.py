@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 from stellwerk.environment_spec import NormalisedSpec
+from stellwerk.sizes import size_text
 from stellwerk_environment_build import compiled_reuse, inspection, uv_command
-from stellwerk_environment_build.build_log import BuildLog, human_bytes
+from stellwerk_environment_build.build_log import BuildLog
 from stellwerk_environment_build.cache import LOCK, PID_FILE, write_fresh
 from stellwerk_environment_build.compiled_reuse import Donor
 from stellwerk_environment_build.failures import (
@@ -192,7 +193,7 @@ class Construction:
     async def measure(self) -> int:
         """Size in bytes, files shared by hard links included."""
         size = await asyncio.to_thread(inspection.measure, self.target)
-        await self.log.line(f"[4/4] Installed size {human_bytes(size)}")
+        await self.log.line(f"[4/4] Installed size {size_text(size)}")
         return size
 
     def checked(self, lock: str) -> str:

@@ -337,8 +337,7 @@ def _definition(request: EnvironmentRequest) -> EnvironmentDefinition:
         raise InvalidEnvironment(
             "env.field",
             field="pyproject",
-            got="uv_lock, extras or groups alone",
-            hint="They belong to a pyproject; give its text too.",
+            hint="uv_lock, extras and groups belong to a pyproject; give its text too.",
         )
     if request.requirements is not None:
         return from_requirements(request.requirements)

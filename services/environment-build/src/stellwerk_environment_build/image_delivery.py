@@ -15,7 +15,7 @@ from typing import Any
 
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from stellwerk_environment_build.build_log import human_bytes
+from stellwerk.sizes import size_text
 from stellwerk_environment_build.image_config import config_of
 from stellwerk_environment_build.image_engine import (
     PUSH_NEWS_BYTES,
@@ -80,7 +80,7 @@ class Delivery:
                 "layers": [*below, *ours],
             }
             digest = registry.put_manifest(tag, manifest)
-        moved = human_bytes(float(progress.bytes))
+        moved = size_text(progress.bytes)
         self.say(
             f"      pushed to {self.settings.registry}: {progress.layers} of {len(layers)} layers, "
             f"{moved} moved, {digest}"
@@ -109,7 +109,7 @@ class Delivery:
         if before not in {None, image.id}:
             with suppress(APIError):
                 self.client.images.remove(before)
-        sent = human_bytes(float(sum(each.size for each in made[has:])))
+        sent = size_text(sum(each.size for each in made[has:]))
         self.say(f"      {len(layers) - has} of {len(layers)} layers, {sent} moved")
         return str(image.id), made
 
@@ -194,7 +194,7 @@ class _Progress:
             if self.bytes - self._told < PUSH_NEWS_BYTES:
                 return
             self._told = self.bytes
-        self._say(f"      … pushed {human_bytes(float(self._told))}")
+        self._say(f"      … pushed {size_text(self._told)}")
 
 
 def _descriptor(config: bytes) -> dict[str, Any]:

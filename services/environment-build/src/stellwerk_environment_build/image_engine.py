@@ -23,7 +23,7 @@ from docker.types import LogConfig
 from urllib3.exceptions import HTTPError
 
 from stellwerk.events.image import IMAGE_ENVIRONMENT
-from stellwerk_environment_build.build_log import human_bytes
+from stellwerk.sizes import size_text
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_failures import Step, of_image, of_pull
 from stellwerk_kit.registry_logins import RegistryLogins
@@ -273,9 +273,9 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
             sent[event["id"]] = event.get("progressDetail", {}).get("current", 0)
             if sum(sent.values()) - told >= PUSH_NEWS_BYTES:
                 told = sum(sent.values())
-                say(f"      … pushed {human_bytes(float(told))}")
+                say(f"      … pushed {size_text(told)}")
     if digest is None:
         raise DockerException("the registry gave no digest")
-    moved = human_bytes(float(sum(sent.values())))
+    moved = size_text(sum(sent.values()))
     say(f"      pushed to {settings.registry}: {moved} moved, {digest}")
     return f"{repository}@{digest}"

@@ -14,7 +14,8 @@ from docker.errors import APIError
 
 from stellwerk.environment_container import DOCKERFILE, Container
 from stellwerk.events.image import IMAGE_ENVIRONMENT
-from stellwerk_environment_build.build_log import BuildLog, human_bytes
+from stellwerk.sizes import size_text
+from stellwerk_environment_build.build_log import BuildLog
 from stellwerk_environment_build.dockerfile_build import DockerfileBuild
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
@@ -96,7 +97,7 @@ class ForeignMaker:
                     else:
                         say(f"[1/4] Getting image {asked.image}")
                         image = need(client, str(asked.image), self.settings, anew=anew)
-                    size = human_bytes(float(image.attrs["Size"]))
+                    size = size_text(image.attrs["Size"])
                     facts = facts_of(client, image, interpreter, name)
                     say(f"      image {_short(image)}, {size}, Python {facts.python}")
                     for variable in facts.not_taken:
@@ -150,7 +151,7 @@ class ForeignMaker:
                 with connect() as client:
                     step = "make"
                     image = self._lay(client, name, standing, folder)
-                    say(f"      image {_short(image)}, {human_bytes(float(image.attrs['Size']))}")
+                    say(f"      image {_short(image)}, {size_text(image.attrs['Size'])}")
                     step = "push"
                     return keep(client, image, mark, self.settings, say)
             except TROUBLE as error:

@@ -101,9 +101,7 @@ async def _definition_usable(environment: EnvironmentDefinition) -> None:
         check(environment)
     except InvalidEnvironment as error:
         field = f"spec.environment.{error.field}"
-        raise UserError(
-            f"{field}: got {error.got!r}. {error.hint}", code=error.code, field=field
-        ) from error
+        raise UserError(f"{field}: {error.said}", code=error.code, field=field) from error
 
 
 async def _environment_exists(platform: Platform, asked: EnvironmentReference) -> None:

@@ -85,4 +85,9 @@ class Begin:
 
 
 def _refused(reason: str) -> PrepareError:
-    return PrepareError("launch-failed", f"it asks for a warm start: {reason}")
+    return PrepareError(
+        "launch-failed",
+        f"warm='require' was asked for, and it cannot begin warm: {reason}. Change that "
+        "(docs/howto/warm-starts.md lists the reasons and what to do), or ask for warm='auto', "
+        "with which it begins cold",
+    )

@@ -62,7 +62,7 @@ def read_conda_yaml(text: str) -> CondaFile:
 
 def _load(text: str) -> dict[Hashable, Any]:
     if "{{" in text or "{%" in text:
-        raise _syntax("{{", "Templates are not evaluated; write the values themselves.")
+        raise _syntax("Templates ({{ or {%) are not evaluated; write the values themselves.")
     try:
         _check_events(text)
         data = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader, see below
@@ -70,15 +70,14 @@ def _load(text: str) -> dict[Hashable, Any]:
         raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         problem = str(getattr(error, "problem", None) or "not readable")
-        raise _syntax(place, f"The YAML is broken there: {problem}.") from error
+        raise _syntax(f"The YAML is broken: {problem}.", mark) from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise _syntax("the file", "The YAML holds a value that cannot be read.") from error
+        raise _syntax("The YAML holds a value that cannot be read.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise _syntax(type(data).__name__, f"The file must be a mapping with {', '.join(KEYS)}.")
+        raise _syntax(f"It must be a mapping with {', '.join(KEYS)}, not a {type(data).__name__}.")
     return data
 
 
@@ -86,17 +85,16 @@ def _check_events(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         mark = event.start_mark
-        line = f"line {mark.line + 1}" if mark else "the file"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _syntax(line, "Anchors and aliases are not allowed; repeat the value.")
+            raise _syntax("Anchors and aliases are not allowed; repeat the value.", mark)
         if tag := getattr(event, "tag", None):
-            raise _syntax(f"{line}: {tag}", "Tags are not allowed; write plain values.")
+            raise _syntax("Tags are not allowed; write plain values.", mark, tag)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _MAX_DEPTH:
-            raise _syntax(line, f"Nested deeper than {_MAX_DEPTH} levels.")
+            raise _syntax(f"Nested deeper than {_MAX_DEPTH} levels.", mark)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -171,8 +169,10 @@ def _did_you_mean(key: str) -> str:
     return f"Did you mean {close[0]}? " if close else ""
 
 
-def _syntax(got: str, hint: str) -> InvalidEnvironment:
-    return InvalidEnvironment("env.syntax", field="conda file", got=got, hint=hint)
+def _syntax(hint: str, mark: Any = None, got: str | None = None) -> InvalidEnvironment:
+    """``mark`` is where. The line itself is not shown: it may hold a password."""
+    place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return InvalidEnvironment("env.syntax", field=f"conda file{place}", got=got, hint=hint)
 
 
 def _wrong_type(where: str, got: object, wanted: str) -> InvalidEnvironment:

@@ -31,16 +31,19 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class InvalidEnvironment(ValueError):  # noqa: N818 - the name users meet in the documentation
     """An environment description that cannot be used.
 
-    ``field`` says where, ``got`` what stood there (shortened), ``hint`` what to do about it;
-    ``code`` is stable and meant for programs.
+    ``field`` says where, ``got`` what stood there (shortened; None where ``field`` says it all),
+    ``hint`` what to do about it; ``said`` is both as a sentence. ``code`` is stable and meant for
+    programs.
     """
 
-    def __init__(self, code: str, *, field: str, got: str, hint: str) -> None:
+    def __init__(self, code: str, *, field: str, got: str | None = None, hint: str) -> None:
         self.code = code
         self.field = field
-        self.got = got if len(got) <= _SHOWN_CHARACTERS else got[:_SHOWN_CHARACTERS] + "…"
-        self.hint = hint
-        super().__init__(f"{field}: got {self.got!r}. {hint}")
+        self.hint = self.said = hint
+        if got is not None:
+            shown = got if len(got) <= _SHOWN_CHARACTERS else got[:_SHOWN_CHARACTERS] + "…"
+            self.said = f"got {shown!r}. {hint}"
+        super().__init__(f"{field}: {self.said}")
 
 
 def check_text(text: str, field: str, limit: int | None = None) -> str:

@@ -10,6 +10,8 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from stellwerk.sizes import size_text
+
 _TERMINAL_EVERY_S = 0.1
 _PLAIN_EVERY_S = 5.0
 
@@ -83,14 +85,3 @@ class Progress:
     def _plain(self, text: str) -> None:
         self._out.write(text + "\n")
         self._out.flush()
-
-
-def size_text(size: float) -> str:
-    """Bytes for people: ``512 B``, ``9.3 MB`` (powers of 1024)."""
-    if size < 1024:
-        return f"{size:.0f} B"
-    for unit in ("KB", "MB", "GB"):
-        size /= 1024
-        if size < 1024:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1024:.1f} TB"

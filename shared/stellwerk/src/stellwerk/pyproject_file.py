@@ -48,7 +48,6 @@ def read_pyproject(
         raise InvalidEnvironment(
             "env.syntax",
             field=FILE,
-            got="no [project]",
             hint="The file needs the standard table [project] with its dependencies (PEP 621).",
         )
     _refuse_dynamic(project)

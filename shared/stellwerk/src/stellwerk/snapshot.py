@@ -16,11 +16,11 @@ from stellwerk.api import SnapshotRequest, SnapshotView
 from stellwerk.client import Client
 from stellwerk.errors import UserError
 from stellwerk.localfiles import LocalFile, hashed, manifest_of
-from stellwerk.progress import size_text
+from stellwerk.sizes import size_text
 from stellwerk.uploads import upload
 
 MAX_FILES = 2000
-MAX_BYTES = 300 * 1024 * 1024
+MAX_BYTES = 300_000_000
 ALWAYS_OUT = frozenset(
     {
         ".azureml",

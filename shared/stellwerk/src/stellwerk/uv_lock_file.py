@@ -48,7 +48,6 @@ def read_uv_lock(
         raise InvalidEnvironment(
             "env.syntax",
             field=FILE,
-            got="entries of another form",
             hint="The lock is not as uv writes it; run uv lock again.",
         ) from error
 

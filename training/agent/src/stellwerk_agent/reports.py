@@ -180,7 +180,7 @@ class Reports(object):
 
     def _text(self, name: "Any") -> str:
         if not isinstance(name, str) or not name:
-            raise self._refusal("name %r: a text that is not empty" % (name,))
+            raise self._refusal("name: got %r; give a text such as 'loss'" % (name,))
         return protocol.clean_text(name)
 
 

@@ -142,7 +142,7 @@ def prune(
     """
     from stellwerk.api import PruneRequest, PruneView
     from stellwerk.cli.output import print_one, print_table
-    from stellwerk.progress import size_text
+    from stellwerk.sizes import size_text
     from stellwerk.workspace import Workspace
 
     if older_than is None and max_size is None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stellwerk.sizes import size_text
+
 SKIPPED_FOLDERS = {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints"}
 SPEC = re.compile(r"(?:^|/)(?:requirements[^/]*\.txt|[^/]*\.ya?ml)$", re.IGNORECASE)
 MAX_BYTES = 20_000_000
@@ -66,7 +68,7 @@ def _read(path: Path, shown: str) -> Iterator[Source]:
     source = Source(shown)
     try:
         if path.stat().st_size > MAX_BYTES:
-            source.broken.append(("", f"larger than {MAX_BYTES // 10**6} MB; not read"))
+            source.broken.append(("", f"larger than {size_text(MAX_BYTES)}; not read"))
         else:
             source.text = path.read_text("utf-8-sig")
     except (OSError, UnicodeError) as error:
