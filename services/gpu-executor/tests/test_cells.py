@@ -18,7 +18,7 @@ import pytest
 from real_attempts import is_gone, log_holds, read
 from walled_attempts import attempt, lay_out, needs, run, walled, walls
 
-from stellwerk_gpu_executor.forkserver import ForkServer, Spawned
+from stellwerk_gpu_executor.forkserver import Spawned, WarmServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import ProcessLauncher, WallsError
@@ -344,10 +344,11 @@ def _kill(pid: int, below: list[int] | None = None) -> None:
 
 
 @asynccontextmanager
-async def warm_server(node: Path) -> AsyncIterator[ForkServer]:
-    tasks = TaskOwner()
+async def warm_server(node: Path, service: ProcessLauncher) -> AsyncIterator[WarmServer]:
+    tasks, isolation = TaskOwner(), service._walls
+    assert isinstance(isolation, Isolation)
     recipe = recipe_of(sys.executable, {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"})
-    pool = WarmPool(node / "warm", ("json",), Limits(), SystemClock(), tasks, walled=True)
+    pool = WarmPool(node / "warm", ("json",), Limits(), SystemClock(), tasks, isolation)
     try:
         await pool.ready(recipe)
         yield pool.take(recipe)
@@ -374,13 +375,13 @@ for path in {REACHABLE}:
 
 @pytest.mark.parametrize("warm", [False, True])
 async def test_no_descriptor_reaches_a_run(node: Path, warm: bool) -> None:
-    async with walled(node) as service, warm_server(node) as server:
+    async with walled(node) as service, warm_server(node, service) as server:
         handle = await service.start(attempt(node, REACHED, warm=server if warm else None))
         record = await handle.wait()
         assert record.exit_code == 0
         assert (handle.attempt.read_launch() or {})["warm"] == warm
         assert read(handle.attempt.log).decode() == (
-            "['0', '1', '2'] 2\n['pipe', 'pipe']\n"
+            f"['0', '1', '2'] {3 if warm else 2}\n['pipe', 'pipe']\n"
             + "".join(f"{path} EROFS EROFS EROFS True\n" for path in REACHABLE)
         )
 

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from real_attempts import AGENT, launcher, read, request
 
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
@@ -69,7 +69,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture
-async def server(tmp_path: Path, env: dict[str, str]) -> AsyncIterator[ForkServer]:
+async def server(tmp_path: Path, env: dict[str, str]) -> AsyncIterator[WarmServer]:
     tasks = TaskOwner()
     pool = WarmPool(tmp_path / "warm", ("tensorflow", "keras"), Limits(), SystemClock(), tasks)
     recipe = recipe_of(sys.executable, env)
@@ -80,7 +80,7 @@ async def server(tmp_path: Path, env: dict[str, str]) -> AsyncIterator[ForkServe
 
 
 async def warm(
-    tmp_path: Path, script: str, env: dict[str, str], server: ForkServer, **options: Any
+    tmp_path: Path, script: str, env: dict[str, str], server: WarmServer, **options: Any
 ) -> tuple[int | None, bytes]:
     async with launcher(tmp_path) as service:
         asked = request(tmp_path / "attempt", script, env=env, warm=server, **options)
@@ -103,7 +103,7 @@ def bare(work: Path, env: dict[str, str]) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("case", SAME)
-async def test_as_bare(case: str, tmp_path: Path, env: dict[str, str], server: ForkServer) -> None:
+async def test_as_bare(case: str, tmp_path: Path, env: dict[str, str], server: WarmServer) -> None:
     exit_code, output = await warm(tmp_path, SAME[case], env, server)
     assert (exit_code, output) == await asyncio.to_thread(bare, tmp_path / "attempt-work", env)
 
@@ -159,7 +159,7 @@ TOO_LATE = {
 
 @pytest.mark.parametrize("case", AGAIN)
 async def test_a_variable_that_was_read_already_begins_the_script_again(
-    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
+    case: str, tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     (tmp_path / "attempt-work").mkdir()
     (tmp_path / "attempt-work" / "helper.py").write_text(SETS)
@@ -173,7 +173,7 @@ async def test_a_variable_that_was_read_already_begins_the_script_again(
 
 @pytest.mark.parametrize("case", TOO_LATE)
 async def test_a_script_that_has_done_something_gets_an_error_not_another_result(
-    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
+    case: str, tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     (tmp_path / "attempt-work" / "deep").mkdir(parents=True)
     (tmp_path / "attempt" / "home").mkdir(parents=True)
@@ -191,7 +191,7 @@ async def test_a_script_that_has_done_something_gets_an_error_not_another_result
 
 
 async def test_a_run_that_must_be_warm_does_not_begin_again(
-    tmp_path: Path, env: dict[str, str], server: ForkServer
+    tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     script = SETS + "import keras\nprint('never')"
     exit_code, output = await warm(tmp_path, script, env, server, must_be_warm=True)
@@ -199,7 +199,7 @@ async def test_a_run_that_must_be_warm_does_not_begin_again(
 
 
 async def test_bytecode_is_written_once_the_frameworks_are_there(
-    tmp_path: Path, env: dict[str, str], server: ForkServer
+    tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     (tmp_path / "attempt-work").mkdir()
     for name in ("early", "late"):
@@ -215,7 +215,7 @@ def records(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 async def test_a_warning_that_is_an_error_now_is_raised_by_the_import(
-    tmp_path: Path, env: dict[str, str], server: ForkServer
+    tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     script = (
         "import warnings\nwarnings.simplefilter('error')\n"

@@ -298,7 +298,7 @@ tree.kill_descendants(os.getpid())
 try:
     while os.waitpid(-1, 0): pass
 except ChildProcessError:
-    cell.end()
+    cell.end(60)
     print("ended")
 """
     done = subprocess.run(

@@ -12,7 +12,7 @@ import test_launcher_ends as ends
 import test_run_records as records
 from real_attempts import AGENT
 
-from stellwerk_gpu_executor.isolation import isolate
+from stellwerk_gpu_executor.isolation import Isolation, isolate
 from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.settings import Settings
@@ -20,20 +20,22 @@ from stellwerk_kit.testing.host import lacking
 
 
 @asynccontextmanager
-async def launcher(folder: Path) -> AsyncIterator[ProcessLauncher]:
-    walls = isolate(Settings(executor_dir=folder / "executor"))
-    if walls.views is None:
+async def launcher(folder: Path, walls: Isolation | None = None) -> AsyncIterator[ProcessLauncher]:
+    """``walls``: of a node that is there already."""
+    node = isolate(Settings(executor_dir=folder / "executor")) if walls is None else walls
+    if node.views is None:
         lacking("no sandbox here")
     notify = NotifyServer(folder / "notify.sock")
     await notify.start()
-    service = ProcessLauncher(notify, walls=walls)
+    service = ProcessLauncher(notify, walls=node)
     try:
         yield service
     finally:
         await service.close()
         await notify.close()
-        walls.groups.sweep(())  # of attempts that the test did not remove
-        await walls.close()
+        if walls is None:
+            node.groups.sweep(())  # of attempts that the test did not remove
+            await node.close()
 
 
 def launch_request(folder: Path, script: str, attempt: int = 1, **options: Any) -> LaunchRequest:

@@ -17,7 +17,7 @@ from real_attempts import is_gone, launcher, log_holds, read, request
 
 from stellwerk_gpu_executor import launcher as launchers
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.launcher import ProcessLauncher
 from stellwerk_gpu_executor.warm import Limits, WarmPool
@@ -57,13 +57,13 @@ async def service(tmp_path: Path) -> AsyncIterator[ProcessLauncher]:
         yield made
 
 
-async def server_of(pool: WarmPool, recipe: Recipe = RECIPE) -> ForkServer:
+async def server_of(pool: WarmPool, recipe: Recipe = RECIPE) -> WarmServer:
     await pool.ready(recipe)
     return pool.take(recipe)
 
 
 async def start(
-    service: ProcessLauncher, folder: Path, script: str, server: ForkServer, **options: object
+    service: ProcessLauncher, folder: Path, script: str, server: WarmServer, **options: object
 ) -> ProcessHandle:
     # A run that a failed test leaves behind ends by itself.
     asked = request(folder, script, warm=server, max_duration_s=60.0, **options)
@@ -106,6 +106,7 @@ for number in range(3, 64):
 
 async def test_a_server_killed_while_it_loads_is_begun_again(pool: WarmPool) -> None:
     pool.want(RECIPE)
+    await wait_until(lambda: len(pool.servers()) == 1)
     (only,) = pool.servers()
     os.kill(only.pid, signal.SIGKILL)
     with pytest.raises(ColdError, match="ended while it was loading"):

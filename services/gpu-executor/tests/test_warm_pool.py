@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from walled_attempts import lay_out, walls
 
 from stellwerk.events import ImageInfo, RunAssigned
 from stellwerk.runspec import InlineSource, RunSpec
 from stellwerk_gpu_executor.domain import Places
-from stellwerk_gpu_executor.forkserver import ForkServer
-from stellwerk_gpu_executor.warm import OUTSIDE, TRIES, Choice, Limits, WarmPool
+from stellwerk_gpu_executor.forkserver import WarmServer
+from stellwerk_gpu_executor.warm import TRIES, Choice, Limits, WarmPool
 from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
-from stellwerk_gpu_executor.warm_rules import Recipe, leads_out, recipe_of, shadowed, unfit
+from stellwerk_gpu_executor.warm_rules import Recipe, names_unseen, recipe_of, shadowed, unfit
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.testing import wait_until
@@ -80,7 +81,7 @@ def test_only_variables_that_were_read_early_need_another_process(name: str, ear
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "out"),
+    ("name", "value", "cold"),
     [
         ("LD_PRELOAD", "/executor/attempts/run-1/work/mine.so", True),
         ("OMP_TOOL_LIBRARIES", "./mine.so", True),
@@ -90,13 +91,19 @@ def test_only_variables_that_were_read_early_need_another_process(name: str, ear
         ("TZ", "/executor/attempts/run-1/work/zone", True),
         ("TZ", "../../../secrets", True),
         ("TZ", "Europe/Berlin", False),
+        ("LD_PRELOAD", "/usr/lib/libjemalloc.so.2", False),
+        ("LD_PRELOAD", "/usr/lib/../../mine.so", True),
+        ("LD_LIBRARY_PATH", "/opt/lib:/env/lib", False),
+        ("LD_LIBRARY_PATH", "/opt/lib:/environment", True),
+        ("XLA_FLAGS", "--xla_cpu_use_thunk_runtime=false", False),
         ("KERAS_BACKEND", "jax", False),
         ("DATA", "/data", False),
     ],
 )
-def test_what_a_user_names_is_not_followed_outside(name: str, value: str, out: bool) -> None:
-    assert (leads_out({name}, {name: value, "HOME": "/home"}) is not None) == out
-    assert leads_out({"HOME"}, {name: value, "HOME": "/home"}) is None
+def test_what_only_the_run_would_find_keeps_it_cold(name: str, value: str, cold: bool) -> None:
+    env = {name: value, "HOME": "/home"}
+    assert (names_unseen("/env/bin/python", {name}, env) is not None) == cold
+    assert names_unseen("/env/bin/python", {"HOME"}, env) is None
 
 
 def test_a_module_beside_the_script_that_is_loaded_already() -> None:
@@ -246,14 +253,14 @@ class Slow:
 
 @pytest.fixture
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slow:
-    begin = WarmProcess.begin
+    of = WarmProcess.of
 
-    def found(wanted: Recipe, *rest: Any, **options: Any) -> WarmProcess:
+    def found(wanted: Recipe, *rest: Any) -> WarmProcess:
         """With the slow module on its path, which a run's own PYTHONPATH could not say."""
         more = (*wanted.variables, ("PYTHONPATH", str(tmp_path)))
-        return begin(replace(wanted, variables=more), *rest, **options)
+        return of(replace(wanted, variables=more), *rest)
 
-    monkeypatch.setattr(WarmProcess, "begin", found)
+    monkeypatch.setattr(WarmProcess, "of", found)
     return Slow(tmp_path)
 
 
@@ -380,7 +387,7 @@ class Venv:
         recipe = recipe_of(python, ENV, user_managed=True)
         self.pool, self.recipe = nodes.pool(), replace(recipe, plain=True)
 
-    async def ready(self) -> ForkServer:
+    async def ready(self) -> WarmServer:
         while True:  # a file of it may be so young that it could have changed meanwhile
             try:
                 await self.pool.ready(self.recipe)
@@ -389,7 +396,7 @@ class Venv:
                 if "changed while" not in str(error):
                     raise
 
-    def take(self) -> ForkServer:
+    def take(self) -> WarmServer:
         return self.pool.take(self.recipe, whatever_starts=False)
 
 
@@ -492,7 +499,7 @@ async def test_two_hundred_at_once(nodes: Nodes, tmp_path: Path) -> None:
     assert len({pool.take(recipe()).pid for _ in range(200)}) == 1
 
 
-async def test_a_library_that_a_run_names_is_not_loaded_outside(
+async def test_a_library_of_its_own_keeps_a_run_cold_behind_walls(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     pool = nodes.pool()
@@ -501,32 +508,15 @@ async def test_a_library_that_a_run_names_is_not_loaded_outside(
     must = assigned(environment_variables={"LD_PRELOAD": "/tmp/mine.so"}, warm="require")
     env = {**ENV, "LD_PRELOAD": "/tmp/mine.so"}
     assert (await pool.choose(run, sys.executable, env, places)).recipe is not None
-    pool.walled = True
+    pool.isolation = walls(lay_out(tmp_path / "node"))
     choice = await pool.choose(run, sys.executable, env, places)
     assert (choice.recipe, str(choice.reason).partition(",")[0]) == (
         None,
-        "LD_PRELOAD names a path",
+        "LD_PRELOAD names /tmp/mine.so",
     )
-    with pytest.raises(ColdError, match="LD_PRELOAD names a path"):
+    with pytest.raises(ColdError, match=r"LD_PRELOAD names /tmp/mine\.so"):
         await pool.choose(must, sys.executable, env, places)
     (tmp_path / "main.py").write_text("import os\nos.environ['LD_PRELOAD'] = '/tmp/mine.so'\n")
     choice = await pool.choose(assigned(), sys.executable, ENV, places)
-    assert str(choice.reason).startswith("LD_PRELOAD names a path")
-
-
-async def test_no_frameworks_outside_where_the_sandbox_is_required(
-    nodes: Nodes, tmp_path: Path
-) -> None:
-    pool = nodes.pool()
-    pool.frameworks = False
-    places = Places(tmp_path, tmp_path, tmp_path, Path(AGENT), {}, {}, tmp_path)
-    choice = await pool.choose(assigned(), sys.executable, ENV, places)
-    assert (choice.server, choice.reason) == (None, OUTSIDE)
-    assert choice.recipe is not None
-    pool.used(choice.recipe)
-    assert pool.servers() == []
-    with pytest.raises(ColdError, match="outside of the sandbox"):
-        await pool.choose(assigned(warm="require"), sys.executable, ENV, places)
-    plain = replace(choice.recipe, plain=True)
-    await pool.ready(plain)
-    assert pool.take(plain) in pool.servers()
+    assert str(choice.reason).startswith("LD_PRELOAD names /tmp/mine.so")
+    await pool.isolation.close()

@@ -23,7 +23,7 @@ from real_attempts import attempt_of, launcher, read, request
 from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH, UNSEEDED, seeded
 
 from stellwerk_gpu_executor.early_settings import applied, settings_of
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of
 from stellwerk_kit.clock import SystemClock
@@ -63,7 +63,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPool]:
     tasks = TaskOwner()
     folder = tmp_path_factory.mktemp("warm")
-    made = WarmPool(folder, PRELOAD + FRAMEWORKS, Limits(), SystemClock(), tasks, walled=True)
+    made = WarmPool(folder, PRELOAD + FRAMEWORKS, Limits(), SystemClock(), tasks)
     yield made
     made.close()
     await tasks.close()
@@ -71,7 +71,7 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPo
 
 async def fork_server(
     pool: WarmPool, script: str = "", *, plain: bool = False
-) -> tuple[ForkServer, Recipe]:
+) -> tuple[WarmServer, Recipe]:
     env = applied(ENV, settings_of(script, {}, READ_EARLY))
     recipe = replace(recipe_of(PYTHON, env), plain=plain)
     await pool.ready(recipe)
@@ -124,7 +124,7 @@ def _no_core() -> None:
 
 
 async def through(
-    tmp_path: Path, work: Path, server: ForkServer | None
+    tmp_path: Path, work: Path, server: WarmServer | None
 ) -> tuple[int, tuple[bytes, dict[str, str]]]:
     async with launcher(tmp_path) as service:
         asked = request(

@@ -1,32 +1,78 @@
 """Warm runs in a sandbox, which is what most runs are: the suite of sameness with walls around."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import real_attempts
 import test_latent as latent
 import test_sandbox_same as walled
 import test_warm_sameness as same
-from test_latent import env, server
-from test_warm_sameness import CASES, PYTHON, fork_server, pool
+from test_latent import env
+from test_warm_sameness import CASES, FRAMEWORKS, PRELOAD, PYTHON, fork_server
+from walled_attempts import lay_out, walls
 
-from stellwerk_gpu_executor.forkserver import ForkServer
-from stellwerk_gpu_executor.launcher import LaunchRequest
-from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.forkserver import WarmServer
+from stellwerk_gpu_executor.isolation import Isolation
+from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm_rules import recipe_of
+from stellwerk_kit.clock import SystemClock
+from stellwerk_kit.tasks import TaskOwner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-__all__ = ["env", "pool", "server"]
+__all__ = ["env"]
 PEEKS = """
 import os
 print(os.path.exists(HIDDEN), os.path.exists('/home'), sorted(os.listdir('/')))
-print(sorted(name for name in os.listdir('/proc') if name.isdigit()) , os.getppid())
+print([name for name in os.listdir('/proc') if name.isdigit() and int(name) not in (1, os.getpid())], os.getppid())
 print([line.split()[1] for line in open('/proc/self/status') if line.startswith(('CapEff', 'NoNewPrivs'))])
 try: open('/etc/written', 'w')
 except OSError as error: print(error.errno)
 """
+
+
+@asynccontextmanager
+async def walled_pool(
+    folder: Path, preload: tuple[str, ...], *readable: str
+) -> AsyncIterator[WarmPool]:
+    """One whose runs are those of a node that `on_its_node` makes launchers for."""
+    shown = tuple(map(Path, readable))
+    isolation, tasks = walls(lay_out(folder / "node"), sandbox_readable=shown), TaskOwner()
+    made = WarmPool(folder / "warm", preload, Limits(), SystemClock(), tasks, isolation)
+    NODES.append(isolation)
+    yield made
+    NODES.remove(isolation)
+    made.close()
+    await tasks.close()
+    isolation.groups.sweep(())
+    await isolation.close()
+
+
+NODES: list[Isolation] = []
+
+
+def on_its_node(folder: Path) -> AbstractAsyncContextManager[ProcessLauncher]:
+    return walled.launcher(folder, NODES[-1])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmPool]:
+    async with walled_pool(tmp_path_factory.mktemp("warm"), PRELOAD + FRAMEWORKS) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(tmp_path: Path, env: dict[str, str]) -> AsyncIterator[WarmServer]:
+    async with walled_pool(tmp_path, ("tensorflow", "keras"), env["PYTHONPATH"]) as made:
+        recipe = recipe_of(sys.executable, env)
+        await made.ready(recipe)
+        yield made.take(recipe)
 
 
 def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> LaunchRequest:
@@ -41,7 +87,7 @@ def request(folder: Path, script: str, attempt: int = 1, **options: Any) -> Laun
 @pytest.fixture(autouse=True)
 def in_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (same, latent):
-        monkeypatch.setattr(module, "launcher", walled.launcher)
+        monkeypatch.setattr(module, "launcher", on_its_node)
         monkeypatch.setattr(module, "request", request)
     return
 
@@ -54,7 +100,7 @@ async def test_warm_in_a_sandbox_is_as_bare(case: str, tmp_path: Path, pool: War
 
 @pytest.mark.parametrize("case", latent.AGAIN)
 async def test_a_script_begins_again_in_a_sandbox(
-    case: str, tmp_path: Path, env: dict[str, str], server: ForkServer
+    case: str, tmp_path: Path, env: dict[str, str], server: WarmServer
 ) -> None:
     await latent.test_a_variable_that_was_read_already_begins_the_script_again(
         case, tmp_path, env, server
@@ -67,7 +113,7 @@ async def test_a_warm_run_is_behind_the_walls_of_a_cold_one(tmp_path: Path, pool
     server, _ = await fork_server(pool)
     script = PEEKS.replace("HIDDEN", repr(str(secret)))
     said = []
-    async with walled.launcher(tmp_path) as service:
+    async with on_its_node(tmp_path) as service:
         for name, warm in (("a", server), ("b", None)):
             asked = request(tmp_path / name, script, argv=[PYTHON, "main.py"], warm=warm)
             handle = await service.start(asked)

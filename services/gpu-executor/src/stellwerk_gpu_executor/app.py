@@ -129,15 +129,13 @@ def _warm_pool(runtime: Runtime[Settings], isolation: Isolation) -> WarmPool:
     )
     folder = settings.executor_dir / "warm"
     shutil.rmtree(folder, ignore_errors=True)  # homes and logs of those that ended with us
-    outside = settings.warm_outside_sandbox
     pool = WarmPool(
         folder,
         settings.preload,
         limits,
         runtime.clock,
         runtime.tasks,
-        walled=isolation.views is not None,
-        frameworks=settings.sandbox != "require" if outside is None else outside,
+        isolation,
     )
 
     async def close() -> None:

@@ -20,6 +20,8 @@ from stellwerk_kit.beneath import open_beneath
 READ_BYTES = 65536
 PROCESS_LOGS = "user_logs"
 """Subfolder with one log a process, where a run has several."""
+STARTED = ("run.sock", "std.log", "records.jsonl", "exit.json", "shim.json")
+NOT_BEGUN = "not_begun.json"
 
 
 class _Record(BaseModel):
@@ -127,8 +129,13 @@ class AttemptDir:
 
     def forget_start(self) -> None:
         """Remove what a supervisor left that ended before the run's program was loaded."""
-        for name in ("run.sock", "std.log", "records.jsonl", "exit.json", "shim.json"):
+        for name in (*STARTED, NOT_BEGUN):
             (self.path / name).unlink(missing_ok=True)
+
+    def not_begun(self) -> str | None:
+        """Why a warm process did not begin the run, if a supervisor has found that."""
+        told = self._read_object(NOT_BEGUN)
+        return None if told is None else str(told["why"])
 
     def write_stop(self, reason: str, grace_s: float | None, message: str | None) -> None:
         """Say why the run is about to be stopped; `grace_s` None means the launch's own.

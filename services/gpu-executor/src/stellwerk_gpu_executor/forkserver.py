@@ -1,14 +1,14 @@
-"""Our end of a fork server (`stellwerk_shim.nursery`): start it, ask it for supervisors, end it.
+"""Our ends of the processes that fork: supervisors (`stellwerk_shim.nursery`), warm ones' runs.
 
-Its supervisors are no children of this process: each is followed by the pidfd that came with the
-answer, as one that is adopted after a restart. They outlive the server and this process.
+What they fork are no children of this process: a supervisor is followed by the pidfd that came with
+the answer, as one that is adopted after a restart. All outlive the server and this process.
 """
 
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Spawned:
     pidfd: int
 
 
-class ForkServer:
+class Server:
     """One process. ``link`` is our end of its connection; the end of it ends the process."""
 
     def __init__(
@@ -54,13 +54,25 @@ class ForkServer:
             )
         self.link.settimeout(ANSWER_S)
 
-    def spawn(self, folder: Path, view: Sequence[int] = ()) -> Spawned:
-        """Start a supervisor for ``folder``, whose run may have a ``view``.
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self.link.close()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+class ForkServer(Server):
+    """Forks supervisors."""
+
+    def spawn(self, folder: Path, given: Sequence[int] = ()) -> Spawned:
+        """Start a supervisor for ``folder`` with these descriptors.
 
         Raises OSError when the server is gone or hangs.
         """
-        if view:
-            socket.send_fds(self.link, [os.fsencode(folder)], view)
+        if given:
+            socket.send_fds(self.link, [os.fsencode(folder)], given)
         else:
             self.link.send(os.fsencode(folder))
         answer, descriptors, _, _ = socket.recv_fds(self.link, 64, 1)
@@ -68,10 +80,55 @@ class ForkServer:
             raise ConnectionResetError("the fork server ended before it answered")
         return Spawned(int(answer), descriptors[0])
 
+
+class WarmServer(ForkServer):
+    """A warm process: outside of walls it forks supervisors, behind them it lends itself to ours.
+
+    There it is no child of ours, and ``pid`` is its own once it began.
+    """
+
+    _pidfd = _gate = _users = -1
+
+    @property
+    def walled(self) -> bool:
+        """Whether it is behind walls."""
+        return self._pidfd >= 0
+
+    def began(self, pid: int, pidfd: int, gate: int) -> None:
+        """What was started has begun the warm process, behind walls, and is about to end.
+
+        Its cell is there as long as anybody holds the ``gate``.
+        """
+        os.waitpid(self.pid, 0)
+        self.pid, self._pidfd, self._gate = pid, pidfd, gate
+
+    def is_in(self) -> None:
+        """It is behind its walls: open what its runs need of them. Raises OSError."""
+        self._users = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextmanager
+    def lend(self) -> Iterator[tuple[int, ...]]:
+        """A place for one run: descriptors for its supervisor, which stay open here meanwhile.
+
+        Our end of a socket, the gate of the run's processes, the users and the gate of the warm
+        process's cell. Raises OSError when it is gone.
+        """
+        with ExitStack() as ours:
+            link, theirs = map(ours.enter_context, socket.socketpair(type=socket.SOCK_SEQPACKET))
+            hold, gate = os.pipe2(os.O_CLOEXEC)
+            for descriptor in (hold, gate):
+                ours.callback(os.close, descriptor)
+            socket.send_fds(self.link, [b"place"], [theirs.fileno(), hold])
+            yield link.fileno(), gate, self._users, self._gate
+
     def close(self) -> None:
-        """End it; supervisors go on."""
+        """End it; its runs go on."""
+        if not self.walled:
+            super().close()
+            return
         self.link.close()
         with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        for descriptor in (self._pidfd, self._gate, self._users):
+            if descriptor >= 0:
+                os.close(descriptor)

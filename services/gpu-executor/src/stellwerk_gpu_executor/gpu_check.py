@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pynvml
 
+from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
 from stellwerk_gpu_executor.warm_rules import recipe_of
@@ -78,10 +79,10 @@ async def _look(python: str, modules: list[str]) -> tuple[str, str | None]:
     Raises ColdError where there can be no warm process at all, or OSError.
     """
     with tempfile.TemporaryDirectory() as folder:
-        process = WarmProcess.begin(recipe_of(python, os.environ), Path(folder), modules, 0.0)
+        process = WarmProcess.of(recipe_of(python, os.environ), Path(folder), 0.0)
         try:
-            told = await process.hear()
-            if "refused" in told:
+            told = await process.load(modules, Isolation())
+            if "refused" in told or process.server is None:
                 raise ColdError(str(told["refused"]))
             return ", ".join(told["loaded"]), touched(process.server.pid)
         finally:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,9 +29,10 @@ from stellwerk_gpu_executor.sandbox import (
     copy_configuration,
     libraries,
     outermost,
+    warm_cell,
 )
 from stellwerk_gpu_executor.settings import Settings
-from stellwerk_gpu_executor.views import Machine, ViewError, Views, make
+from stellwerk_gpu_executor.views import Machine, OpenView, ViewError, Views, make
 
 PROBE_S = 20.0
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
@@ -41,12 +42,29 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class WarmWalls:
+    """The cell of a warm process, see `stellwerk_shim.cell`, its view and control groups.
+
+    ``attempts`` is the folder that its own lie in, as it sees it.
+    """
+
+    cell: Mapping[str, object]
+    view: OpenView
+    groups: tuple[str, ...]
+    attempts: str
+
+
+@dataclass(frozen=True, slots=True)
 class Isolation:
     """Walls and limits of runs; see launcher.Walls. ``refusal``: why no run may start here."""
 
     views: Views | None = None
+    attempts: str = ""
+    """Folder of attempts, for warm processes."""
     groups: Cgroups = field(default_factory=lambda: Cgroups({}))
     refusal: str | None = None
+    _warm: set[str] = field(default_factory=set)
+    """Control groups of warm processes: no attempt names them."""
 
     async def around(self, request: LaunchRequest) -> LaunchRequest:
         """The request with its cell, and its control groups made. Raises ViewError."""
@@ -62,8 +80,33 @@ class Isolation:
             log.warning("no control group", action="cgroup_failed", error=str(error))
         return replace(request, cgroups=tuple(str(group) for group in groups))
 
+    async def around_warm(
+        self, home: Path, python: Path, sources: Sequence[Path], shim: Path
+    ) -> WarmWalls | None:
+        """What a warm process is walled in with, as its runs are; None where they are not.
+
+        Raises ViewError.
+        """
+        if self.views is None:
+            return None
+        (home / "tmp").mkdir(mode=0o700, exist_ok=True)
+        base = Base(self.attempts, python=python, sources=tuple(sources))
+        view = await self.views.of(base)
+        cell = warm_cell(
+            str(home), str(shim), self.attempts, view.below_tmp, network=self.views.view.network
+        )
+        groups: Sequence[Path] = ()
+        try:
+            groups = self.groups.take(f"warm-{home.name}", Wanted())
+        except OSError as error:
+            log.warning("no control group", action="cgroup_failed", error=str(error))
+        walls = WarmWalls(cell, view, tuple(str(group) for group in groups), self.attempts)
+        self._warm.update(walls.groups)
+        return walls
+
     def clear(self, groups: Sequence[str]) -> None:
-        """An attempt with these control groups is gone."""
+        """An attempt or a warm process with these control groups is gone."""
+        self._warm.difference_update(groups)
         self.groups.give_back(map(Path, groups))
 
     async def close(self) -> None:
@@ -77,6 +120,7 @@ class Isolation:
         if attempts.exists():
             launches = (AttemptDir(path).read_launch() or {} for path in attempts.iterdir())
             used = [group for launch in launches for group in launch.get("cgroups") or ()]
+            used += self._warm
             self.groups.sweep(Path(group).name for group in used)
 
 
@@ -103,7 +147,8 @@ def isolate(settings: Settings) -> Isolation:
             f"STELLWERK_SANDBOX=require) and has none: {missing}"
         )
     attempts = settings.executor_dir.absolute() / "attempts"
-    return Isolation(None if view is None else Views(view, Machine(str(attempts))), groups)
+    views = None if view is None else Views(view, Machine(str(attempts)))
+    return Isolation(views, str(attempts), groups)
 
 
 def look(settings: Settings) -> tuple[View | None, str]:

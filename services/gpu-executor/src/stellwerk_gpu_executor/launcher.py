@@ -19,7 +19,7 @@ import structlog
 
 from stellwerk_gpu_executor import processes
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import Spawned, WarmServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.removal import remove, remove_small
@@ -88,8 +88,8 @@ class LaunchRequest:
     """The environment's interpreter: what it is made of is seen, whatever the command is."""
     sources: tuple[Path, ...] = ()
     """Where a Python of this machine loads modules from; the platform's folders stay hidden."""
-    warm: ForkServer | None = None
-    """A fork server of the run's environment: the script begins in a fork of it."""
+    warm: WarmServer | None = None
+    """A warm process of the run's environment: the script begins in a fork of it."""
     must_be_warm: bool = False
     cold_reason: str | None = None
     cell: Mapping[str, object] | None = None
@@ -221,25 +221,25 @@ class ProcessLauncher:
         if self._walls is not None:
             request = await self._walls.around(request)
         if request.warm is not None:
-            handle = await self._start_warm(request, attempt, request.warm)
+            handle = await self._start_warm(request, attempt)
             if handle is not None:
                 return handle
             if request.must_be_warm:
                 raise NotWarmError
             request = replace(request, warm=None, cold_reason="its warm process did not start it")
-        return await self._start(request, attempt, self._spawner, START_TIMEOUT_S)
+        return await self._start(request, attempt, START_TIMEOUT_S)
 
     async def _start_warm(
-        self, request: LaunchRequest, attempt: AttemptDir, server: ForkServer
+        self, request: LaunchRequest, attempt: AttemptDir
     ) -> ProcessHandle | None:
-        """Start in a fork of ``server``; None if that did not begin and nothing of it is left."""
+        """Start in a warm process; None if it did not begin and nothing of it is left."""
         try:
-            return await self._start(request, attempt, server, WARM_TIMEOUT_S)
+            return await self._start(request, attempt, WARM_TIMEOUT_S)
         except (OSError, ValueError) as error:  # a time-out is an OSError
             log.warning("warm start failed", action="warm_start_failed", error=str(error))
         with suppress(TimeoutError):
             await _settled(attempt, WARM_TIMEOUT_S)
-        with holding(attempt.path) as ours:  # a fork that comes late finds it held, and ends
+        with holding(attempt.path) as ours:
             if ours and not started(attempt):
                 await self._kill(attempt)
                 attempt.forget_start()
@@ -247,17 +247,11 @@ class ProcessLauncher:
         return await self.adopt(attempt)  # the answer was lost, not the supervisor
 
     async def _start(
-        self,
-        request: LaunchRequest,
-        attempt: AttemptDir,
-        server: Spawner | ForkServer,
-        timeout_s: float,
+        self, request: LaunchRequest, attempt: AttemptDir, timeout_s: float
     ) -> ProcessHandle:
         attempt.write_launch(request.launch_file(attempt, self._notify.path))
         activity = self._notify.event(key(request.run_id, request.attempt))
-        spawned = server.spawn(
-            attempt.path, () if request.view is None else request.view.descriptors
-        )
+        spawned = self._spawn(request, attempt.path)
         pid, pidfd = spawned.pid, spawned.pidfd
         try:
             await _await_start(attempt, activity, pidfd, timeout_s)
@@ -272,10 +266,22 @@ class ProcessLauncher:
         if attempt.read_exit() or (shim is not None and shim.pid == pid):
             return self._follow(attempt, activity, pidfd)
         # Ours did not run it: another one holds the attempt (a start an earlier executor began),
-        # or it died before it could do anything.
+        # its warm process did not begin the run, or it died before it could do anything.
         os.close(pidfd)
+        if why := attempt.not_begun():
+            raise ConnectionResetError(why)
         handle = await self.adopt(attempt)
         return handle or await self._lost(attempt, activity)
+
+    def _spawn(self, request: LaunchRequest, folder: Path) -> Spawned:
+        """Start the attempt's supervisor with what it needs of ours. Raises OSError."""
+        view = () if request.view is None else request.view.descriptors
+        if request.warm is None:
+            return self._spawner.spawn(folder, view)
+        if not request.warm.walled:
+            return request.warm.spawn(folder, view)
+        with request.warm.lend() as place:
+            return self._spawner.spawn(folder, (*view, *place))
 
     async def adopt(self, attempt: AttemptDir) -> ProcessHandle | None:
         """Take over what an earlier executor started; None if nothing ever ran there.

@@ -29,8 +29,9 @@ HARDWARE = ("/sys/devices", "/sys/class")
 HARDWARE_GPU = ("/sys/bus", "/sys/module")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 GPUS = ("nvidia*", "nvidia-caps", "dri", "kfd")
+OWN_USERS = "--unshare-user"
 WALLS = (
-    *("--unshare-user", "--unshare-pid", "--unshare-ipc"),
+    *(OWN_USERS, "--unshare-pid", "--unshare-ipc"),
     *("--cap-drop", "ALL", "--die-with-parent", "--new-session"),
 )
 """Of the process that holds a view until the executor does; each run has its own."""
@@ -38,6 +39,8 @@ LINKS = 10
 """So many lead to an interpreter at most."""
 OWN_IN_A_CELL = ("/etc", "/proc", "/sys", "/dev", "/run")
 """Nothing of the machine's is shown there but what is named above."""
+WARM_HOME, WARM_CODE = "warm", "shim"
+"""Where a warm process sees its home and our code, among the attempts."""
 OWN = ("work", "home", "tmp", "uploads", "produced", "user_logs")
 """Of its attempt folder a run writes to these; its log, records, lease and end are not its own."""
 
@@ -87,6 +90,21 @@ def cell_of(
     mounts += [(path, path, True) for path in writable]
     mounts.append((RESOLVER, RESOLVER, False))  # as it is at the time: networks change
     return {"root": attempts, "mounts": mounts, "below_tmp": below_tmp, "network": network}
+
+
+def warm_cell(
+    home: str, shim: str, attempts: str, below_tmp: Sequence[str], *, network: bool
+) -> dict[str, object]:
+    """What a warm process lays on its copy of the view: its ``home`` and our code, to read.
+
+    They are where attempts are for runs, so no run's own folders hide them or are hidden.
+    """
+    mounts = [(f"{home}/tmp", "/tmp", True)]  # noqa: S108 - inside
+    mounts += [(home, f"{attempts}/{WARM_HOME}", True)]
+    mounts += [(shim, f"{attempts}/{WARM_CODE}/{os.path.basename(shim)}", False)]  # noqa: PTH119
+    mounts.append((RESOLVER, RESOLVER, False))
+    common = {"root": attempts, "mounts": mounts, "below_tmp": below_tmp, "network": network}
+    return {**common, "others": True}
 
 
 def below_tmp(command: Sequence[str]) -> list[str]:

@@ -90,11 +90,6 @@ class Settings(ServiceSettings):
         le=100,
         description="How many warm processes it keeps, and as many plain; 0: runs start cold.",
     )
-    warm_outside_sandbox: bool | None = Field(
-        None,
-        description="Load the frameworks of environments in warm processes, which are outside of "
-        "the sandbox; by default unless the sandbox is required.",
-    )
     warm_environments: tuple[str, ...] = Field(
         (), description="Environments to load when it starts, by name; they are built if need be."
     )

@@ -16,6 +16,15 @@ TRIES = 3
 log = structlog.get_logger()
 
 
+def starting_environment() -> dict[str, str]:
+    """Variables of a process of ours: nothing that a user has chosen is among them.
+
+    The interpreter may need the first to load; the second spares a search for a locale.
+    """
+    env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return env | {"LC_CTYPE": "C.UTF-8"}
+
+
 class SpawnError(Exception):
     """No fork server answers: this machine has no room for another process."""
 
@@ -29,10 +38,8 @@ class Spawner:
     def prepare(self) -> ForkServer:
         """Make sure that the fork server is there."""
         if self._server is None:
-            # The interpreter may need the first to load; the second spares a search for a locale.
-            env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
             command = [sys.executable, "-I", "-S", str(_ENTRY), "--serve"]
-            self._server = ForkServer(command, env | {"LC_CTYPE": "C.UTF-8"}, descriptor=0)
+            self._server = ForkServer(command, starting_environment(), descriptor=0)
         return self._server
 
     def spawn(self, folder: Path, view: Sequence[int] = ()) -> Spawned:

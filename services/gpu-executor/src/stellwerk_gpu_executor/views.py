@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from stellwerk_gpu_executor.launcher import WallsError
-from stellwerk_gpu_executor.sandbox import Base, View, below_tmp
+from stellwerk_gpu_executor.sandbox import OWN_USERS, Base, View, below_tmp
 from stellwerk_kit.tasks import TaskOwner
 
 MAKE_S = 20.0
@@ -50,9 +50,16 @@ class OpenView:
             os.close(descriptor)
 
 
-def make(command: Sequence[str]) -> OpenView:
-    """Have bubblewrap make a view. Blocks for some 20 milliseconds. Raises ViewError."""
+def make(command: Sequence[str], users: OpenView | None = None) -> OpenView:
+    """Have bubblewrap make a view. Blocks for some 20 milliseconds. Raises ViewError.
+
+    ``users``: a view whose users it belongs to as well.
+    """
     info, theirs = os.pipe2(os.O_CLOEXEC)
+    passed = (theirs,) if users is None else (theirs, users.descriptors[1])
+    if users is not None:
+        at = command.index(OWN_USERS)
+        command = [*command[:at], "--userns", str(users.descriptors[1]), *command[at + 1 :]]
     with os.fdopen(info, "rb") as told, os.fdopen(theirs, "wb") as info_end:
         try:
             process = subprocess.Popen(
@@ -61,7 +68,7 @@ def make(command: Sequence[str]) -> OpenView:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={"PATH": "/usr/bin:/bin"},
-                pass_fds=(theirs,),
+                pass_fds=passed,
                 bufsize=0,
             )
         except OSError as error:
@@ -143,6 +150,9 @@ class Views:
     machine: Machine
     _tasks: TaskOwner = field(default_factory=TaskOwner)
     _kept: dict[Base, _Kept] = field(default_factory=dict)
+    _users: OpenView | None = None
+    """The first view where we are not root: all belong to its users, so that who has a right to one
+    has it to another. A run in a warm process needs its own view and that one's."""
 
     async def of(self, base: Base) -> OpenView:
         """The view of runs like that, as the machine is now. Raises ViewError."""
@@ -162,10 +172,14 @@ class Views:
         """Let go of all; runs keep theirs."""
         await self._tasks.close()
         self._kept.clear()
+        self._users = None
         self.machine.close()
 
     def _make(self, base: Base) -> OpenView:
-        return make(self.view.command(base))
+        made = make(self.view.command(base), self._users)
+        if os.geteuid() != 0 and self._users is None:
+            self._users = made
+        return made
 
 
 def _failed(making: "asyncio.Task[OpenView]") -> bool:

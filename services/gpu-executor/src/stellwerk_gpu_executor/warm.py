@@ -1,8 +1,8 @@
 """The warm processes of this node: one for each environment and set of early variables.
 
-Each is a fork server inside an environment (`stellwerk_shim.nursery`) that has the frameworks
-loaded and forks a run's supervisor and interpreter in milliseconds. They are bounded by number and
-memory, the least recently used leaves; each is begun anew after a number of forks.
+Each is a process inside an environment (`stellwerk_shim.warm`) that has the frameworks loaded and
+forks a run's interpreter in milliseconds, in a sandbox where runs are. They are bounded by number
+and memory, the least recently used leaves; each is begun anew after a number of forks.
 
 In a user's own environment a run gets a plain one by itself, with nothing loaded but Python: it
 starts at once and costs little. One with frameworks is there when a run has required it.
@@ -26,14 +26,16 @@ from stellwerk_gpu_executor.early_settings import (
     settings_of,
 )
 from stellwerk_gpu_executor.fonts import Fonts
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import WarmServer
+from stellwerk_gpu_executor.isolation import Isolation
+from stellwerk_gpu_executor.launcher import WallsError
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
 from stellwerk_gpu_executor.warm_process import ColdError, Told, WarmProcess
 from stellwerk_gpu_executor.warm_rules import (
     READ_EARLY,
     Recipe,
     chosen_by,
-    leads_out,
+    names_unseen,
     none_yet,
     recipe_of,
     shadowed,
@@ -43,10 +45,6 @@ from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
 TRIES = 3
-OUTSIDE = (
-    "its warm process would load the environment's packages outside of the sandbox, which this "
-    "node requires"
-)
 
 log = structlog.get_logger()
 
@@ -72,26 +70,21 @@ class Choice:
     ``recipe`` is set where a warm process could serve it.
     """
 
-    server: ForkServer | None = None
+    server: WarmServer | None = None
     reason: str | None = None
     recipe: Recipe | None = None
 
 
 @dataclass
 class WarmPool:
-    """See the module's text. ``preload`` are the modules each loads, where they are installed.
-
-    ``walled``: runs are in a sandbox, and these processes are outside of it. ``frameworks``:
-    whether packages of environments may be loaded there.
-    """
+    """See the module's text. ``preload`` are the modules each loads, where they are installed."""
 
     folder: Path
     preload: tuple[str, ...]
     limits: Limits
     clock: Clock
     tasks: TaskOwner
-    walled: bool = False
-    frameworks: bool = True
+    isolation: Isolation = field(default_factory=Isolation)
     fonts: Fonts = field(default_factory=Fonts)
     _warm: dict[Recipe, WarmProcess] = field(default_factory=dict)
     _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
@@ -150,10 +143,14 @@ class WarmPool:
         settings = settings_of(sources.script, sources.helpers, READ_EARLY)
         env = applied(env, settings)
         chosen = chosen_by(assigned, [each.variable for each in settings])
-        if self.walled and (reason := leads_out(chosen, env)):
+        if reason := self.not_seen(python, chosen, env):
             raise ColdError(reason)
         user_managed = assigned.image.interpreter is not None
         return recipe_of(python, env, user_managed=user_managed), tuple(sources.names)
+
+    def not_seen(self, python: str, chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
+        """Why variables that users have ``chosen`` keep a run of this interpreter cold."""
+        return None if self.isolation.views is None else names_unseen(python, chosen, env)
 
     def release(self, choice: Choice) -> None:
         """The run of a choice has begun, or never will."""
@@ -162,7 +159,7 @@ class WarmPool:
 
     def take(
         self, recipe: Recipe, names: Iterable[str] = (), *, whatever_starts: bool = True
-    ) -> ForkServer:
+    ) -> WarmServer:
         """The fork server for one run, whose own modules have these names. Raises ColdError.
 
         Code that an environment runs in every interpreter keeps a run cold, unless the caller
@@ -179,6 +176,7 @@ class WarmPool:
         reason = shadowed(told.modules, names)
         if reason is not None:
             raise ColdError(reason)
+        assert warm.server is not None  # noqa: S101 - it is ready
         warm.forks += 1
         warm.used = self.clock.monotonic()
         return warm.server
@@ -189,15 +187,9 @@ class WarmPool:
             return
         if not self._make_room(recipe, self.limits.count - 1):
             return
-        try:
-            modules = () if recipe.plain else self.preload
-            now = self.clock.monotonic()
-            warm = WarmProcess.begin(recipe, self.folder, modules, now, walled=self.walled)
-        except OSError as error:
-            self._refuse(recipe, f"its warm process cannot be started: {error.strerror}")
-            return
+        warm = WarmProcess.of(recipe, self.folder, self.clock.monotonic())
         self._warm[recipe] = warm
-        warm.loading = self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.server.pid}")
+        warm.loading = self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.home.name}")
 
     async def ready(self, recipe: Recipe) -> None:
         """Wait until there is one for ``recipe``, for its turn to load first. Raises ColdError."""
@@ -228,9 +220,9 @@ class WarmPool:
         """A fork of it did not begin: it is not asked again."""
         self._drop(recipe)
 
-    def servers(self) -> list[ForkServer]:
+    def servers(self) -> list[WarmServer]:
         """Those there are, loading or ready."""
-        return [warm.server for warm in self._warm.values()]
+        return [warm.server for warm in self._warm.values() if warm.server is not None]
 
     def close(self) -> None:
         """End all, and begin none any more; their runs go on.
@@ -239,7 +231,7 @@ class WarmPool:
         """
         self.limits = replace(self.limits, count=0)
         for warm in self._warm.values():
-            warm.end()
+            self._end(warm)
         self._warm.clear()
 
     async def _turn(self, recipe: Recipe) -> None:
@@ -276,6 +268,7 @@ class WarmPool:
         """Raises ColdError where loading it has touched a GPU, or nobody can tell."""
         warm = self._warm[recipe]
         if not warm.untouched:
+            assert warm.server is not None  # noqa: S101 - it is ready
             reason = await asyncio.to_thread(gpu_check.touched, warm.server.pid)
             if reason is not None:
                 raise ColdError(reason)
@@ -293,15 +286,16 @@ class WarmPool:
         return warm is not None and warm.ready.done()
 
     async def _load(self, recipe: Recipe, warm: WarmProcess) -> None:
+        modules = () if recipe.plain else self.preload
         try:
-            told = await warm.hear()
+            told = await warm.load(modules, self.isolation)
             if "refused" in told:
                 raise ColdError(str(told["refused"]))
             marks = origins(warm.home) if recipe.user_managed else warm.environment
         except ConnectionResetError as error:
             self._ended(recipe, warm, f"its warm process refuses to serve: {error}")
             return
-        except (ColdError, OSError, ValueError, TimeoutError) as error:
+        except (ColdError, WallsError, OSError, ValueError) as error:
             self._refuse(recipe, f"its warm process refuses to serve: {error}"[:500])
             self._fail(recipe, warm, self._refusal(recipe) or "")
             return
@@ -315,7 +309,7 @@ class WarmPool:
         warm.environment = marks
         self.fonts.learn(recipe.python, warm.home)
         self._deaths.pop(recipe, None)
-        log.info("warm process", action="warm_ready", pid=warm.server.pid, seconds=told["seconds"])
+        log.info("warm process", action="warm_ready", home=warm.home.name, seconds=told["seconds"])
         warm.ready.set_result(Told(frozenset(told["modules"]), tuple(told["startup"])))
         self._make_room(recipe, self.limits.count)
 
@@ -356,10 +350,15 @@ class WarmPool:
         warm = self._warm.pop(recipe, None)
         if warm is None:
             return
-        warm.end()
+        self._end(warm)
         if not warm.ready.done():
             warm.ready.set_exception(ColdError("its warm process was dropped while it was loading"))
             warm.ready.exception()
+
+    def _end(self, warm: WarmProcess) -> None:
+        warm.end()
+        if warm.walls is not None:
+            self.isolation.clear(warm.walls.groups)
 
     def _refuse(self, recipe: Recipe, reason: str) -> None:
         log.warning("no warm process", action="warm_refused", python=recipe.python, reason=reason)
@@ -367,7 +366,5 @@ class WarmPool:
 
     def _refusal(self, recipe: Recipe) -> str | None:
         """Why there will be none, as long as the environment is the same."""
-        if not recipe.plain and not self.frameworks:
-            return OUTSIDE
         marks, reason = self._refused.get(recipe, (None, None))
         return reason if marks is not None and marks.still() else None

@@ -8,7 +8,7 @@ from stellwerk.api import BuildView, EnvironmentView
 from stellwerk.errors import ServiceUnavailableError, StellwerkError
 from stellwerk_gpu_executor.prepare import Preparer
 from stellwerk_gpu_executor.warm import WarmPool
-from stellwerk_gpu_executor.warm_rules import leads_out, recipe_of
+from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.bus import Bus
 
 BUILDER = "environment-build"
@@ -52,7 +52,7 @@ class WarmAhead:
         python, env = self.preparer.early_environment(view.env_id)
         variables = view.definition.environment_variables
         env |= variables
-        if self.pool.walled and (reason := leads_out(variables, env)):
+        if reason := self.pool.not_seen(python, variables, env):
             raise StellwerkError(reason)
         self.pool.want(recipe_of(python, env))
         return True

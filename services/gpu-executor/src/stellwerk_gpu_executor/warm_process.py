@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +15,11 @@ import psutil
 
 import stellwerk_shim
 from stellwerk_gpu_executor.fonts import FOLDER
-from stellwerk_gpu_executor.forkserver import ForkServer
+from stellwerk_gpu_executor.forkserver import WarmServer
+from stellwerk_gpu_executor.isolation import Isolation, WarmWalls
+from stellwerk_gpu_executor.sandbox import WARM_CODE, WARM_HOME
+from stellwerk_gpu_executor.site_folders import site_folders
+from stellwerk_gpu_executor.spawner import starting_environment
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of
 from stellwerk_gpu_executor.warm_rules import Recipe
 
@@ -23,6 +27,8 @@ LINK = 3
 LOAD_S = 180.0
 TELL_BYTES = 1 << 20
 _ENTRY = Path(stellwerk_shim.__file__).with_name("__main__.py")
+OWN = (sys.executable, "-I", "-S", str(_ENTRY))
+"""Our own code in our own Python."""
 
 
 class ColdError(Exception):
@@ -41,62 +47,81 @@ class Told:
 class WarmProcess:
     """``used`` and ``began_ns`` are when, on the monotonic clock and since the epoch.
 
-    ``ready`` is done when it may serve; its exception is a ColdError.
+    ``ready`` is done when it may serve; its exception is a ColdError. ``home`` and its log lie in
+    the folder that it is given.
     """
 
-    server: ForkServer
+    recipe: Recipe
     home: Path
-    environment: Marks
     used: float
-    ready: "asyncio.Future[Told]"
+    environment: Marks
     began_ns: int
+    ready: "asyncio.Future[Told]"
+    server: WarmServer | None = None
+    walls: WarmWalls | None = None
     forks: int = 0
     untouched: bool = False
     """Whether it was seen to have left the GPUs alone."""
     loading: "asyncio.Task[None] | None" = None
 
     @classmethod
-    def begin(
-        cls,
-        recipe: Recipe,
-        folder: Path,
-        modules: Sequence[str],
-        now: float,
-        *,
-        walled: bool = False,
-    ) -> "WarmProcess":
-        """Start it; its home and its log lie in ``folder``. Raises OSError.
-
-        ``walled``: its runs are, so its own file must be out of their reach as well.
-        """
+    def of(cls, recipe: Recipe, folder: Path, now: float) -> "WarmProcess":
+        """One that is not begun yet."""
         name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
-        home = folder.absolute() / name
-        home.mkdir(parents=True, exist_ok=True)
-        env = {"MPLCONFIGDIR": f"{home}/{FOLDER}", **dict(recipe.variables), "HOME": str(home)}
-        apart = walled and os.geteuid() == 0  # nobody else could go back to the machine's mounts
-        how = "--warm-apart" if apart else "--warm"
-        command = [recipe.python, str(_ENTRY), how, str(LINK), *modules]
-        if apart:
-            command = [sys.executable, "-I", "-S", str(_ENTRY), "--apart", *command]
-        environment, began_ns = environment_of(recipe.python), time.time_ns()
-        server = ForkServer(command, env, LINK, str(folder / f"{name}.log"))
+        marks, began_ns = environment_of(recipe.python), time.time_ns()
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        return cls(server, home, environment, now, future, began_ns)
+        return cls(recipe, folder.absolute() / name, now, marks, began_ns, future)
 
-    async def hear(self) -> dict[str, Any]:
-        """What it says when it has loaded everything, or why it refuses.
+    async def load(self, modules: Sequence[str], isolation: Isolation) -> dict[str, Any]:
+        """Begin it; what it says when it has loaded ``modules``, or why it refuses.
 
-        Raises ConnectionResetError when it ended, TimeoutError after three minutes.
+        Raises OSError (ConnectionResetError when it ended, TimeoutError after three minutes) and
+        WallsError.
         """
-        loop, heard, number = asyncio.get_running_loop(), asyncio.Event(), self.server.link.fileno()
+        self.home.mkdir(parents=True, exist_ok=True)
+        python = Path(self.recipe.python)
+        sources = site_folders(python) if self.recipe.user_managed else ()
+        self.walls = await isolation.around_warm(self.home, python, sources, _ENTRY.parent)
+        log = f"{self.home}.log"
+        if self.walls is None:
+            command = [self.recipe.python, str(_ENTRY), "--warm", str(LINK), *modules]
+            self.server = WarmServer(command, self._env(str(self.home)), LINK, log)
+            return await self._hear(self.server)
+        below = self.walls.attempts
+        entry = f"{below}/{WARM_CODE}/{_ENTRY.parent.name}/{_ENTRY.name}"
+        asked = {
+            "cell": self.walls.cell,
+            "cgroups": self.walls.groups,
+            "command": [self.recipe.python, entry, "--warm-walled", str(LINK), *modules],
+            "env": self._env(f"{below}/{WARM_HOME}"),
+        }
+        command = [*OWN, "--begin-walled", str(LINK)]
+        self.server = server = WarmServer(command, starting_environment(), LINK, log)
+        socket.send_fds(server.link, [json.dumps(asked).encode()], self.walls.view.descriptors)
+        told = await self._hear(server)
+        if "refused" not in told:
+            server.is_in()
+        return told
+
+    def _env(self, home: str) -> dict[str, str]:
+        return {"MPLCONFIGDIR": f"{home}/{FOLDER}", **dict(self.recipe.variables), "HOME": home}
+
+    async def _hear(self, server: WarmServer) -> dict[str, Any]:
+        """Its word that it has loaded everything; before that, behind walls, who it is."""
+        loop, heard, number = asyncio.get_running_loop(), asyncio.Event(), server.link.fileno()
         loop.add_reader(number, heard.set)
         try:
             async with asyncio.timeout(LOAD_S):
-                await heard.wait()
+                while True:
+                    await heard.wait()
+                    heard.clear()
+                    data, descriptors, _, _ = socket.recv_fds(server.link, TELL_BYTES, 2)
+                    if not descriptors:
+                        break
+                    server.began(int(data), *descriptors)
         finally:
-            if self.server.link.fileno() == number:  # else dropped: the number may be another's
+            if server.link.fileno() == number:  # else dropped: the number may be another's
                 loop.remove_reader(number)
-        data = self.server.link.recv(TELL_BYTES)
         if not data:
             raise ConnectionResetError("it ended while it was loading")
         told: dict[str, Any] = json.loads(data)
@@ -105,13 +130,18 @@ class WarmProcess:
     def end(self) -> None:
         """End it; its runs go on."""
         if self.loading is not None and not self.ready.done():
+            self.loading.cancel()
+        if self.server is None:
+            return
+        if not self.ready.done():
             # Its number may be another's as soon as it is closed: nobody listens to it then.
             self.ready.get_loop().remove_reader(self.server.link.fileno())
-            self.loading.cancel()
         self.server.close()
 
     def memory(self) -> int:
         """Its share of the memory in bytes, 0 when it is gone."""
+        if self.server is None:
+            return 0
         try:
             return int(psutil.Process(self.server.pid).memory_full_info().pss)
         except psutil.Error:

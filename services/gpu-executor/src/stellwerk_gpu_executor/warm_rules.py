@@ -8,9 +8,11 @@ a run cold, and the reason is told.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor import fonts
+from stellwerk_gpu_executor.sandbox import MERGED, SYSTEM
 
 READ_EARLY = re.compile(
     r"(?!TF_CONFIG$)(?:PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_|OMP_|OPENBLAS|GOTO_|BLIS_|MKL_|KMP_|NUMEXPR|VECLIB|TF_|XLA_"
@@ -19,6 +21,8 @@ READ_EARLY = re.compile(
 )
 """Names of variables that an interpreter or a framework reads when it starts."""
 
+PATHS = re.compile(r"[\s:=,;]+")
+"""What stands between paths in a variable."""
 ZONE = re.compile(r"\w+(/[\w+-]+){1,2}")
 
 
@@ -82,17 +86,21 @@ def chosen_by(assigned: RunAssigned, set_by_script: Iterable[str]) -> set[str]:
     return {name for each in (*own, set_by_script) for name in each}
 
 
-def leads_out(chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
-    """Why users' variables keep a run cold that is walled in: a warm process is outside.
+def names_unseen(python: str, chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
+    """Why users' variables keep a run cold that is walled in.
 
-    It would look there for what they name: a library to load (LD_PRELOAD, OMP_TOOL_LIBRARIES), a
-    program to start (PATH), a place to write (MPLCONFIGDIR, XLA_FLAGS).
+    A warm process shares with it the system and the environment, and nothing else that they may
+    name: a library to load (LD_PRELOAD, OMP_TOOL_LIBRARIES), a place to write (XLA_FLAGS).
     """
+    shared = (*(f"{place}/" for place in (*SYSTEM, *MERGED)), f"{Path(python).parent.parent}/")
     for name in sorted(chosen):
         value = env.get(name, "")
         early = name in {"PATH", "VIRTUAL_ENV"} or READ_EARLY.match(name)
-        if early and "/" in value and not (name == "TZ" and ZONE.fullmatch(value)):
-            return f"{name} names a path, which a warm process would follow outside of the sandbox"
+        if not early or (name == "TZ" and ZONE.fullmatch(value)):
+            continue
+        for path in (part for part in PATHS.split(value) if "/" in part):
+            if ".." in path or not f"{path}/".startswith(shared):
+                return f"{name} names {path}, which a warm process would not find as the run does"
     return None
 
 

@@ -3,7 +3,10 @@
 The view is a mount namespace that bubblewrap made once for all runs of an environment; nothing runs
 in it, the executor holds it open and hands it over. Each run has a copy of it that cannot be
 written, and lays its own folders on that. The run's first process stays the supervisor's own child,
-so its exit status, signals and a warm interpreter are what they are without walls.
+so its exit status and signals are what they are without walls.
+
+A warm process is in a cell as well. Its runs are forks of it and need theirs: the supervisor lays
+it out from outside, below the users of the warm one, and hands it over to be entered.
 docs/adr/0030-sandbox.md says why it is done this way.
 """
 
@@ -12,18 +15,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 
-from stellwerk_shim import kernel, signals
+from stellwerk_shim import kernel, messages, signals
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-INIT = "/bin/cat"
-"""First process of a cell: waits for the end of its stdin, and with it the kernel ends the rest."""
-OWN = kernel.FILES | kernel.IPC | kernel.HOST_NAME
+OWN = kernel.IPC | kernel.HOST_NAME
 WALLED = kernel.NO_SUID | kernel.NO_DEVICES
 MACHINES = tuple(
     f"/proc/{name}"
@@ -34,6 +36,7 @@ PAGES = ("kpageflags", "kpagecount", "kpagecgroup", "pagetypeinfo")
 KERNELS = tuple(f"/proc/{name}" for name in (*PAGES, "slabinfo", "vmallocinfo", "timer_list"))
 """What of the kernel only root may read: what it holds for others. Nobody reads it here."""
 RPC = "/proc/net/rpc"
+PROBE_S = 5.0
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
@@ -47,53 +50,141 @@ class Cell:
 
     ``wanted``: `root`, the folder of attempts; `mounts`, each a source, its place and whether the
     run may write there, first of all /tmp; `below_tmp`, what of the view that would hide;
-    `network`, whether it is the machine's. ``view``: descriptors of the view's
-    mounts and of the users that own them.
+    `network`, whether it is the machine's; `others`, whether it is for a warm process, which has
+    runs in cells below its own. ``view``: descriptors of the view's mounts and of the users that
+    own them.
     """
 
     def __init__(self, wanted: dict[str, object], view: Sequence[int]) -> None:
         self._wanted, self._view = wanted, view
-        self._gate = -1
+        self._users = self._above = self._first = self._hold = self.gate = -1
 
     def make(self) -> None:
         """From now on children of this process belong to its processes. Raises CellError."""
-        if len(self._view) != 2:
-            raise CellError("its view of the machine was not handed over")
         try:
-            _, users = self._view
-            # Root enters the users of a cell last: it would lose what root may. Who is not root
-            # has no right to namespaces but as the owner of the view's users.
-            if os.geteuid() != 0:
-                kernel.enter(users, kernel.USERS)
-                kernel.be_ones_own()
-            os.close(users)
-            kernel.leave(kernel.PROCESSES)
-            self._start_init()
+            self._begin()
+            self._hold, self.gate = os.pipe2(os.O_CLOEXEC)
+            if self._wanted.get("others"):
+                self._make_users_first()
+            else:
+                kernel.leave(kernel.PROCESSES)
+                self._first = self._start_first(signals.IGNORE)
+            os.close(self._hold)
+        except OSError as error:
+            raise CellError(str(error.strerror)) from error
+
+    def make_below(self, users: int, processes: int, first: int, gate: int) -> None:
+        """Its processes were made in a warm process's cell, as descriptors and their first's pidfd.
+
+        ``users``: those of that cell. ``gate``: what its first process waits for. Raises CellError.
+        """
+        self._above, self._first, self.gate = users, first, gate
+        try:
+            self._begin()
+            kernel.enter(processes, kernel.PROCESSES)
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
     def enter(self) -> None:
         """Go in for good and give up every privilege: for the child that becomes the run.
 
-        Raises CellError.
+        A warm process keeps the right to make cells below its own. Raises CellError.
         """
         try:
             self._enter()
+            kernel.give_up_privileges(but_administration=bool(self._wanted.get("others")))
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
+    def lay_out(self, given: list[int], warm: socket.socket) -> int:
+        """Have a child of this process go in, and the warm process fork a run that enters.
+
+        It is sent ``given`` with what has to be entered, in this order, and the kinds of that; or
+        why there is nothing. Returns the child, which ends by itself.
+        """
+        kinds = {"user": kernel.USERS, "mnt": kernel.FILES}
+        kinds |= {"ipc": kernel.IPC, "uts": kernel.HOST_NAME}
+        if not self._wanted["network"]:
+            kinds["net"] = kernel.NETWORK
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._enter()
+                asked: dict[str, object] = {"namespaces": list(kinds.values())}
+                given += [_open_own(name) for name in kinds]
+            except OSError as error:
+                asked, given = {"refused": error.strerror}, []
+            try:
+                messages.send(warm, json.dumps(asked).encode(), given)
+            finally:
+                os._exit(0)
+        return pid
+
+    def end(self, seconds: float) -> None:
+        """End every process in it and wait for that, so long at most."""
+        if self.gate >= 0:
+            os.close(self.gate)
+            self.gate = -1
+        if self._first >= 0:
+            gone = select.poll()
+            gone.register(self._first, select.POLLIN)
+            gone.poll(max(0.0, seconds) * 1000)
+
+    def _begin(self) -> None:
+        if len(self._view) != 2:
+            raise CellError("its view of the machine was not handed over")
+        _, users = self._view
+        # Root enters the users of a cell last: it would lose what root may. Who is not root
+        # has no right to namespaces but as the owner of the view's users.
+        if os.geteuid() != 0:
+            kernel.enter(users, kernel.USERS)
+            kernel.be_ones_own()
+        os.close(users)
+
+    def _make_users_first(self) -> None:
+        """Processes that belong to users of the cell: there others can be made below them."""
+
+        def made() -> list[int]:
+            _become_own_users(_outside(), kernel.PROCESSES, others=True)
+            first = self._start_first(signals.DEFAULT)  # how runs ended is kept for supervisors
+            return [first, *map(_open_own, ("user", "pid_for_children"))]
+
+        self._first, self._users, inside = _from_child(made)
+        kernel.enter(inside, kernel.PROCESSES)
+        os.close(inside)
+
+    def _start_first(self, ended: int) -> int:
+        """Start its first process; returns a pidfd.
+
+        It waits until nobody holds the gate, and with it the kernel ends all others. It has files
+        of this machine in its memory, so nobody in the cell may look into it. ``ended``: what it
+        does with orphans that end.
+        """
+        pid = os.fork()
+        if pid == 0:
+            try:
+                kernel.be_nobodys()
+                os.dup2(self._hold, 0)
+                os.closerange(1, 1 << 16)
+                signals.handle(signals.CHLD, ended)
+                while os.read(0, 4096):
+                    pass
+            finally:
+                os._exit(0)
+        return os.pidfd_open(pid)
+
     def _enter(self) -> None:
-        os.close(self._gate)  # only the supervisor's keeps the cell
+        if self.gate >= 0:
+            os.close(self.gate)  # only the supervisor's keeps the cell
         view, self._view = self._view[0], ()
         if os.geteuid() != 0:
             kernel.leave(kernel.FILES)  # the machine's mounts, as ones that we may copy
-        outside = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        outside = _outside()
         mounts: list[tuple[str, str, bool]] = self._wanted["mounts"]  # type: ignore[assignment]
         trees = _copies(mounts)
         kernel.enter(view, kernel.FILES)
         os.close(view)
-        own_network = not self._wanted["network"]
-        kernel.leave(OWN | (kernel.NETWORK if own_network else 0))
+        kernel.leave(kernel.FILES)
         kernel.fix("/")
         kept: list[str] = self._wanted["below_tmp"]  # type: ignore[assignment]
         below_tmp = _copies([(place, place, False) for place in kept])
@@ -103,30 +194,23 @@ class Cell:
         kernel.mount("tmpfs", attempts, WALLED, "mode=755")
         _lay(trees[1:])
         _mount_systems()
-        if own_network:
-            _bring_up("lo")
         if os.geteuid() == 0:
             os.setgroups([])  # nobody else may give up groups that were given to him
-        _become_own_users(outside)
+        own_network = not self._wanted["network"]
+        own = OWN | (kernel.NETWORK if own_network else 0)
+        if self._above >= 0:
+            # Mounts once more, so that they are in the hands of these users, who take nothing off.
+            kernel.enter(self._above, kernel.USERS)
+            _become_own_users(outside, own | kernel.FILES)
+        else:
+            if self._users >= 0:
+                kernel.enter(self._users, kernel.USERS)
+            kernel.leave(own)
+        if own_network:
+            _bring_up("lo")
+        if max(self._above, self._users) < 0:
+            _become_own_users(outside)
         os.close(outside)
-        kernel.give_up_privileges()
-        kernel.be_ones_own()
-
-    def end(self) -> None:
-        """End every process in it; its first one, a child of ours, ends with them."""
-        if self._gate >= 0:
-            os.close(self._gate)
-            self._gate = -1
-
-    def _start_init(self) -> None:
-        """A program, not a fork: this process may have all of a framework in its memory."""
-        hold, self._gate = os.pipe2(os.O_CLOEXEC)
-        signals.handle(signals.CHLD, signals.IGNORE)  # it inherits that, and need not reap orphans
-        try:
-            os.posix_spawn(INIT, [INIT], {}, file_actions=[(os.POSIX_SPAWN_DUP2, hold, 0)])
-        finally:
-            signals.handle(signals.CHLD, signals.DEFAULT)
-            os.close(hold)
 
 
 def _copies(mounts: Iterable[tuple[str, str, bool]]) -> list[tuple[int, str]]:
@@ -171,20 +255,56 @@ def _mount_systems() -> None:
         kernel.mount("devpts", "/dev/pts", kernel.NO_SUID | kernel.NO_EXEC, options)
 
 
-def _become_own_users(proc: int) -> None:
-    """Users of its own, with nobody but us among them and no more below them."""
+def _become_own_users(proc: int, kinds: int = 0, *, others: bool = False) -> None:
+    """Users of its own, with nobody but us among them and no more below them but for ``others``.
+
+    Namespaces of these ``kinds`` are made with them and are theirs.
+    """
     user, group = os.geteuid(), os.getegid()
-    kernel.leave(kernel.USERS)
+    kernel.leave(kernel.USERS | kinds)
     kernel.be_ones_own()
-    for name, text in (
+    files = [
         ("self/setgroups", "deny"),
         ("self/uid_map", f"{user} {user} 1"),
         ("self/gid_map", f"{group} {group} 1"),
-        ("sys/user/max_user_namespaces", "0"),
-    ):
+    ]
+    if not others:
+        files.append(("sys/user/max_user_namespaces", "0"))
+    for name, text in files:
         file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
         os.write(file, text.encode())
         os.close(file)
+
+
+def _outside() -> int:
+    """The machine's /proc, which is of use where there is none yet."""
+    return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _open_own(name: str) -> int:
+    return os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _from_child(make: Callable[[], list[int]]) -> list[int]:
+    """Descriptors that ``make`` returned in a child of this process. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            try:
+                messages.send(theirs, b"made", make())
+            except OSError as error:
+                theirs.send((error.strerror or "").encode())
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        text, descriptors, _ = messages.receive(ours)
+    os.waitpid(pid, 0)
+    if not descriptors:
+        raise OSError(0, text.decode() or "a process that was to make it ended")
+    return descriptors
 
 
 def _bring_up(interface: str) -> None:
@@ -214,5 +334,5 @@ def probe(wanted: str, view: Sequence[int]) -> str:
     with os.fdopen(read, "rb") as words:
         said = words.read().decode()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    cell.end()
+    cell.end(PROBE_S)
     return said or ("" if status == 0 else f"the first process of a cell ended with {status}")

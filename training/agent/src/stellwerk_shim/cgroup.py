@@ -7,18 +7,25 @@ import os
 from stellwerk_shim import files
 
 
-def enter(folders: list[str]) -> None:
-    """Move this process, which has one thread, there. Raises OSError.
+def doors(folders: list[str]) -> list[int]:
+    """The files through which processes enter, opened. Raises OSError.
 
     Version 1 moves the caller's own thread at once; moving processes waits for the kernel, 15 ms.
     """
+    found = []
     for folder in folders:
         for name in ("tasks", "cgroup.procs"):
             if os.path.exists(os.path.join(folder, name)):
-                processes = os.open(os.path.join(folder, name), os.O_WRONLY)
-                os.write(processes, b"0")
-                os.close(processes)
+                found.append(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CLOEXEC))
                 break
+    return found
+
+
+def enter(doors: list[int]) -> None:
+    """Move this process, which has one thread, there, and close them. Raises OSError."""
+    for door in doors:
+        os.write(door, b"0")
+        os.close(door)
 
 
 def limits_memory(folders: list[str]) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import resource
 
-from stellwerk_shim import cgroup, signals
+from stellwerk_shim import cgroup, signals, tree
 from stellwerk_shim.cell import CellError
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from stellwerk_shim.cell import Cell
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KEPT_REPORT, KEPT_GATE = 3, 4
+HIGH = 10
 OPEN = b"\n"
 RESET = (signals.PIPE, signals.XFSZ, signals.INT, signals.HUP)
+"""What an interpreter handles for itself."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,10 +53,10 @@ class Child:
         self,
         launch: dict[str, object],
         output: int,
-        interpreter: Interpreter | None = None,
         cell: Cell | None = None,
+        interpreter: Interpreter | None = None,
     ) -> None:
-        self.pid = 0
+        self.pid = self.start_ticks = 0
         self._refused = ""
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._report, report = os.pipe2(os.O_CLOEXEC)
@@ -67,58 +71,89 @@ class Child:
             self._refused = str(error)
         else:
             if self.pid == 0:
-                _become(launch, output, (gate, report), parent, interpreter, cell)
+                groups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
+                walls = None if cell is None else cell.enter
+                doors = cgroup.doors(groups)
+                become(launch, output, (gate, report), doors, parent, walls, interpreter)
         os.close(gate)
         os.close(report)
+
+    def used(self) -> tuple[float, int]:
+        """CPU seconds of the run and the size of its largest process in bytes, at its end."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+    def processes(self) -> list[int]:
+        """All processes of the run, as long as its first goes on."""
+        return tree.descendants(os.getpid())
+
+    def kill(self) -> None:
+        """End all processes of the run."""
+        tree.kill_descendants(os.getpid())
 
     def begin(self) -> None:
         """Open the gate for `launch["argv"]`, with stdout and stderr on `output`, in `cell`.
 
-        Returns once the program image is loaded, or `interpreter` is about to run the script.
+        Returns once the program image is loaded, or the interpreter is about to run the script.
         Raises LaunchError if it cannot be.
         """
-        failure = self._refused.encode()
-        try:
-            os.write(self._gate, OPEN)
-        except BrokenPipeError:
-            pass  # it has ended already, and said why
-        while more := os.read(self._report, 4096):
-            failure += more
-        os.close(self._gate)
-        os.close(self._report)
+        failure = self._refused or pass_gate(self._gate, self._report)
         if failure:
             if self.pid:
                 os.waitpid(self.pid, 0)
-            raise LaunchError(failure.decode(errors="replace"))
+            raise LaunchError(failure)
+        self.start_ticks = tree.start_ticks(self.pid)
 
 
-def _become(
+def pass_gate(gate: int, report: int) -> str:
+    """Let a process that waits at a gate go on; returns why it could not, or ''."""
+    failure = b""
+    try:
+        os.write(gate, OPEN)
+    except BrokenPipeError:
+        pass  # it has ended already, and said why
+    while more := os.read(report, 4096):
+        failure += more
+    os.close(gate)
+    os.close(report)
+    return failure.decode(errors="replace")
+
+
+def become(
     launch: dict[str, object],
     output: int,
     pipes: tuple[int, int],
-    parent: int,
-    interpreter: Interpreter | None,
-    cell: Cell | None,
+    groups: list[int],
+    parent: int | None,
+    walls: Callable[[], None] | None,
+    interpreter: Interpreter | None = None,
 ) -> NoReturn:
-    """Turn this fork into the run's program, or report why not and end. Never returns."""
+    """Turn this fork into the run's program, or report why not and end. Never returns.
+
+    ``groups``: what `cgroup.doors` opened. ``parent``: the process that it ends with, if it does.
+    ``walls`` goes behind the run's.
+    """
     step = "prepare the process"
     argv = [str(part) for part in launch["argv"]]  # type: ignore[attr-defined]
     env: dict[str, str] = launch["env"]  # type: ignore[assignment]
     gate, report = pipes
     try:
+        signals.handle(signals.CHLD, signals.DEFAULT)
+        signals.mask(signals.SETMASK, ())
         os.setsid()
         _redirect(output)
         _limit(launch)
-        cgroup.enter(launch.get("cgroups") or [])  # type: ignore[arg-type]
-        if cell is not None:
+        cgroup.enter(groups)
+        if walls is not None:
             step = "enter its sandbox"
-            cell.enter()
-        _read_nothing()
-        # Only the first process is covered: a cell ends with this supervisor, what else is left
-        # the executor sweeps. After entering, which makes the kernel forget it.
-        _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
-        if cell is None and os.getppid() != parent:
-            os._exit(127)
+            walls()
+        read_nothing()
+        if parent is not None:
+            # Only the first process is covered: a cell ends with this supervisor, what else is left
+            # the executor sweeps. After entering, which makes the kernel forget it.
+            _libc.prctl(PR_SET_PDEATHSIG, signals.KILL, 0, 0, 0)
+            if walls is None and os.getppid() != parent:
+                os._exit(127)
         step = f"enter the working folder '{launch['cwd']}'"
         os.chdir(str(launch["cwd"]))
         step = f"start '{argv[0]}'"
@@ -150,9 +185,9 @@ def _pass(gate: int) -> None:
 
 def _keep_only(report: int, gate: int) -> None:
     """Close what exec would close: all but the standard streams and the two pipes."""
-    # The lock of the attempt's folder is descriptor 3 and a pipe the next, so neither is moved yet.
-    os.dup2(report, KEPT_REPORT, inheritable=False)
-    os.dup2(gate, KEPT_GATE, inheritable=False)
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, HIGH) for each in (report, gate)]
+    os.dup2(moved[0], KEPT_REPORT, inheritable=False)
+    os.dup2(moved[1], KEPT_GATE, inheritable=False)
     os.closerange(KEPT_GATE + 1, 1 << 16)
 
 
@@ -161,7 +196,7 @@ def _redirect(output: int) -> None:
     os.dup2(output, 2)
 
 
-def _read_nothing() -> None:
+def read_nothing() -> None:
     """Opened within the walls: through a descriptor the machine's own could be changed."""
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)

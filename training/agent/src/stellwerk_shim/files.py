@@ -26,11 +26,16 @@ def read(path: str) -> bytes:
     """Return what is in the file. Raises OSError."""
     source = os.open(path, os.O_RDONLY)
     try:
-        data = os.read(source, READ_BYTES)
-        while more := os.read(source, READ_BYTES):
-            data += more
+        return read_all(source)
     finally:
         os.close(source)
+
+
+def read_all(source: int) -> bytes:
+    """Return what is in an open file, from where it stands. Raises OSError."""
+    data = os.read(source, READ_BYTES)
+    while more := os.read(source, READ_BYTES):
+        data += more
     return data
 
 

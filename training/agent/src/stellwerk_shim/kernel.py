@@ -13,6 +13,7 @@ FILES, HOST_NAME, IPC = 0x00020000, 0x04000000, 0x08000000
 USERS, PROCESSES, NETWORK = 0x10000000, 0x20000000, 0x40000000
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
 """Attributes of a mount, with the same numbers as MS_ flags and as MOUNT_ATTR_ ones."""
+CAP_SYS_ADMIN, RAISE_AMBIENT, CLEAR_AMBIENT = 21, 2, 4
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 4, 24, 38, 47
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
@@ -75,21 +76,34 @@ def mount(kind: str, place: str, attributes: int, options: str = "") -> None:
     _check(_libc.mount(kind.encode(), *arguments), f"mount {place}")
 
 
-def give_up_privileges() -> None:
-    """No capability, now or by any later exec, and no keys of who started us. Raises OSError."""
+def give_up_privileges(*, but_administration: bool = False) -> None:
+    """No capability, now or by any later exec, and no keys of who started us. Raises OSError.
+
+    With ``but_administration`` there is still CAP_SYS_ADMIN, over what its own users have made.
+    """
     capability = 0
-    while _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+    kept = CAP_SYS_ADMIN if but_administration else -1
+    while capability == kept or _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
         capability += 1
-    _libc.prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)
+    _libc.prctl(PR_CAP_AMBIENT, CLEAR_AMBIENT, 0, 0, 0)
     _libc.syscall(_KEYCTL, 1, None)  # a session keyring of its own; a kernel without keys has none
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "give up privileges")
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "give up privileges")
+    bits = 1 << kept if but_administration else 0  # effective, permitted, inheritable
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)(bits, bits, bits)), "give up privileges")
+    if but_administration:  # by exec as well, whoever it is
+        _check(_libc.prctl(PR_CAP_AMBIENT, RAISE_AMBIENT, kept, 0, 0), "keep a privilege")
+    be_ones_own()
 
 
 def be_ones_own() -> None:
     """Let this process's files in /proc be its user's again, after a change of users."""
     _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def be_nobodys() -> None:
+    """Let nobody but the machine's root look into this process."""
+    _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _set(what: str, tree: int, attributes: int, propagation: int) -> None:

@@ -6,6 +6,10 @@ import os
 
 from stellwerk_shim import cgroup, files, tree
 
+TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NEVER = float("inf")
 SAMPLE_S = 0.5
 LEASE_GRACE_S = 10.0
@@ -39,8 +43,8 @@ class Limits:
         except (OSError, ValueError):
             return
 
-    def check(self, now: float) -> tuple[str, str] | None:
-        """Return (reason, message) if the run must end now."""
+    def check(self, now: float, processes: Callable[[], list[int]]) -> tuple[str, str] | None:
+        """Return (reason, message) if the run, which has these `processes`, must end now."""
         if now >= self._lease:
             self.read_lease()
             if now >= self._lease:
@@ -54,11 +58,11 @@ class Limits:
             )
         if self._memory is not None and now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
-            return self._check_memory(self._memory)
+            return self._check_memory(self._memory, processes())
         return None
 
-    def _check_memory(self, limit: float) -> tuple[str, str] | None:
-        used = tree.memory_bytes(os.getpid(), int(limit))
+    def _check_memory(self, limit: float, processes: list[int]) -> tuple[str, str] | None:
+        used = tree.memory_bytes(processes, int(limit))
         self.peak_bytes = max(self.peak_bytes, used)
         if used <= limit:
             return None

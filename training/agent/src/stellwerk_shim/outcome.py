@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 
 from stellwerk_shim import signals, tree
@@ -56,9 +55,13 @@ class Outcome:
         if self._reason is None:
             self._explain(own_oom_kills)
 
-    def record(self, log: dict[str, object], peak_bytes: int) -> dict[str, object]:
-        """Return the exit record; `log` holds sizes and digest."""
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    def record(
+        self, log: dict[str, object], used: tuple[float, int], peak_bytes: int
+    ) -> dict[str, object]:
+        """Return the exit record.
+
+        `log` holds sizes and digest, `used` CPU seconds and the largest process in bytes.
+        """
         message = "; ".join(part for part in (self._message, *self._notes) if part)
         return {
             "run_id": self._launch.get("run_id"),
@@ -71,8 +74,8 @@ class Outcome:
             "started_at": self.started_at,
             "ended_at": time.time(),
             "duration_s": time.monotonic() - self.started_mono,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "peak_rss_bytes": max(usage.ru_maxrss * 1024, peak_bytes),
+            "cpu_s": used[0],
+            "peak_rss_bytes": max(used[1], peak_bytes),
             **log,
         }
 

@@ -11,14 +11,16 @@ import os
 import select
 import time
 
-from stellwerk_shim import cgroup, child, files, signals, tree
+from stellwerk_shim import cgroup, files, signals, tree
 from stellwerk_shim.cell import Cell
+from stellwerk_shim.child import Child, LaunchError, become_subreaper
 from stellwerk_shim.limits import LEASE_GRACE_S, NEVER, Limits
 from stellwerk_shim.logpipe import LogPipe
 from stellwerk_shim.notifier import Notifier
 from stellwerk_shim.outcome import Outcome
 from stellwerk_shim.runsocket import RunSocket
 from stellwerk_shim.wakeups import Wakeups
+from stellwerk_shim.warm_child import LostError, NotBegunError, WarmChild
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
@@ -33,22 +35,25 @@ CLEAR_S = 10.0
 DRAIN_S = 5.0
 
 
-def supervise(folder: str, interpreter: Interpreter | None = None, view: Sequence[int] = ()) -> int:
+def supervise(
+    folder: str, given: Sequence[int] = (), interpreter: Interpreter | None = None
+) -> int:
     """Run the attempt in `folder` to its end. Returns 0, or 1 if there is nothing to run here.
 
-    Its script runs in a fork of this process where there is an `interpreter` for it. `view`: what
-    the executor handed over for its cell, see `stellwerk_shim.cell`.
+    Its script runs in a fork of this process where there is an `interpreter` for it. `given`:
+    descriptors from the executor, as far as launch.json says that the run needs them: the two of a
+    view for its cell, then, where it begins in a walled-in warm process, the three of its place
+    there (see `stellwerk_shim.warm_child`) and what keeps that one's cell as long as we go on.
     """
-    kept = [] if interpreter is None or interpreter.mounts < 0 else [interpreter.mounts]
-    _detach([*view, *kept])
+    _detach(given)
     try:
-        return _supervise(folder, interpreter, view)
+        return _supervise(folder, given, interpreter)
     except BaseException as error:
         _tell(folder, error)
         raise
 
 
-def _supervise(folder: str, interpreter: Interpreter | None, view: Sequence[int]) -> int:
+def _supervise(folder: str, given: Sequence[int], interpreter: Interpreter | None) -> int:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,8 +63,12 @@ def _supervise(folder: str, interpreter: Interpreter | None, view: Sequence[int]
     if not launch or files.read_json(folder, "exit.json"):
         return 1
     wanted: dict[str, object] | None = launch.get("cell")  # type: ignore[assignment]
-    cell = Cell(wanted, view) if wanted else None
-    Supervisor(folder, lock, launch, interpreter, cell).run()
+    cell = Cell(wanted, given[:2]) if wanted else None
+    try:
+        Supervisor(folder, lock, launch, interpreter, cell, given[2:5]).run()
+    except NotBegunError as error:  # the executor has it begin elsewhere
+        files.write_json(folder, "not_begun.json", {"why": str(error)})
+        return 1
     return 0
 
 
@@ -73,11 +82,12 @@ class Supervisor:
         launch: dict[str, object],
         interpreter: Interpreter | None,
         cell: Cell | None,
+        place: Sequence[int],
     ) -> None:
         self._folder, self._lock = folder, lock
         self._launch = launch
         self._cell = cell
-        child.become_subreaper()
+        become_subreaper()
         self._cgroups: list[str] = launch.get("cgroups") or []  # type: ignore[assignment]
         self._log = LogPipe(
             folder + "/std.log",
@@ -85,8 +95,11 @@ class Supervisor:
             drop=launch.get("log_overflow") == "drop",
         )
         output = self._log.child_end
-        self._program = child.Child(launch, output, interpreter, cell)
-        self._child = self._program.pid
+        self._program: Child | WarmChild
+        if cell is None or not place:
+            self._program = Child(launch, output, cell, interpreter)
+        else:
+            self._program = WarmChild(launch, output, cell, place)
         os.close(output)
         self._wakeups = Wakeups()
         self._record = files.Reserved(folder, "exit.json")
@@ -98,15 +111,21 @@ class Supervisor:
         self._kill_at = NEVER
 
     def run(self) -> None:
-        """Start the run, wait for its end, write exit.json, notify."""
+        """Start the run, wait for its end, write exit.json, notify. Raises NotBegunError."""
         try:
             self._program.begin()
-        except (child.LaunchError, OSError) as error:
+        except (LaunchError, OSError) as error:
             self._outcome.launch_failed(str(error))
             self._clear()
         else:
             self._announce()
-            self._loop()
+            try:
+                self._loop()
+            except LostError:  # as if we had ended: the executor clears up and says so
+                if self._cell is not None:
+                    self._cell.end(KILL_AGAIN_S)
+                self._drain()
+                return
             self._clear()
         self._finish()
 
@@ -118,8 +137,8 @@ class Supervisor:
             {
                 "pid": own,
                 "start_ticks": tree.start_ticks(own),
-                "child_pid": self._child,
-                "child_start_ticks": tree.start_ticks(self._child),
+                "child_pid": self._program.pid,
+                "child_start_ticks": self._program.start_ticks,
                 "boot_id": tree.BOOT_ID,
                 "started_at": self._outcome.started_at,
                 "started_mono": self._outcome.started_mono,
@@ -150,6 +169,8 @@ class Supervisor:
     def _watch(self, poll: select.poll, watched: dict[int, object]) -> None:
         """Make `poll` watch exactly what is wanted now."""
         wanted: dict[int, object] = {each.fileno(): each for each in self._socket.selectable}
+        if isinstance(self._program, WarmChild):
+            wanted[self._program.fileno()] = self._program
         if self._log.wants_input:
             wanted[self._log.pipe] = self._log
         for descriptor in watched:
@@ -169,6 +190,8 @@ class Supervisor:
                 self._handle_signals(now)
             elif source is self._log:
                 grew |= self._log.copy(now)
+            elif isinstance(source, WarmChild):
+                self._status = source.end()
             else:
                 grew |= self._socket.handle(source, now)  # type: ignore[arg-type]
         grew |= self._log.tick(now)
@@ -199,14 +222,14 @@ class Supervisor:
         """SIGTERM to the run's group, once; a repeated stop may only bring the kill nearer."""
         if not self._outcome.stopping:
             try:
-                os.killpg(self._child, signals.TERM)
+                os.killpg(self._program.pid, signals.TERM)
             except ProcessLookupError:
                 pass  # just ended; the wait status is about to arrive
         self._outcome.stop(reason, message)
         self._kill_at = min(self._kill_at, now + grace)
 
     def _enforce(self, now: float) -> None:
-        due = self._limits.check(now)
+        due = self._limits.check(now, self._program.processes)
         if due is not None:
             reason, message = due
             grace = _number(self._launch.get("grace_s"), GRACE_S)
@@ -214,7 +237,7 @@ class Supervisor:
                 grace = 0.0 if reason == "oom" else min(grace, LEASE_GRACE_S)
             self._stop(reason, message, grace, now)
         if now >= self._kill_at:
-            tree.kill_descendants(os.getpid())
+            self._program.kill()
             self._kill_at = now + KILL_AGAIN_S
 
     def _reap(self) -> bool:
@@ -226,30 +249,31 @@ class Supervisor:
                 return False
             if pid == 0:
                 return True
-            if pid == self._child:
+            if pid == self._program.pid:
                 self._status = status
 
     def _clear(self) -> None:
-        """End whatever the run left behind: as subreaper this process has it all below itself."""
+        """End whatever the run left behind: a subreaper has it all below itself."""
         until = time.monotonic() + CLEAR_S
         if self._cell is not None:
-            self._cell.end()
             # The kernel ends all of it; to look for processes would cost more than the whole rest.
-            patience = time.monotonic() + KILL_AGAIN_S
-            while self._reap() and self._wakeups.wait(patience - time.monotonic()):
-                self._wakeups.take()
+            self._cell.end(KILL_AGAIN_S)
         while self._reap():
             left = tree.kill_descendants(os.getpid())
-            if not self._wakeups.wait(min(KILL_AGAIN_S, until - time.monotonic())):
+            wait_s = min(KILL_AGAIN_S, until - time.monotonic())
+            if not self._wakeups.wait(wait_s):
                 if time.monotonic() >= until:
                     self._outcome.note(f"{left} processes of the run could not be ended")
                     return
             self._wakeups.take()
 
-    def _finish(self) -> None:
+    def _drain(self) -> None:
         now = time.monotonic()
         self._log.drain(now, now + DRAIN_S)
         self._socket.drain(now, now + DRAIN_S)
+
+    def _finish(self) -> None:
+        self._drain()
         if self._status is not None:
             self._outcome.ended(self._status, cgroup.oom_kills(self._cgroups))
         refused, limit = cgroup.refused_forks(self._cgroups)
@@ -266,7 +290,8 @@ class Supervisor:
             "log_dropped_bytes": self._log.dropped,
             "records_bytes": self._socket.size,
         }
-        self._record.commit(self._outcome.record(sizes, self._limits.peak_bytes), self._lock)
+        record = self._outcome.record(sizes, self._program.used(), self._limits.peak_bytes)
+        self._record.commit(record, self._lock)
         self._notifier.send(time.monotonic())
 
 

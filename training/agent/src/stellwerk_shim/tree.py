@@ -7,7 +7,7 @@ import os
 from stellwerk_shim import signals
 from stellwerk_shim.files import read
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 BOOT_ID = read("/proc/sys/kernel/random/boot_id").decode().strip()
 """The kernel's id of this boot: process ids mean nothing beyond it."""
 
@@ -20,6 +20,25 @@ def start_ticks(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
+def pid_of(pidfd: int) -> int:
+    """Return which process a pidfd means, as it is called here. Raises OSError, ValueError."""
+    pid = int(read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
+    if pid <= 0:
+        raise ValueError("that process has ended")
+    return pid
+
+
+def ended(pid: int) -> tuple[int, float]:
+    """Return wait status and CPU seconds of a process that has ended and was not reaped.
+
+    Raises OSError if there is no such process any more.
+    """
+    fields = _stat(pid)
+    if fields[0] != b"Z":
+        raise OSError(f"process {pid} has not ended")
+    return int(fields[49]), sum(map(int, fields[11:15])) / _TICKS
+
+
 def oom_kills() -> int:
     """Return how many processes the kernel killed for memory since boot, 0 if unknown."""
     try:
@@ -28,8 +47,8 @@ def oom_kills() -> int:
         return 0
 
 
-def descendants(root: int) -> list[int]:
-    """Return the ids of all live processes below `root`, parents before children."""
+def descendants(*roots: int) -> list[int]:
+    """Return the ids of all live processes below `roots`, parents before children."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -40,7 +59,7 @@ def descendants(root: int) -> list[int]:
             if fields[0] != b"Z":
                 children.setdefault(int(fields[1]), []).append(int(name))
     found: list[int] = []
-    queue = [root]
+    queue = list(roots)
     while queue:
         below = children.get(queue.pop(), [])
         found += below
@@ -63,13 +82,12 @@ def kill_descendants(root: int) -> int:
     return len(found)
 
 
-def memory_bytes(root: int, limit: int) -> int:
-    """Return the memory of everything below `root`.
+def memory_bytes(pids: list[int], limit: int) -> int:
+    """Return the memory of these processes.
 
     Resident sizes count a page shared by n processes n times; only if their sum exceeds `limit`
     are the proportional sizes read, which are exact and slow.
     """
-    pids = descendants(root)
     resident = sum(_resident(pid) for pid in pids)
     return resident if resident <= limit else sum(_proportional(pid) for pid in pids)
 
