@@ -1,17 +1,15 @@
 """Checks of the machine: space, file system, memory, clock, limits, isolation."""
 
 import ctypes
-import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stellwerk_embedded import in_force
 from stellwerk_embedded.doctor import Check, Finding, State, judge
 from stellwerk_embedded.layout import LONGEST_SOCKET_PATH, Layout
 from stellwerk_kit.clock import SystemClock
@@ -91,9 +89,9 @@ def socket_paths(layout: Layout) -> Finding:
     return judge("socket paths", found, fix, ok=length <= LONGEST_SOCKET_PATH, otherwise="warning")
 
 
-def isolation(_: Layout) -> Finding:
+def isolation(layout: Layout) -> Finding:
     """What keeps runs apart and within limits, as the executor finds it."""
-    told = _executor()
+    told = _executor(layout)
     limits = ", ".join(told["limits"]) or "nothing"
     if told["sandbox"]:
         found = f"runs are sandboxed by bubblewrap; the kernel limits {limits}"
@@ -102,23 +100,18 @@ def isolation(_: Layout) -> Finding:
     return Finding("isolation", "warning", found, f"{told['missing']}; see docs/howto/sandbox.md")
 
 
-def lazy_mounts(_: Layout) -> Finding:
+def lazy_mounts(layout: Layout) -> Finding:
     """Whether large inputs can be read while they are fetched."""
-    lacks = _executor()["no_mounts"]
+    lacks = _executor(layout)["no_mounts"]
     found = "large inputs are mounted by rclone" if not lacks else "inputs are fetched whole"
     fix = f"{lacks}; see docs/howto/datasets.md"
     return judge("lazy mounts", found, fix, ok=not lacks, otherwise="warning")
 
 
 @cache
-def _executor() -> dict[str, Any]:
+def _executor(layout: Layout) -> dict[str, Any]:
     """What the executor finds on this machine. Raises OSError when it cannot be asked."""
-    command = [sys.executable, "-m", "stellwerk_gpu_executor.isolation"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        raise OSError(done.stderr.strip()[-300:])
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    return in_force.of(layout, "gpu-executor").ask("stellwerk_gpu_executor.isolation")
 
 
 def _existing(path: Path) -> Path:
