@@ -9,14 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stellwerk.sizes import size_text
 from stellwerk_embedded import in_force
 from stellwerk_embedded.doctor import Check, Finding, State, judge
 from stellwerk_embedded.layout import LONGEST_SOCKET_PATH, Layout
 from stellwerk_kit.clock import SystemClock
 
-GIB = 1024**3
-NEEDED_DISK = 5 * GIB
-NEEDED_MEMORY = 3 * GIB
+NEEDED_DISK = 5_000_000_000
+NEEDED_MEMORY = 3_000_000_000
 NEEDED_FILES = 1024
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay"})
 """File systems known to keep what they have acknowledged."""
@@ -30,10 +30,10 @@ def disk(layout: Layout) -> Finding:
     """Free space where the data lie."""
     usage = shutil.disk_usage(_existing(layout.home))
     share = 1 - usage.free / usage.total
-    found = f"{usage.free / GIB:.1f} GiB free of {usage.total / GIB:.1f}, {share:.0%} used"
+    found = f"{size_text(usage.free)} free of {size_text(usage.total)}, {share:.0%} used"
     fix = "Free some space, or use another folder: stellwerk up --data DIR."
     if usage.free < NEEDED_DISK:
-        return Finding("disk", "problem", found, f"{NEEDED_DISK // GIB} GiB are needed. {fix}")
+        return Finding("disk", "problem", found, f"{size_text(NEEDED_DISK)} are needed. {fix}")
     state: State = "warning" if share > 0.85 else "ok"
     return Finding("disk", state, found, fix if state != "ok" else "")
 
@@ -51,8 +51,8 @@ def file_system(layout: Layout) -> Finding:
 def memory(_: Layout) -> Finding:
     """Memory for the platform and one run."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fix = "The platform takes 0.9 GiB and a Keras run 1 to 2; expect swapping or killed runs."
-    found = f"{total / GIB:.1f} GiB"
+    fix = "The platform takes 0.9 GB and a Keras run 1 to 2; expect swapping or killed runs."
+    found = size_text(total)
     return judge("memory", found, fix, ok=total >= NEEDED_MEMORY, otherwise="warning")
 
 
