@@ -6,34 +6,21 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from real_attempts import is_gone, log_holds, read
-from walled_attempts import attempt, lay_out, needs, walled
+from walled_attempts import needs, walled
+from walled_warm import a_node, child_of, go_on, inside, ready, warm
 
-from stellwerk_gpu_executor.attempt_dir import ExitRecord
-from stellwerk_gpu_executor.forkserver import Spawned, WarmServer
-from stellwerk_gpu_executor.handle import ProcessHandle
+from stellwerk_gpu_executor.forkserver import Spawned
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import ProcessLauncher
-from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import recipe_of
-from stellwerk_kit.clock import SystemClock
-from stellwerk_kit.tasks import TaskOwner
 from stellwerk_kit.testing import wait_until
 
-WAITS = """
-import os
-os.mkfifo('gate')
-print('ready', flush=True)
-open('gate').read()
-"""
 LOOKS = """
 import ctypes, os, socket
 def may(act):
@@ -56,95 +43,6 @@ SEEN = {
     "groups": [l.split(":")[2].strip() for l in open("/proc/self/cgroup") if "pids" in l],
 }
 """
-
-
-@dataclass
-class Node:
-    """A node with walls, a warm process and a launcher for its runs."""
-
-    folder: Path
-    service: ProcessLauncher
-    pool: WarmPool
-    env: dict[str, str]
-
-    async def server(self) -> WarmServer:
-        """One that is ready."""
-        recipe = recipe_of(sys.executable, self.env)
-        await self.pool.ready(recipe)
-        return self.pool.take(recipe)
-
-    async def start(self, script: str, name: str = "run-a-1", **options: Any) -> ProcessHandle:
-        """A run in it, which ends by itself where a failed test leaves it behind."""
-        options.setdefault("warm", await self.server())
-        options.setdefault("max_duration_s", 60.0)
-        home = self.folder / "executor/attempts" / name / "home"
-        env = {**self.env, "HOME": str(home)}
-        asked = attempt(self.folder, script, name=name, env=env, **options)
-        return await self.service.start(asked)
-
-    async def run(self, script: str, **options: Any) -> tuple[ExitRecord, str]:
-        """The same to its end: record and output."""
-        handle = await self.start(script, **options)
-        record = await handle.wait()
-        assert not (handle.attempt.path / "shim.log").exists()
-        assert warm(handle)
-        return record, read(handle.attempt.log).decode()
-
-    def drop(self) -> None:
-        """Have no warm process any more."""
-        self.pool.broken(recipe_of(sys.executable, self.env))
-
-
-@asynccontextmanager
-async def a_node(folder: Path, module: str = "", **settings: Any) -> AsyncIterator[Node]:
-    """``module``: text of a package that the warm process loads, called `looks`."""
-    node = lay_out(folder)
-    site = node / "site"
-    site.mkdir()
-    (site / "looks.py").write_text(module.replace("EXECUTOR", repr(str(node / "executor"))))
-    env = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(site)}
-    tasks = TaskOwner()
-    async with walled(node, sandbox_readable=(site,), **settings) as service:
-        isolation = service._walls
-        assert isinstance(isolation, Isolation)
-        pool = WarmPool(node / "warm", ("looks",), Limits(), SystemClock(), tasks, isolation)
-        try:
-            yield Node(node, service, pool, env)
-        finally:
-            pool.close()
-            await tasks.close()
-            assert not tasks.failed.is_set(), tasks.failure
-
-
-def warm(handle: ProcessHandle) -> bool:
-    return bool((handle.attempt.read_launch() or {})["warm"])
-
-
-def child_of(handle: ProcessHandle) -> int:
-    shim = handle.attempt.read_shim()
-    assert shim is not None
-    return shim.child_pid
-
-
-async def ready(node: Node, name: str, script: str = "", **options: Any) -> ProcessHandle:
-    handle = await node.start(WAITS + script, name, **options)
-    await log_holds(handle, b"ready\n")
-    return handle
-
-
-def _inside(node: Path) -> int:
-    """How many processes see the attempts of a node as runs do; a warm process is one."""
-    return sum(_is_inside(path, node) for path in Path("/proc").glob("[0-9]*"))
-
-
-def _is_inside(process: Path, node: Path) -> bool:
-    with suppress(OSError):
-        return f" {node}/executor/attempts " in (process / "mountinfo").read_text()
-    return False
-
-
-def go_on(handle: ProcessHandle) -> None:
-    (handle.attempt.path / "work/gate").write_text("go")
 
 
 async def test_packages_are_loaded_behind_the_walls_of_runs(tmp_path: Path) -> None:
@@ -175,7 +73,7 @@ async def test_one_that_loads_no_packages_is_outside_only_where_nobody_minds(
     """Its runs are behind the same walls either way, and cannot change its interpreter's file."""
     script = """
 import os
-print(os.getpid(), os.getppid(), sorted(os.listdir('../..')))
+print(os.getpid() < 4, os.getppid(), sorted(os.listdir('../..')))
 for change in (lambda: os.chmod('/proc/self/exe', 0o755), lambda: open('/usr/new', 'w')):
     try: change()
     except OSError as error: print(error.strerror)
@@ -186,7 +84,7 @@ for change in (lambda: os.chmod('/proc/self/exe', 0o755), lambda: open('/usr/new
         server = node.pool.take(recipe)
         assert server.walled == (sandbox == "require" or os.geteuid() != 0)
         _, text = await node.run(script, warm=server)
-        assert text == "2 0 ['run-a-1']\n" + 2 * "Read-only file system\n"
+        assert text == "True 0 ['run-a-1']\n" + 2 * "Read-only file system\n"
 
 
 async def test_a_warm_process_has_limits_of_its_own(tmp_path: Path) -> None:
@@ -283,7 +181,7 @@ print('ready', flush=True)
     async with a_node(tmp_path) as node:
         record, _ = await node.run(script)
         assert record.exit_code == 0
-        assert _inside(tmp_path) == 1
+        assert inside(tmp_path) == 1
 
 
 async def test_a_stop_has_grace_and_then_an_end(tmp_path: Path) -> None:
@@ -339,7 +237,7 @@ async def test_a_supervisor_killed_at_any_moment_takes_its_run_along(
             record = await handle.wait()
             assert record.reason == "shim-lost"
             kinds.add(handle.attempt.read_shim() is not None)
-            await wait_until(lambda: _inside(tmp_path) <= 1, 10)
+            await wait_until(lambda: inside(tmp_path) <= 1, 10)
             await node.service.cleanup(handle.attempt)
         assert True in kinds
 

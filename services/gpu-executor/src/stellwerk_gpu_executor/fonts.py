@@ -8,10 +8,11 @@ anyway, and runs of its environment get that.
 
 import os
 import re
-import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from stellwerk_kit.beneath import open_beneath
 
 FOLDER = ".matplotlib"
 """Of a home: the value of MPLCONFIGDIR, of runs and of warm processes."""
@@ -32,7 +33,7 @@ class Fonts:
         with suppress(OSError):
             names = sorted(filter(LIST.fullmatch, os.listdir(home / FOLDER)))  # noqa: PTH208
             self._lists.pop(python, None)
-            self._lists[python] = {name: _read(home / FOLDER / name) for name in names[:2]}
+            self._lists[python] = {name: _read(home, name) for name in names[:2]}
             if len(self._lists) > MOST:
                 self._lists.pop(next(iter(self._lists)))
 
@@ -51,10 +52,11 @@ class Fonts:
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _read(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
-            raise OSError(f"{path.name} is no list of fonts")
-        return file.read(MOST_BYTES)
+def _read(home: Path, name: str) -> bytes:
+    file = open_beneath(home, home / FOLDER / name)
+    try:
+        if os.fstat(file.descriptor).st_size > MOST_BYTES:
+            raise OSError(f"{name} is no list of fonts")
+        return os.pread(file.descriptor, MOST_BYTES, 0)
+    finally:
+        file.close()

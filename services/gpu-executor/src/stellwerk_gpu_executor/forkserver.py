@@ -12,8 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk_shim import messages
+
 ANSWER_S = 20.0
-_STDERR = 2
+_STDERR, GIVEN = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class ForkServer(Server):
             socket.send_fds(self.link, [os.fsencode(folder)], given)
         else:
             self.link.send(os.fsencode(folder))
-        answer, descriptors, _, _ = socket.recv_fds(self.link, 64, 1)
+        answer, descriptors, _ = messages.receive(self.link)
         if not answer or not descriptors:
             raise ConnectionResetError("the fork server ended before it answered")
         return Spawned(int(answer), descriptors[0])
@@ -94,17 +96,19 @@ class WarmServer(ForkServer):
         """Whether it is behind walls."""
         return self._pidfd >= 0
 
-    def began(self, pid: int, pidfd: int, gate: int) -> None:
+    def began(self, pid: bytes, given: Sequence[int]) -> None:
         """What was started has begun the warm process, behind walls, and is about to end.
 
-        Its cell is there as long as anybody holds the ``gate``.
+        ``given``: its pidfd, then the gate and the users of its cell, which is there as long as
+        anybody holds the gate. Raises ValueError for a second such word: it is not ours.
         """
+        if self.walled or len(given) != GIVEN:
+            for descriptor in given:
+                os.close(descriptor)
+            raise ValueError("it sends descriptors that nobody has asked for")
         os.waitpid(self.pid, 0)
-        self.pid, self._pidfd, self._gate = pid, pidfd, gate
-
-    def is_in(self) -> None:
-        """It is behind its walls: open what its runs need of them. Raises OSError."""
-        self._users = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        self._pidfd, self._gate, self._users = given
+        self.pid = int(pid)
 
     @contextmanager
     def lend(self) -> Iterator[tuple[int, ...]]:

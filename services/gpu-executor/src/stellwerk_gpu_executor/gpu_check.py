@@ -82,9 +82,8 @@ async def _look(python: str, modules: list[str]) -> tuple[str, str | None]:
         process = WarmProcess.of(recipe_of(python, os.environ), Path(folder), 0.0)
         try:
             told = await process.load(modules, Isolation())
-            if "refused" in told or process.server is None:
-                raise ColdError(str(told["refused"]))
-            return ", ".join(told["loaded"]), touched(process.server.pid)
+            assert process.server is not None  # noqa: S101 - it is loaded
+            return ", ".join(told.loaded), touched(process.server.pid)
         finally:
             process.end()
 

@@ -95,7 +95,7 @@ class Isolation:
         """
         if self.views is None or not self.warm_inside(plain=plain):
             return None
-        (home / "tmp").mkdir(mode=0o700, exist_ok=True)
+        Path(f"{home}.tmp").mkdir(mode=0o700, exist_ok=True)
         base = Base(self.attempts, python=python, sources=tuple(sources))
         view = await self.views.of(base)
         cell = warm_cell(

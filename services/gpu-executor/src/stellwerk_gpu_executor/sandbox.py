@@ -99,7 +99,8 @@ def warm_cell(
 
     They are where attempts are for runs, so no run's own folders hide them or are hidden.
     """
-    mounts = [(f"{home}/tmp", "/tmp", True)]  # noqa: S108 - inside
+    # Beside the home: what lies in there can be a link to anywhere by the next time.
+    mounts = [(f"{home}.tmp", "/tmp", True)]  # noqa: S108 - inside
     mounts += [(home, f"{attempts}/{WARM_HOME}", True)]
     mounts += [(shim, f"{attempts}/{WARM_CODE}/{os.path.basename(shim)}", False)]  # noqa: PTH119
     mounts.append((RESOLVER, RESOLVER, False))

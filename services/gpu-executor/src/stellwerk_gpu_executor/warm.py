@@ -30,7 +30,7 @@ from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import WallsError
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
-from stellwerk_gpu_executor.warm_process import ColdError, Told, WarmProcess
+from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
 from stellwerk_gpu_executor.warm_rules import (
     READ_EARLY,
     Recipe,
@@ -293,8 +293,6 @@ class WarmPool:
         modules = () if recipe.plain else self.preload
         try:
             told = await warm.load(modules, self.isolation)
-            if "refused" in told:
-                raise ColdError(str(told["refused"]))
             marks = origins(warm.home) if recipe.user_managed else warm.environment
         except ConnectionResetError as error:
             self._ended(recipe, warm, f"its warm process refuses to serve: {error}")
@@ -313,8 +311,8 @@ class WarmPool:
         warm.environment = marks
         self.fonts.learn(recipe.python, warm.home)
         self._deaths.pop(recipe, None)
-        log.info("warm process", action="warm_ready", home=warm.home.name, seconds=told["seconds"])
-        warm.ready.set_result(Told(frozenset(told["modules"]), tuple(told["startup"])))
+        log.info("warm process", action="warm_ready", home=warm.home.name, seconds=told.seconds)
+        warm.ready.set_result(told)
         self._make_room(recipe, self.limits.count)
 
     def _ended(self, recipe: Recipe, warm: WarmProcess, reason: str) -> None:

@@ -9,8 +9,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk_kit.beneath import open_beneath
+
 ORIGINS = "origins"
 """File in a warm process's home with those names, one a line."""
+MOST_BYTES = 4 << 20
 GRAIN_NS = 20_000_000
 """Files get the time of the kernel's last tick: one changed now may look so much older."""
 
@@ -46,8 +49,14 @@ def environment_of(python: str) -> Marks:
 
 def origins(home: Path) -> Marks:
     """What the warm process that lives in `home` was made of. Raises OSError."""
-    text = (home / ORIGINS).read_text(encoding="utf-8", errors="surrogateescape")
-    return Marks.of(tuple(text.splitlines()))
+    file = open_beneath(home, home / ORIGINS)
+    try:
+        text = os.pread(file.descriptor, MOST_BYTES + 1, 0).decode("utf-8", "surrogateescape")
+    finally:
+        file.close()
+    if len(text) > MOST_BYTES:
+        raise OSError(f"it is made of more than {MOST_BYTES} bytes of names")
+    return Marks.of(tuple(text.split("\n")[:-1]))
 
 
 def _mark(path: str) -> Mark:

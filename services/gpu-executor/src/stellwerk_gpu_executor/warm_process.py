@@ -9,19 +9,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
 import stellwerk_shim
 from stellwerk_gpu_executor.fonts import FOLDER
-from stellwerk_gpu_executor.forkserver import WarmServer
+from stellwerk_gpu_executor.forkserver import ANSWER_S, WarmServer
 from stellwerk_gpu_executor.isolation import Isolation, WarmWalls
 from stellwerk_gpu_executor.sandbox import WARM_CODE, WARM_HOME
 from stellwerk_gpu_executor.site_folders import site_folders
 from stellwerk_gpu_executor.spawner import starting_environment
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of
 from stellwerk_gpu_executor.warm_rules import Recipe
+from stellwerk_shim import messages
 
 LINK = 3
 LOAD_S = 180.0
@@ -35,12 +36,22 @@ class ColdError(Exception):
     """There is no warm process for a run; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What one said when it was ready: modules that are loaded, code its environment runs first."""
+class Told(BaseModel):
+    """What one says when it is ready, see `stellwerk_shim.preload`."""
+
+    model_config = ConfigDict(frozen=True)
 
     modules: frozenset[str]
     startup: tuple[str, ...]
+    loaded: tuple[str, ...]
+    seconds: FiniteFloat
+
+
+class _Refusal(BaseModel):
+    refused: str
+
+
+_WORD: TypeAdapter[_Refusal | Told] = TypeAdapter(_Refusal | Told)
 
 
 @dataclass
@@ -72,11 +83,11 @@ class WarmProcess:
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         return cls(recipe, folder.absolute() / name, now, marks, began_ns, future)
 
-    async def load(self, modules: Sequence[str], isolation: Isolation) -> dict[str, Any]:
-        """Begin it; what it says when it has loaded ``modules``, or why it refuses.
+    async def load(self, modules: Sequence[str], isolation: Isolation) -> Told:
+        """Begin it; what it says when it has loaded ``modules``.
 
-        Raises OSError (ConnectionResetError when it ended, TimeoutError after three minutes) and
-        WallsError.
+        Raises OSError (ConnectionResetError when it ended, TimeoutError after three minutes),
+        ColdError where it refuses or makes no sense, and WallsError.
         """
         self.home.mkdir(parents=True, exist_ok=True)
         python = Path(self.recipe.python)
@@ -105,32 +116,43 @@ class WarmProcess:
         self.server = server = WarmServer(command, starting_environment(), LINK, log)
         socket.send_fds(server.link, [json.dumps(asked).encode()], self.walls.view.descriptors)
         told = await self._hear(server)
-        if "refused" not in told:
-            server.is_in()
+        if not server.walled:
+            raise ColdError("it is not behind its walls")
         return told
 
     def _env(self, home: str) -> dict[str, str]:
         return {"MPLCONFIGDIR": f"{home}/{FOLDER}", **dict(self.recipe.variables), "HOME": home}
 
-    async def _hear(self, server: WarmServer) -> dict[str, Any]:
+    async def _hear(self, server: WarmServer) -> Told:
         """Its word that it has loaded everything; before that, behind walls, who it is."""
         loop, heard, number = asyncio.get_running_loop(), asyncio.Event(), server.link.fileno()
+        server.link.setblocking(False)  # it may have woken us for nothing
         loop.add_reader(number, heard.set)
         try:
             async with asyncio.timeout(LOAD_S):
                 while True:
                     await heard.wait()
                     heard.clear()
-                    data, descriptors, _, _ = socket.recv_fds(server.link, TELL_BYTES, 2)
+                    try:
+                        data, descriptors, _ = messages.receive(server.link, TELL_BYTES)
+                    except BlockingIOError:
+                        continue
                     if not descriptors:
                         break
-                    server.began(int(data), *descriptors)
+                    server.began(data, descriptors)
         finally:
             if server.link.fileno() == number:  # else dropped: the number may be another's
                 loop.remove_reader(number)
+                if not server.walled:
+                    server.link.settimeout(ANSWER_S)
         if not data:
             raise ConnectionResetError("it ended while it was loading")
-        told: dict[str, Any] = json.loads(data)
+        try:
+            told = _WORD.validate_json(data)
+        except ValidationError:
+            raise ColdError("what it says of itself makes no sense") from None
+        if isinstance(told, _Refusal):
+            raise ColdError(told.refused)
         return told
 
     def end(self) -> None:

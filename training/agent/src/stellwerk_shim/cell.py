@@ -41,6 +41,7 @@ RPC = "/proc/net/rpc"
 PROBE_S = 5.0
 REPORT = 3
 """Which of the descriptors for a run in a warm process is what failures are written to."""
+MADE = b"made"
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
@@ -61,7 +62,8 @@ class Cell:
 
     def __init__(self, wanted: dict[str, object], view: Sequence[int]) -> None:
         self._wanted, self._view = wanted, view
-        self._users = self._above = self._first = self._hold = self.gate = -1
+        self.users = self._above = self._processes = -1
+        self._first = self._hold = self.gate = -1
 
     def make(self) -> None:
         """From now on children of this process belong to its processes. Raises CellError."""
@@ -82,10 +84,9 @@ class Cell:
 
         ``users``: those of that cell. ``gate``: what its first process waits for. Raises CellError.
         """
-        self._above, self._first, self.gate = users, first, gate
+        self._above, self._processes, self._first, self.gate = users, processes, first, gate
         try:
             self._begin()
-            kernel.enter(processes, kernel.PROCESSES)
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
@@ -105,6 +106,9 @@ class Cell:
 
         That is sent after ``given``, its kinds in the message. Returns the child: it ends by itself
         and has said why on its ``given`` report where its status is not 0.
+
+        The warm process may look into whatever is below its users, and this child has files of the
+        machine: it is not among the processes that the warm one sees.
         """
         kinds = {"user": kernel.USERS, "mnt": kernel.FILES}
         kinds |= {"ipc": kernel.IPC, "uts": kernel.HOST_NAME}
@@ -113,8 +117,9 @@ class Cell:
         pid = os.fork()
         if pid == 0:
             try:
+                outside = _outside()
                 self._enter()
-                opened = [_open_own(name) for name in kinds]
+                opened = [_open_own(name, outside) for name in kinds]
                 messages.send(run, json.dumps(list(kinds.values())).encode(), [*given, *opened])
                 os._exit(0)
             except OSError as error:
@@ -129,6 +134,10 @@ class Cell:
             os.close(self.gate)
             self.gate = -1
         if self._first >= 0:
+            try:  # a warm process may have made it another than it says
+                signals.send(self._first, signals.KILL)
+            except OSError:
+                pass  # it was not in time
             gone = select.poll()
             gone.register(self._first, select.POLLIN)
             gone.poll(max(0.0, seconds) * 1000)
@@ -148,10 +157,12 @@ class Cell:
         """Processes that belong to users of the cell: there others can be made below them."""
 
         def made() -> list[int]:
-            _become_own_users(_outside(), kernel.PROCESSES, others=True)
-            return [self._start_first(), *map(_open_own, ("user", "pid_for_children"))]
+            outside = _outside()
+            _become_own_users(outside, kernel.PROCESSES, others=True)
+            names = ("user", "pid_for_children")
+            return [self._start_first(), *(_open_own(name, outside) for name in names)]
 
-        self._first, self._users, inside = _from_child(made)
+        self._first, self.users, inside = _from_child(made)
         kernel.enter(inside, kernel.PROCESSES)
         os.close(inside)
 
@@ -179,6 +190,7 @@ class Cell:
                 kernel.be_nobodys()
                 os.dup2(self._hold, 0)
                 os.closerange(1, 1 << 16)
+                signals.handle(signals.INT, signals.DEFAULT)  # else a run could send it
                 while os.read(0, 4096):
                     pass
             finally:
@@ -205,7 +217,11 @@ class Cell:
         os.makedirs(attempts, exist_ok=True)
         kernel.mount("tmpfs", attempts, WALLED, "mode=755")
         _lay(trees[1:])
-        _mount_systems()
+        if self._processes < 0:
+            _mount_systems()
+        else:  # whose processes /proc shows is decided by who mounts it
+            kernel.enter(self._processes, kernel.PROCESSES)
+            _from_child(_mount_systems)
         if os.geteuid() == 0:
             os.setgroups([])  # nobody else may give up groups that were given to him
         own_network = not self._wanted["network"]
@@ -215,12 +231,12 @@ class Cell:
             kernel.enter(self._above, kernel.USERS)
             _become_own_users(outside, own | kernel.FILES)
         else:
-            if self._users >= 0:
-                kernel.enter(self._users, kernel.USERS)
+            if self.users >= 0:
+                kernel.enter(self.users, kernel.USERS)
             kernel.leave(own)
         if own_network:
             _bring_up("lo")
-        if max(self._above, self._users) < 0:
+        if max(self._above, self.users) < 0:
             _become_own_users(outside)
         os.close(outside)
 
@@ -293,19 +309,19 @@ def _outside() -> int:
     return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _open_own(name: str) -> int:
-    return os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+def _open_own(name: str, proc: int) -> int:
+    return os.open(f"self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
 
 
-def _from_child(make: Callable[[], list[int]]) -> list[int]:
-    """Descriptors that ``make`` returned in a child of this process. Raises OSError."""
+def _from_child(make: Callable[[], list[int] | None]) -> list[int]:
+    """Have a child of this process ``make`` something: the descriptors it gives. Raises OSError."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
             try:
-                messages.send(theirs, b"made", make())
+                messages.send(theirs, MADE, make() or ())
             except OSError as error:
                 theirs.send((error.strerror or "").encode())
         finally:
@@ -314,7 +330,7 @@ def _from_child(make: Callable[[], list[int]]) -> list[int]:
     with ours:
         text, descriptors, _ = messages.receive(ours)
     os.waitpid(pid, 0)
-    if not descriptors:
+    if text != MADE:
         raise OSError(0, text.decode() or "a process that was to make it ended")
     return descriptors
 

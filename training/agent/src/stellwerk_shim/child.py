@@ -7,6 +7,8 @@ import errno
 import fcntl
 import os
 import resource
+import select
+import time
 
 from stellwerk_shim import cgroup, signals, tree
 from stellwerk_shim.cell import CellError
@@ -24,6 +26,7 @@ PR_SET_CHILD_SUBREAPER = 36
 KEPT_REPORT, KEPT_GATE = 3, 4
 HIGH = 10
 OPEN = b"\n"
+REPORT_BYTES = 1 << 16
 RESET = (signals.PIPE, signals.XFSZ, signals.INT, signals.HUP)
 """What an interpreter handles for itself."""
 
@@ -87,6 +90,10 @@ class Child:
         """All processes of the run, as long as its first goes on."""
         return tree.descendants(os.getpid())
 
+    def ask_to_end(self) -> None:
+        """SIGTERM to the run's group. Raises ProcessLookupError where there is none any more."""
+        os.killpg(self.pid, signals.TERM)
+
     def kill(self) -> None:
         """End all processes of the run."""
         tree.kill_descendants(os.getpid())
@@ -97,7 +104,7 @@ class Child:
         Returns once the program image is loaded, or the interpreter is about to run the script.
         Raises LaunchError if it cannot be.
         """
-        failure = self._refused or pass_gate(self._gate, self._report)
+        failure = self._refused or pass_gate(self._gate, self._report, None)
         if failure:
             if self.pid:
                 os.waitpid(self.pid, 0)
@@ -105,15 +112,30 @@ class Child:
         self.start_ticks = tree.start_ticks(self.pid)
 
 
-def pass_gate(gate: int, report: int) -> str:
-    """Let a process that waits at a gate go on; returns why it could not, or ''."""
+def pass_gate(gate: int, report: int, seconds: float | None) -> str:
+    """Let a process that waits at a gate go on; returns why it could not, or ''.
+
+    Raises TimeoutError where it has not said all within ``seconds``, ValueError where it says more
+    than anybody needs to.
+    """
     failure = b""
+    until = None if seconds is None else time.monotonic() + seconds
+    more = select.poll()
+    more.register(report, select.POLLIN)
     try:
         os.write(gate, OPEN)
     except BrokenPipeError:
         pass  # it has ended already, and said why
-    while more := os.read(report, 4096):
-        failure += more
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic()) * 1000
+        if not more.poll(left):
+            raise TimeoutError("it did not begin in time")
+        words = os.read(report, 4096)
+        if not words:
+            break
+        failure += words
+        if len(failure) > REPORT_BYTES:
+            raise ValueError("it does not begin, and does not say why")
     os.close(gate)
     os.close(report)
     return failure.decode(errors="replace")

@@ -22,12 +22,12 @@ def send(link: socket.socket, text: bytes, descriptors: Sequence[int] = ()) -> N
     link.sendmsg([text], [(*DESCRIPTORS, rights)] if descriptors else [])
 
 
-def receive(link: socket.socket) -> tuple[bytes, list[int], bool]:
+def receive(link: socket.socket, size: int = MAX_BYTES) -> tuple[bytes, list[int], bool]:
     """A message, what came with it, and whether some of that could not be opened here.
 
-    Empty where the other end is closed.
+    Empty where the other end is closed. What is longer than ``size`` bytes is cut. Raises OSError.
     """
-    text, control, flags, _ = link.recvmsg(MAX_BYTES, socket.CMSG_SPACE(4 * MOST), CLOSED_BY_EXEC)
+    text, control, flags, _ = link.recvmsg(size, socket.CMSG_SPACE(4 * MOST), CLOSED_BY_EXEC)
     found = [
         number
         for level, kind, data in control

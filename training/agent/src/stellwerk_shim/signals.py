@@ -30,4 +30,5 @@ XFSZ: int = _signal.SIGXFSZ
 interrupt: Callable[[int, object], None] = _signal.default_int_handler
 handle: Callable[[int, int | Callable[[int, object], None]], object] = _signal.signal
 mask: Callable[[int, Iterable[int]], object] = _signal.pthread_sigmask
+send: Callable[[int, int], None] = _signal.pidfd_send_signal
 wake_by: Callable[..., int] = _signal.set_wakeup_fd

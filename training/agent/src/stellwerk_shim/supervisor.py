@@ -68,6 +68,8 @@ def _supervise(folder: str, given: Sequence[int], interpreter: Interpreter | Non
     try:
         Supervisor(folder, lock, launch, interpreter, cell, given[2:5]).run()
     except NotBegunError as error:  # the executor has it begin elsewhere
+        if cell is not None:
+            cell.end(KILL_AGAIN_S)
         files.write_json(folder, "not_begun.json", {"why": str(error)})
         return 1
     return 0
@@ -223,7 +225,7 @@ class Supervisor:
         """SIGTERM to the run's group, once; a repeated stop may only bring the kill nearer."""
         if not self._outcome.stopping:
             try:
-                os.killpg(self._program.pid, signals.TERM)
+                self._program.ask_to_end()
             except ProcessLookupError:
                 pass  # just ended; the wait status is about to arrive
         self._outcome.stop(reason, message)

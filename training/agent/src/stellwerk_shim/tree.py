@@ -20,21 +20,23 @@ def start_ticks(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
-def pid_of(pidfd: int) -> int:
-    """Return which process a pidfd means, as it is called here. Raises OSError, ValueError."""
-    pid = int(read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
-    if pid <= 0:
-        raise ValueError("that process has ended")
-    return pid
+def numbers(pidfd: int) -> list[int]:
+    """Return how a process is called, here and in each namespace down to its own.
+
+    Empty for one that was reaped, and for a descriptor that means no process. Raises OSError.
+    """
+    words = read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
+    found = list(map(int, words))
+    return found if found and found[0] > 0 else []
 
 
-def ended(pid: int) -> tuple[int, float]:
+def ended(pid: int, started: int) -> tuple[int, float]:
     """Return wait status and CPU seconds of a process that has ended and was not reaped.
 
-    Raises OSError if there is no such process any more.
+    ``started``: its `start_ticks`. Raises OSError if there is no such process any more.
     """
     fields = _stat(pid)
-    if fields[0] != b"Z":
+    if fields[0] != b"Z" or int(fields[19]) != started:
         raise OSError(f"process {pid} has not ended")
     return int(fields[49]), sum(map(int, fields[11:15])) / _TICKS
 

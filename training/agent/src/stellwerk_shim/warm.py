@@ -62,10 +62,11 @@ def serve(
 
 
 def begin_in_a_cell(descriptor: int) -> NoReturn:
-    """Begin the warm process that the executor asks for; tell its id with a pidfd and its gate.
+    """Begin the warm process that the executor asks for; tell its id.
 
-    The message: `cell` and `cgroups` as of a run, `command` and `env`. It comes with the
-    descriptors of a view. The cell is there as long as anybody holds the gate.
+    With its pidfd, the gate and the users of its cell, which is there as long as anybody holds the
+    gate. The message: `cell` and `cgroups` as of a run, `command` and `env`. It comes with the
+    descriptors of a view.
     """
     link = socket.socket(fileno=descriptor)
     text, view, _ = messages.receive(link)
@@ -73,10 +74,13 @@ def begin_in_a_cell(descriptor: int) -> NoReturn:
     cell = Cell(asked["cell"], view)
     try:
         cell.make()
+        told, open_until_then = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
+            os.close(open_until_then)
+            os.read(told, 1)  # the first word is ours: nobody else says who is meant
             _become(asked, cell, link)
-        messages.send(link, b"%d" % pid, [os.pidfd_open(pid), cell.gate])
+        messages.send(link, b"%d" % pid, [os.pidfd_open(pid), cell.gate, cell.users])
     except (CellError, OSError) as error:
         _refuse(link, error)
     os._exit(0)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
+import time
 
-from stellwerk_shim import cgroup, messages, tree
+from stellwerk_shim import cgroup, messages, signals, tree
 from stellwerk_shim.cell import CellError
 from stellwerk_shim.child import LaunchError, pass_gate
 
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 
 NEEDED = ("argv", "env", "cwd", "nofile", "umask", "must_be_warm")
 """What of launch.json begins a run; the rest is not for what an environment has loaded."""
+BEGUN_S = 9.0
+"""For all that the warm process has to do; the executor waits a little longer for us."""
 REAPED_S = 1.0
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+LEVELS = 3
+"""Namespaces of processes: ours, the warm process's, the run's."""
 
 
 class NotBegunError(Exception):
@@ -37,6 +44,7 @@ class WarmChild:
 
     ``place``: our end of a socket to that, the gate of the cell's processes, the users of the warm
     process's own cell. The run's end is the kernel's word: the warm process may be gone by then.
+    Nothing that the warm process says is believed: its packages are anybody's code.
     """
 
     def __init__(
@@ -47,7 +55,7 @@ class WarmChild:
         self._cpu_s, self._peak_bytes = 0.0, 0
         self._cell = cell
         link, cell_gate, users = place
-        self._warm = socket.socket(fileno=link)
+        self._warm, self._until = socket.socket(fileno=link), time.monotonic() + BEGUN_S
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._report, report = os.pipe2(os.O_CLOEXEC)
         needed = os.memfd_create("launch")
@@ -55,12 +63,18 @@ class WarmChild:
         os.lseek(needed, 0, os.SEEK_SET)
         own = [needed, gate, report]
         try:
-            processes, self._first, waits = self._receive(3)
+            processes, first, waits = self._receive(3)
             own.append(processes)
+            self._inside = os.fstat(processes)
+            numbers = tree.numbers(first)
+            if len(numbers) != LEVELS or numbers[-1] != 1 or not self._is_inside(numbers[0]):
+                raise NotBegunError("its warm process made no processes for it")
+            self._first = first
             doors = cgroup.doors(launch.get("cgroups") or [])  # type: ignore[arg-type]
             own += doors
-            cell.make_below(users, processes, self._first, cell_gate)
+            cell.make_below(users, processes, first, cell_gate)
             with socket.socket(fileno=waits) as run:  # laid out beside us, told from there
+                run.settimeout(self._left())
                 self._helper = cell.lay_out([needed, output, gate, report, *doors], run)
         except (CellError, OSError) as error:
             raise NotBegunError(str(error)) from error
@@ -79,12 +93,17 @@ class WarmChild:
         """
         (self._pidfd,) = self._receive(1)
         try:
-            self.pid = tree.pid_of(self._pidfd)
-            self.start_ticks = tree.start_ticks(self.pid)
-        except (OSError, ValueError):
+            pid = next(iter(tree.numbers(self._pidfd)), 0)
+            if pid and not self._is_inside(pid):
+                raise NotBegunError("its warm process forked nothing for it")
+            self.pid, self.start_ticks = pid, tree.start_ticks(pid) if pid else 0
+        except OSError:
             self.pid = 0  # it has ended at its gate, and said why if it could
-        _, status = os.waitpid(self._helper, 0)  # done by now; the script shall not see it
-        failure = pass_gate(self._gate, self._report)
+        try:
+            _, status = os.waitpid(self._helper, 0)  # done by now; the script shall not see it
+            failure = pass_gate(self._gate, self._report, self._left())
+        except (OSError, ValueError) as error:
+            raise NotBegunError(str(error)) from error
         if status:
             raise NotBegunError(f"cannot make its sandbox: {failure}")
         if failure:
@@ -95,14 +114,15 @@ class WarmChild:
     def end(self) -> int:
         """The wait status. Raises LostError where it is not known any more."""
         try:
-            status, self._cpu_s = tree.ended(self.pid)
+            status, self._cpu_s = tree.ended(self.pid, self.start_ticks)
         except OSError as error:
             raise LostError from error
         # Before the cell: its first process ends when nobody of it is left to be reaped.
         try:
             self._warm.settimeout(REAPED_S)
             self._warm.send(b"reap")
-            self._peak_bytes = int(self._warm.recv(messages.MAX_BYTES) or 0)
+            told = int(self._warm.recv(messages.MAX_BYTES) or 0)
+            self._peak_bytes = max(0, min(told, MEMORY))
         except (OSError, ValueError):
             pass  # the warm process is gone, and with it what it knew
         return status
@@ -116,7 +136,15 @@ class WarmChild:
 
     def processes(self) -> list[int]:
         """All processes of the run, as long as its first goes on."""
-        return [self.pid, *tree.descendants(self.pid, tree.pid_of(self._first))]
+        return [self.pid, *tree.descendants(self.pid, *tree.numbers(self._first)[:1])]
+
+    def ask_to_end(self) -> None:
+        """SIGTERM to the run's group. Raises ProcessLookupError where there is none any more."""
+        gone = select.poll()
+        gone.register(self._pidfd, select.POLLIN)
+        if gone.poll(0):  # its number may be another's: it is not ours to reap
+            raise ProcessLookupError
+        os.killpg(self.pid, signals.TERM)
 
     def kill(self) -> None:
         """End all processes of the run."""
@@ -125,9 +153,18 @@ class WarmChild:
     def _receive(self, count: int) -> list[int]:
         """So many descriptors from the warm process. Raises NotBegunError."""
         try:
+            self._warm.settimeout(self._left())
             text, given, _ = messages.receive(self._warm)
         except OSError as error:
             raise NotBegunError(str(error)) from error
         if len(given) != count:
             raise NotBegunError(text.decode(errors="replace") or "its warm process is gone")
         return given
+
+    def _left(self) -> float:
+        return max(0.001, self._until - time.monotonic())  # 0 would mean not to wait at all
+
+    def _is_inside(self, pid: int) -> bool:
+        """Whether that process is one of the cell's. Raises OSError where there is none."""
+        found = os.stat(f"/proc/{pid}/ns/pid")
+        return os.path.samestat(found, self._inside)

@@ -51,6 +51,7 @@ class WarmRuns:
 
     def serve(self) -> None:
         """Until the connection is closed; runs go on."""
+        signals.handle(signals.CHLD, signals.DEFAULT)  # whatever a package has made of it
         gc.collect()
         gc.freeze()  # a collection in a child would copy every page it looks at
         while True:
