@@ -60,7 +60,12 @@ def test_a_message_that_is_no_submission_is_refused_with_the_reason(
     )
     assert done.returncode == 1
     assert "refused: " in done.stderr
-    assert "spec.scrypt: There is no such field" in done.stderr
+    reason = "spec.scrypt: There is no such field"
+    assert reason in done.stderr
+    shown = stack.command("run", "show", "misspelt")
+    assert shown.returncode == 6
+    assert "RUN: There is no run misspelt: its submission on the bus was refused" in shown.stderr
+    assert reason in shown.stderr
 
 
 def test_rest_with_server_sent_events(stack: Stack) -> None:

@@ -135,7 +135,8 @@ def test_failing_part_is_named_with_its_last_words_and_nothing_stays(
 def test_life_of_a_platform(home: Home) -> None:
     # A pipeline ends: the supervisor holds neither the output nor the input of its caller.
     shell = f"{STELLWERK} up --port 0 2>&1 | cat"
-    environment = {**os.environ, "STELLWERK_HOME": str(home.path)}
+    dead = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
+    environment = {**os.environ, "STELLWERK_HOME": str(home.path), **dead}
     started = subprocess.run(
         ["bash", "-c", shell],
         env=environment,
@@ -161,9 +162,14 @@ def test_life_of_a_platform(home: Home) -> None:
     assert {row["name"] for row in told["processes"]} == NAMES
     assert {row["state"] for row in told["processes"]} == {"ready"}
     assert told["memory_bytes"] < 900e6
-    broker = json.loads(home.run("doctor", "-o", "json").stdout)[3]
-    assert (broker["name"], broker["state"]) == ("broker", "ok")
-    assert broker["found"].endswith("sync_interval always")
+    findings = json.loads(home.run("doctor", "-o", "json").stdout)
+    found = {finding["name"]: finding for finding in findings}
+    assert found["broker"]["state"] == "ok"
+    assert found["broker"]["found"].endswith("sync_interval always")
+    index = found["package index"]
+    assert "asked with the settings of the running platform: Connection refused" in index["found"]
+    assert "This shell has another UV_DEFAULT_INDEX" in index["fix"]
+    assert index["state"] == "warning"
 
     again = home.run("up")
     assert again.returncode == 5

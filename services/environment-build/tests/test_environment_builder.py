@@ -199,13 +199,16 @@ async def test_unreachable_index_is_not_the_users_fault(
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
             "PIP_INDEX_URL": address,
-            "UV_HTTP_RETRIES": "0",
+            "UV_HTTP_RETRIES": "1",
         }
         log: list[str] = []
         builder = make_builder(index=IndexOptions(), environ=environ)
         found = await failure(builder, "alpha", log=log)
     assert (found.reason, found.retryable) == ("index-unreachable", True)
     assert "topsecret" not in found.message + "".join(log)
+    (said,) = [number for number, line in enumerate(log) if "does not answer, retry 1" in line]
+    (over,) = [number for number, line in enumerate(log) if "not built" in line]
+    assert said < over, "told while it is tried"
 
 
 async def test_altered_file_fails_the_hash_check(

@@ -36,6 +36,7 @@ def test_environment_is_an_explicit_list() -> None:
         "UV_CACHE_DIR": "/c",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_INDEX_STRATEGY": "first-index",
+        "RUST_LOG": "reqwest_retry=warn",
     }
     assert secrets_in(shell) == ("pass-word",)
 

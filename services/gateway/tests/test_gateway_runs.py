@@ -296,6 +296,21 @@ async def test_a_run_can_be_read_as_soon_as_it_is_accepted(
     assert (unknown.status_code, unknown.json()["code"]) == (404, "run.not_found")
 
 
+async def test_why_a_submission_on_the_bus_became_no_run_is_told_to_who_asks_for_it(
+    gateway: Gateway, services: Services, bus: Bus
+) -> None:
+    await services.on("history", "run-get", not_found)
+    content = {"run_id": "mine", "experiment": "e", "spec": {"scrypt": "a.py"}}
+    headers = {"ce-type": RunSubmitted.type_name(), "ce-id": "1"}
+    subject = "sw.evt.submission.mine.submitted"
+    await bus.publish_raw(subject, json.dumps(content).encode(), headers)
+    for method, path in (("GET", "/runs/mine"), ("POST", "/runs/mine/cancel")):
+        answer = await gateway.client.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "run.not_found")
+        assert "refused, " in answer.json()["detail"]
+        assert "spec.scrypt: There is no such field" in answer.json()["detail"]
+
+
 async def test_a_waiting_run_shows_its_place_in_the_queue(
     gateway: Gateway, services: Services
 ) -> None:

@@ -102,8 +102,11 @@ def test_only_variables_that_were_read_early_need_another_process(name: str, ear
 )
 def test_what_only_the_run_would_find_keeps_it_cold(name: str, value: str, cold: bool) -> None:
     env = {name: value, "HOME": "/home"}
-    assert (names_unseen("/env/bin/python", {name}, env) is not None) == cold
-    assert names_unseen("/env/bin/python", {"HOME"}, env) is None
+    recipe = recipe_of("/env/bin/python", env)
+    assert (names_unseen(recipe, {name}, env, inside=True) is not None) == cold
+    assert names_unseen(recipe, {"HOME"}, env, inside=True) is None
+    cold_outside = cold or ("/" in value and name not in {"DATA", "TZ"})
+    assert (names_unseen(recipe, {name}, env, inside=False) is not None) == cold_outside
 
 
 def test_a_module_beside_the_script_that_is_loaded_already() -> None:

@@ -30,7 +30,7 @@ __all__ = ["env"]
 PEEKS = """
 import os
 print(os.path.exists(HIDDEN), os.path.exists('/home'), sorted(os.listdir('/')))
-print([name for name in os.listdir('/proc') if name.isdigit() and int(name) not in (1, os.getpid())], os.getppid())
+print(sorted(name for name in os.listdir('/proc') if name.isdigit()) , os.getppid())
 print([line.split()[1] for line in open('/proc/self/status') if line.startswith(('CapEff', 'NoNewPrivs'))])
 try: open('/etc/written', 'w')
 except OSError as error: print(error.errno)

@@ -1,24 +1,22 @@
 """Checks of the machine: space, file system, memory, clock, limits, isolation."""
 
 import ctypes
-import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stellwerk.sizes import size_text
+from stellwerk_embedded import in_force
 from stellwerk_embedded.doctor import Check, Finding, State, judge
 from stellwerk_embedded.layout import LONGEST_SOCKET_PATH, Layout
 from stellwerk_kit.clock import SystemClock
 
-GIB = 1024**3
-NEEDED_DISK = 5 * GIB
-NEEDED_MEMORY = 3 * GIB
+NEEDED_DISK = 5_000_000_000
+NEEDED_MEMORY = 3_000_000_000
 NEEDED_FILES = 1024
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay"})
 """File systems known to keep what they have acknowledged."""
@@ -32,10 +30,10 @@ def disk(layout: Layout) -> Finding:
     """Free space where the data lie."""
     usage = shutil.disk_usage(_existing(layout.home))
     share = 1 - usage.free / usage.total
-    found = f"{usage.free / GIB:.1f} GiB free of {usage.total / GIB:.1f}, {share:.0%} used"
+    found = f"{size_text(usage.free)} free of {size_text(usage.total)}, {share:.0%} used"
     fix = "Free some space, or use another folder: stellwerk up --data DIR."
     if usage.free < NEEDED_DISK:
-        return Finding("disk", "problem", found, f"{NEEDED_DISK // GIB} GiB are needed. {fix}")
+        return Finding("disk", "problem", found, f"{size_text(NEEDED_DISK)} are needed. {fix}")
     state: State = "warning" if share > 0.85 else "ok"
     return Finding("disk", state, found, fix if state != "ok" else "")
 
@@ -53,8 +51,8 @@ def file_system(layout: Layout) -> Finding:
 def memory(_: Layout) -> Finding:
     """Memory for the platform and one run."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fix = "The platform takes 0.9 GiB and a Keras run 1 to 2; expect swapping or killed runs."
-    found = f"{total / GIB:.1f} GiB"
+    fix = "The platform takes 0.9 GB and a Keras run 1 to 2; expect swapping or killed runs."
+    found = size_text(total)
     return judge("memory", found, fix, ok=total >= NEEDED_MEMORY, otherwise="warning")
 
 
@@ -91,9 +89,9 @@ def socket_paths(layout: Layout) -> Finding:
     return judge("socket paths", found, fix, ok=length <= LONGEST_SOCKET_PATH, otherwise="warning")
 
 
-def isolation(_: Layout) -> Finding:
+def isolation(layout: Layout) -> Finding:
     """What keeps runs apart and within limits, as the executor finds it."""
-    told = _executor()
+    told = _executor(layout)
     limits = ", ".join(told["limits"]) or "nothing"
     if told["sandbox"]:
         found = f"runs are sandboxed by bubblewrap; the kernel limits {limits}"
@@ -102,23 +100,18 @@ def isolation(_: Layout) -> Finding:
     return Finding("isolation", "warning", found, f"{told['missing']}; see docs/howto/sandbox.md")
 
 
-def lazy_mounts(_: Layout) -> Finding:
+def lazy_mounts(layout: Layout) -> Finding:
     """Whether large inputs can be read while they are fetched."""
-    lacks = _executor()["no_mounts"]
+    lacks = _executor(layout)["no_mounts"]
     found = "large inputs are mounted by rclone" if not lacks else "inputs are fetched whole"
     fix = f"{lacks}; see docs/howto/datasets.md"
     return judge("lazy mounts", found, fix, ok=not lacks, otherwise="warning")
 
 
 @cache
-def _executor() -> dict[str, Any]:
+def _executor(layout: Layout) -> dict[str, Any]:
     """What the executor finds on this machine. Raises OSError when it cannot be asked."""
-    command = [sys.executable, "-m", "stellwerk_gpu_executor.isolation"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        raise OSError(done.stderr.strip()[-300:])
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    return in_force.of(layout, "gpu-executor").ask("stellwerk_gpu_executor.isolation")
 
 
 def _existing(path: Path) -> Path:

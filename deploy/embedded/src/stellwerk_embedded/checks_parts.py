@@ -2,23 +2,20 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from stellwerk_embedded import binaries, ports, state
+from stellwerk_embedded import binaries, in_force, ports, state
 from stellwerk_embedded.doctor import Check, Finding, judge
 from stellwerk_embedded.http_get import request
 from stellwerk_embedded.layout import Layout
 from stellwerk_embedded.ports import BASE
 
 PYTHON_FLOOR = (3, 11)
-INDEX_S = 10.0
-REQUIREMENT = "packaging"
-"""A small package that every index has."""
+LIMIT_S = 10.0
 
 
 def python(_: Layout) -> Finding:
@@ -79,25 +76,22 @@ def installer(_: Layout) -> Finding:
     return Finding("installer", "ok", f"{version}, makes virtual environments")
 
 
-def package_index(_: Layout) -> Finding:
-    """Whether the configured package index answers; environments come from there."""
-    uv = Path(sys.executable).parent / "uv"
-    environ = {**os.environ, "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
-    if "UV_DEFAULT_INDEX" not in environ and "PIP_INDEX_URL" in environ:
-        environ["UV_DEFAULT_INDEX"] = environ["PIP_INDEX_URL"]
-    command = [str(uv), "pip", "compile", "--quiet", "--no-cache", "--no-deps", "-"]
-    try:
-        done = _run([*command, "--python", sys.executable], environ, REQUIREMENT)
-    except subprocess.TimeoutExpired:
-        done = None
-    if done is not None and done.returncode == 0:
-        return Finding("package index", "ok", "answers")
-    found = f"no answer within {INDEX_S:g} s" if done is None else "does not answer"
+def package_index(layout: Layout) -> Finding:
+    """Whether the package index that builds use answers; environments come from there."""
+    settings = in_force.of(layout, "environment-build")
+    told = settings.ask("stellwerk_environment_build.index_check")
+    whose = ", asked with the settings of the running platform" if settings.running else ""
+    if not told["asked"]:
+        return Finding("package index", "ok", "none is used (STELLWERK_BUILD_NO_INDEX)")
+    if told["answers"]:
+        return Finding("package index", "ok", f"answers{whose}")
     fix = (
         "Check the network, a proxy (HTTPS_PROXY) and the index (UV_DEFAULT_INDEX). "
         "Environments that are built already work without it."
     )
-    return Finding("package index", "warning", found, fix)
+    if settings.running and (other := settings.other_than_here()):
+        fix += f" This shell has another {', '.join(other)}; stellwerk down, stellwerk up takes it."
+    return Finding("package index", "warning", f"gives no package{whose}: {told['said']}", fix)
 
 
 def port_numbers(layout: Layout) -> Finding:
@@ -133,18 +127,8 @@ def client_file(layout: Layout) -> Finding:
     )
 
 
-def _run(
-    command: list[str], environ: dict[str, str] | None = None, text: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=environ,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=INDEX_S,
-        check=False,
-    )
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stellwerk.sizes import size_text
 from stellwerk_embedded import processes, state
 from stellwerk_embedded.layout import Layout
 from stellwerk_embedded.probes import Probe, problem
 from stellwerk_embedded.processes import TOPOLOGY
 
 HEADS = ("PROCESS", "STATE", "PID", "PORT", "RESTARTS", "MEMORY")
-MIB = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Row:
 
     def cells(self) -> list[str]:
         """As text, in the order of :data:`HEADS`."""
-        memory = f"{self.memory_bytes / MIB:.0f} MiB" if self.pid else "-"
+        memory = size_text(self.memory_bytes) if self.pid else "-"
         numbers = [str(number) if number else "-" for number in (self.pid, self.port)]
         return [self.name, self.state, *numbers, str(self.restarts), memory]
 

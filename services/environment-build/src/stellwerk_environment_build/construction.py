@@ -227,8 +227,16 @@ class Construction:
         *,
         show: bool = True,
     ) -> Ended:
+        most = 0
+
         async def on_line(line: str) -> None:
-            if show and not line.startswith("Using Python"):
+            nonlocal most
+            again = uv_command.asked_again(line)
+            if again is not None:
+                if again > most:  # once, however many files it asks for
+                    most = again
+                    await self.log.line(f"      … the index does not answer, retry {again}")
+            elif show and not line.startswith("Using Python"):
                 await self.log.line(f"      {line}")
 
         ended = await self._run(phase, command, limit_s, on_line, so_far, reads_both=False)

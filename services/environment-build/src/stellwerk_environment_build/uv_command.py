@@ -34,6 +34,7 @@ _PASSED = {
     "RATTLER_AUTH_FILE": ("RATTLER_AUTH_FILE",),  # logins of conda channels
     "HOME": ("HOME",),
 }
+_ASKED_AGAIN = re.compile(r"WARN Retry attempt #(\d+)\.")
 _PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST_SECRET = 4
 
@@ -70,7 +71,14 @@ def uv_environment(
         "UV_CACHE_DIR": str(cache),
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_INDEX_STRATEGY": "first-index",
+        "RUST_LOG": "reqwest_retry=warn",  # else it is silent until it gives up
     }
+
+
+def asked_again(line: str) -> int | None:
+    """How often uv has asked the index again, where a line of its output says that it does."""
+    found = _ASKED_AGAIN.match(line)
+    return None if found is None else int(found[1]) + 1
 
 
 def bare_environment(environ: Mapping[str, str]) -> dict[str, str]:

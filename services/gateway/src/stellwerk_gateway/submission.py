@@ -8,7 +8,13 @@ from datetime import datetime
 
 from stellwerk import ids, subjects
 from stellwerk.api import RunRequest, RunView
-from stellwerk.errors import ConflictError, NotFoundError, ServiceUnavailableError, UserError
+from stellwerk.errors import (
+    ConflictError,
+    NotFoundError,
+    ProtocolError,
+    ServiceUnavailableError,
+    UserError,
+)
 from stellwerk.events import MAX_EVENT_BYTES, Envelope, RunCancelRequested, RunSubmitted
 from stellwerk.runstate import TERMINAL, RunStatus
 from stellwerk_gateway.names import checked_name
@@ -77,8 +83,9 @@ async def find_run(
 ) -> RunView:
     """The run as history has it, or as it was submitted where history does not have it yet.
 
-    Raises NotFoundError ``run.not_found``; ServiceUnavailableError when history is away, unless
-    ``stale`` says that knowing the submission is enough.
+    Raises NotFoundError ``run.not_found``, which says why where a client has published a submission
+    that the scheduler has put aside; ServiceUnavailableError when history is away, unless ``stale``
+    says that knowing the submission is enough.
     """
     if not ids.is_id(run_id):
         raise NotFoundError(
@@ -93,7 +100,15 @@ async def find_run(
         away = error
         if not stale:
             raise
-    submitted = await platform.bus.last_event(subjects.event("submission", run_id, "submitted"))
+    try:
+        submitted = await platform.bus.last_event(subjects.event("submission", run_id, "submitted"))
+    except ProtocolError as error:
+        raise NotFoundError(
+            f"There is no run {run_id}: its submission on the bus was refused, {error.message}. "
+            "Publish it again, corrected.",
+            code=RUN_NOT_FOUND,
+            field="run_id",
+        ) from error
     if submitted is not None and isinstance(submitted.event, RunSubmitted):
         return _first_view(submitted.event, submitted.time)
     raise away or NotFoundError(f"There is no run {run_id}.", code=RUN_NOT_FOUND, field="run_id")

@@ -109,8 +109,6 @@ class WarmPool:
             if must:
                 raise ColdError(str(error)) from error
             return Choice(reason=str(error))
-        if not must and wanted.user_managed and not self._is_ready(wanted):
-            wanted = replace(wanted, plain=True)
         if must:
             await self._turn(wanted)
         self._held[wanted] += 1
@@ -143,14 +141,20 @@ class WarmPool:
         settings = settings_of(sources.script, sources.helpers, READ_EARLY)
         env = applied(env, settings)
         chosen = chosen_by(assigned, [each.variable for each in settings])
-        if reason := self.not_seen(python, chosen, env):
-            raise ColdError(reason)
         user_managed = assigned.image.interpreter is not None
-        return recipe_of(python, env, user_managed=user_managed), tuple(sources.names)
+        recipe = recipe_of(python, env, user_managed=user_managed)
+        if user_managed and assigned.spec.warm != "require" and not self._is_ready(recipe):
+            recipe = replace(recipe, plain=True)
+        if reason := self.not_seen(recipe, chosen, env):
+            raise ColdError(reason)
+        return recipe, tuple(sources.names)
 
-    def not_seen(self, python: str, chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
-        """Why variables that users have ``chosen`` keep a run of this interpreter cold."""
-        return None if self.isolation.views is None else names_unseen(python, chosen, env)
+    def not_seen(self, recipe: Recipe, chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
+        """Why variables that users have ``chosen`` keep a run cold."""
+        if self.isolation.views is None:
+            return None
+        inside = self.isolation.warm_inside(plain=recipe.plain)
+        return names_unseen(recipe, chosen, env, inside=inside)
 
     def release(self, choice: Choice) -> None:
         """The run of a choice has begun, or never will."""

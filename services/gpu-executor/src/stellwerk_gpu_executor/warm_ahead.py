@@ -52,7 +52,8 @@ class WarmAhead:
         python, env = self.preparer.early_environment(view.env_id)
         variables = view.definition.environment_variables
         env |= variables
-        if reason := self.pool.not_seen(python, variables, env):
+        recipe = recipe_of(python, env)
+        if reason := self.pool.not_seen(recipe, variables, env):
             raise StellwerkError(reason)
-        self.pool.want(recipe_of(python, env))
+        self.pool.want(recipe)
         return True

@@ -81,10 +81,16 @@ class WarmProcess:
         self.home.mkdir(parents=True, exist_ok=True)
         python = Path(self.recipe.python)
         sources = site_folders(python) if self.recipe.user_managed else ()
-        self.walls = await isolation.around_warm(self.home, python, sources, _ENTRY.parent)
+        self.walls = await isolation.around_warm(
+            self.home, python, sources, _ENTRY.parent, plain=self.recipe.plain
+        )
         log = f"{self.home}.log"
         if self.walls is None:
-            command = [self.recipe.python, str(_ENTRY), "--warm", str(LINK), *modules]
+            apart = isolation.views is not None
+            how = "--warm-apart" if apart else "--warm"
+            command = [self.recipe.python, str(_ENTRY), how, str(LINK), *modules]
+            if apart:
+                command = [*OWN, "--apart", *command]
             self.server = WarmServer(command, self._env(str(self.home)), LINK, log)
             return await self._hear(self.server)
         below = self.walls.attempts

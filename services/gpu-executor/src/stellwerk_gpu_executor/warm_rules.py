@@ -86,13 +86,17 @@ def chosen_by(assigned: RunAssigned, set_by_script: Iterable[str]) -> set[str]:
     return {name for each in (*own, set_by_script) for name in each}
 
 
-def names_unseen(python: str, chosen: Iterable[str], env: Mapping[str, str]) -> str | None:
+def names_unseen(
+    recipe: Recipe, chosen: Iterable[str], env: Mapping[str, str], *, inside: bool
+) -> str | None:
     """Why users' variables keep a run cold that is walled in.
 
-    A warm process shares with it the system and the environment, and nothing else that they may
-    name: a library to load (LD_PRELOAD, OMP_TOOL_LIBRARIES), a place to write (XLA_FLAGS).
+    A warm process ``inside`` the walls shares with it the system and the environment, and nothing
+    else that they may name: a library to load (LD_PRELOAD, OMP_TOOL_LIBRARIES), a place to write
+    (XLA_FLAGS). One outside must follow no path of a user's at all.
     """
-    shared = (*(f"{place}/" for place in (*SYSTEM, *MERGED)), f"{Path(python).parent.parent}/")
+    system = [f"{place}/" for place in (*SYSTEM, *MERGED)]
+    shared = (*system, f"{Path(recipe.python).parent.parent}/") if inside else ()
     for name in sorted(chosen):
         value = env.get(name, "")
         early = name in {"PATH", "VIRTUAL_ENV"} or READ_EARLY.match(name)

@@ -25,6 +25,8 @@ TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+INIT = "/bin/cat"
+"""First process of a cell: waits for the end of its stdin, and with it the kernel ends the rest."""
 OWN = kernel.IPC | kernel.HOST_NAME
 WALLED = kernel.NO_SUID | kernel.NO_DEVICES
 MACHINES = tuple(
@@ -37,6 +39,8 @@ KERNELS = tuple(f"/proc/{name}" for name in (*PAGES, "slabinfo", "vmallocinfo", 
 """What of the kernel only root may read: what it holds for others. Nobody reads it here."""
 RPC = "/proc/net/rpc"
 PROBE_S = 5.0
+REPORT = 3
+"""Which of the descriptors for a run in a warm process is what failures are written to."""
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
@@ -68,7 +72,7 @@ class Cell:
                 self._make_users_first()
             else:
                 kernel.leave(kernel.PROCESSES)
-                self._first = self._start_first(signals.IGNORE)
+                self._first = self._start_init()
             os.close(self._hold)
         except OSError as error:
             raise CellError(str(error.strerror)) from error
@@ -96,11 +100,11 @@ class Cell:
         except OSError as error:
             raise CellError(str(error.strerror)) from error
 
-    def lay_out(self, given: list[int], warm: socket.socket) -> int:
-        """Have a child of this process go in, and the warm process fork a run that enters.
+    def lay_out(self, given: list[int], run: socket.socket) -> int:
+        """Have a child of this process go in, and tell the warm process's fork what to enter.
 
-        It is sent ``given`` with what has to be entered, in this order, and the kinds of that; or
-        why there is nothing. Returns the child, which ends by itself.
+        That is sent after ``given``, its kinds in the message. Returns the child: it ends by itself
+        and has said why on its ``given`` report where its status is not 0.
         """
         kinds = {"user": kernel.USERS, "mnt": kernel.FILES}
         kinds |= {"ipc": kernel.IPC, "uts": kernel.HOST_NAME}
@@ -110,14 +114,13 @@ class Cell:
         if pid == 0:
             try:
                 self._enter()
-                asked: dict[str, object] = {"namespaces": list(kinds.values())}
-                given += [_open_own(name) for name in kinds]
-            except OSError as error:
-                asked, given = {"refused": error.strerror}, []
-            try:
-                messages.send(warm, json.dumps(asked).encode(), given)
-            finally:
+                opened = [_open_own(name) for name in kinds]
+                messages.send(run, json.dumps(list(kinds.values())).encode(), [*given, *opened])
                 os._exit(0)
+            except OSError as error:
+                os.write(given[REPORT], str(error.strerror).encode())
+            finally:
+                os._exit(1)
         return pid
 
     def end(self, seconds: float) -> None:
@@ -146,19 +149,29 @@ class Cell:
 
         def made() -> list[int]:
             _become_own_users(_outside(), kernel.PROCESSES, others=True)
-            first = self._start_first(signals.DEFAULT)  # how runs ended is kept for supervisors
-            return [first, *map(_open_own, ("user", "pid_for_children"))]
+            return [self._start_first(), *map(_open_own, ("user", "pid_for_children"))]
 
         self._first, self._users, inside = _from_child(made)
         kernel.enter(inside, kernel.PROCESSES)
         os.close(inside)
 
-    def _start_first(self, ended: int) -> int:
-        """Start its first process; returns a pidfd.
+    def _start_init(self) -> int:
+        """Start the first process of a run's cell; returns a pidfd.
 
-        It waits until nobody holds the gate, and with it the kernel ends all others. It has files
-        of this machine in its memory, so nobody in the cell may look into it. ``ended``: what it
-        does with orphans that end.
+        A program and no fork: after a fork this process would copy again every page it has used.
+        """
+        signals.handle(signals.CHLD, signals.IGNORE)  # it inherits that, and need not reap orphans
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, self._hold, 0)]
+            return os.pidfd_open(os.posix_spawn(INIT, [INIT], {}, file_actions=actions))
+        finally:
+            signals.handle(signals.CHLD, signals.DEFAULT)
+
+    def _start_first(self) -> int:
+        """Start the first process of a warm process's cell; returns a pidfd.
+
+        One of its users, with files of this machine, so nobody may look into it. It reaps nobody:
+        how orphaned runs ended is kept for their supervisors.
         """
         pid = os.fork()
         if pid == 0:
@@ -166,7 +179,6 @@ class Cell:
                 kernel.be_nobodys()
                 os.dup2(self._hold, 0)
                 os.closerange(1, 1 << 16)
-                signals.handle(signals.CHLD, ended)
                 while os.read(0, 4096):
                     pass
             finally:

@@ -32,9 +32,11 @@ class Interpreter:
     """What of a freshly started interpreter must be remembered until a script runs in it.
 
     Made once, when everything is loaded; `home` is the value of HOME while it was loaded.
+    `mounts`: descriptor of those its file is on, where they are its own, else -1.
     """
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, mounts: int = -1) -> None:
+        self.mounts = mounts
         self._loaded = set(sys.modules)
         self._last = next(reversed(sys.modules))
         self._last_module = sys.modules[self._last]

@@ -45,7 +45,8 @@ def supervise(
     view for its cell, then, where it begins in a walled-in warm process, the three of its place
     there (see `stellwerk_shim.warm_child`) and what keeps that one's cell as long as we go on.
     """
-    _detach(given)
+    kept = [] if interpreter is None or interpreter.mounts < 0 else [interpreter.mounts]
+    _detach([*given, *kept])
     try:
         return _supervise(folder, given, interpreter)
     except BaseException as error:

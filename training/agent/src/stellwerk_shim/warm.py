@@ -1,9 +1,10 @@
 """A warm process: the Python of an environment with its frameworks loaded, which forks runs.
 
 The executor holds the other end of a SOCK_SEQPACKET pair and first hears what is loaded, or why
-this process refuses. Without walls it then forks supervisors whose run is a fork of them
-(`stellwerk_shim.nursery`). Where runs are walled in it is in a cell like theirs (`begin_in_a_cell`)
-and forks only runs, whose supervisors are outside (`stellwerk_shim.warm_runs`).
+this process refuses. Where runs are walled in it is in a cell like theirs (`begin_in_a_cell`) and
+forks only runs, whose supervisors are outside (`stellwerk_shim.warm_runs`). Without walls, and
+where it loads no packages and may be outside of them, it forks supervisors whose run is a fork of
+them (`stellwerk_shim.nursery`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def serve(descriptor: int, names: list[str], started_with: frozenset[str], *, walled: bool) -> None:
+def serve(
+    descriptor: int,
+    names: list[str],
+    started_with: frozenset[str],
+    *,
+    walled: bool = False,
+    mounts: int = -1,
+) -> None:
     """Load `names`, tell the executor, then fork interpreters until the connection is closed.
 
     `started_with`: the modules that a script of its own would have found loaded. `walled`: this
-    process is behind walls.
+    process is behind walls. `mounts`: see `stellwerk_shim.apart.back`.
     """
     # What only a warm one needs: a page that is not there need not be copied by a fork.
     from stellwerk_shim.forked import Interpreter
@@ -45,7 +53,7 @@ def serve(descriptor: int, names: list[str], started_with: frozenset[str], *, wa
         link.send(json.dumps({"refused": str(refusal)}).encode())
         return
     link.send(json.dumps(told).encode())
-    interpreter = Interpreter(home)
+    interpreter = Interpreter(home, mounts)
     hide(said)
     if walled:
         WarmRuns(link, interpreter).serve()

@@ -55,13 +55,13 @@ class WarmChild:
         os.lseek(needed, 0, os.SEEK_SET)
         own = [needed, gate, report]
         try:
-            processes, self._first = self._receive(2)
+            processes, self._first, waits = self._receive(3)
             own.append(processes)
             doors = cgroup.doors(launch.get("cgroups") or [])  # type: ignore[arg-type]
             own += doors
             cell.make_below(users, processes, self._first, cell_gate)
-            # Laid out beside us: the warm process hears of it from there.
-            self._helper = cell.lay_out([needed, output, gate, report, *doors], self._warm)
+            with socket.socket(fileno=waits) as run:  # laid out beside us, told from there
+                self._helper = cell.lay_out([needed, output, gate, report, *doors], run)
         except (CellError, OSError) as error:
             raise NotBegunError(str(error)) from error
         finally:
@@ -81,12 +81,16 @@ class WarmChild:
         try:
             self.pid = tree.pid_of(self._pidfd)
             self.start_ticks = tree.start_ticks(self.pid)
-        except (OSError, ValueError) as error:
-            raise NotBegunError("its fork is gone") from error
-        os.waitpid(self._helper, 0)  # done long ago; the script shall not see it
+        except (OSError, ValueError):
+            self.pid = 0  # it has ended at its gate, and said why if it could
+        _, status = os.waitpid(self._helper, 0)  # done by now; the script shall not see it
         failure = pass_gate(self._gate, self._report)
+        if status:
+            raise NotBegunError(f"cannot make its sandbox: {failure}")
         if failure:
             raise LaunchError(failure)
+        if not self.pid:
+            raise NotBegunError("its fork ended before the script began")
 
     def end(self) -> int:
         """The wait status. Raises LostError where it is not known any more."""

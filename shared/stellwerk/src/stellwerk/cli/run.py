@@ -246,11 +246,14 @@ def find_run(workspace: "Workspace", prefix: str) -> "Run":
             code="run.ambiguous",
             field="RUN",
         )
-    raise NotFoundError(
-        f"RUN: there is no run {prefix!r}; `stellwerk run list` shows what there is",
-        code="run.not_found",
-        field="RUN",
-    )
+    try:
+        return Run.get(workspace, prefix)
+    except NotFoundError as error:  # it says why, where a submission was refused
+        raise NotFoundError(
+            f"RUN: {error.message} `stellwerk run list` shows what there is.",
+            code=error.code,
+            field="RUN",
+        ) from error
 
 
 def _why(queue: object, error: object) -> str | None:
