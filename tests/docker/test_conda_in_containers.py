@@ -181,7 +181,9 @@ async def sleeping(cell: BuildCell) -> AsyncIterator[subprocess.Popen[bytes]]:
         cell.command(["/bin/sh", "-c", "setsid sleep 1000 & sleep 1000"]),
         env={"PATH": os.defpath, "SECRET": "geheim"},
     )
-    await wait_until(lambda: [each for each in cells() if each["Id"] not in before], 30.0)
+    await wait_until(
+        lambda: [c for c in cells() if c["Id"] not in before and c["State"] == "running"], 30.0
+    )
     yield process
     process.kill()
     process.wait()
@@ -199,7 +201,9 @@ async def test_a_program_ends_with_who_started_it_and_its_environment_is_not_the
     assert sleeping.poll() is None
 
 
-async def test_where_neither_wall_is_a_required_one_refuses(
+# The client library leaves a socket that nobody answers to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_while_the_engine_is_away_nothing_is_installed(
     tmp_path: Path, settings: ImageSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = CondaChannel(tmp_path / "channel")
@@ -207,6 +211,4 @@ async def test_where_neither_wall_is_a_required_one_refuses(
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     found = await failure(builder(tmp_path, channel, settings), wants("tool"))
-    assert found.code == "env.sandbox_required"
-    assert "bubblewrap is not installed" in found.message
-    assert "nor does a container: no container: " in found.message
+    assert (found.code, found.retryable) == ("env.engine_unreachable", True)

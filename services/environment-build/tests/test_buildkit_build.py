@@ -1,16 +1,20 @@
 """Which engines' BuildKit is used for what, and what is never given to it. No engine."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
 from stellwerk.dockerfile_buildkit import Need
-from stellwerk_environment_build.buildkit_build import lacking
+from stellwerk_environment_build import buildkit_build, engine_watch
+from stellwerk_environment_build.buildkit_build import BuildkitBuild, lacking
 from stellwerk_environment_build.dockerfile_build import DockerfileBuild
-from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.failures import BuildFailedError, Failure
 from stellwerk_environment_build.image_engine import ImageSettings
 
 MOUNT, DOCUMENT = Need(2, "RUN --mount"), Need(3, "a here-document", recent=True)
@@ -89,3 +93,84 @@ def test_every_image_is_there_before_buildkit_begins(
     failure = caught.value.failure
     assert (failure.reason, failure.code) == ("your-spec", code)
     assert words in failure.message
+
+
+class Builds:
+    """An engine that builds for ever, and forgets who cancels a build that it does not know yet."""
+
+    base_url, api_version, ok = "http://engine", "1.51", True
+
+    def __init__(self) -> None:
+        self.api = self
+        self.began: list[str] = []
+        self.cancelled = False
+
+    def post(self, address: str, **asked: Any) -> Any:
+        if address.endswith("/cancel"):
+            self.cancelled = asked["params"]["id"] in self.began
+        else:
+            self.stop()  # somebody does while the request is under way
+            self.began.append(asked["params"]["buildid"])
+        return self
+
+    def iter_lines(self) -> Iterator[bytes]:
+        for _ in range(50):
+            if self.cancelled:
+                break
+            yield b'{"id": "moby.buildkit.trace", "aux": ""}'
+
+    def stop(self) -> None:
+        """Put in by the test."""
+
+    def close(self) -> None:
+        """It is its own answer, too."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.fixture
+def stoppable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[BuildkitBuild, Builds]:
+    engine = Builds()
+    monkeypatch.setattr(buildkit_build, "connect", lambda: nullcontext(engine))
+    monkeypatch.setattr(buildkit_build, "watched", lambda *_: nullcontext())
+    context = tmp_path / "context"
+    context.mkdir()
+    build = BuildkitBuild("m", "FROM a\n", context, "Dockerfile", ImageSettings("base"))
+    monkeypatch.setattr(engine, "stop", build.stop)
+    return build, engine
+
+
+def test_a_build_that_is_ended_before_the_engine_knows_it_ends(
+    stoppable: tuple[BuildkitBuild, Builds],
+) -> None:
+    build, engine = stoppable
+    with pytest.raises(DockerException, match="the build was ended"):
+        build.run(engine, print)  # type: ignore[arg-type]
+    assert engine.began
+    assert engine.cancelled
+
+
+def test_a_build_that_was_ended_is_not_begun(stoppable: tuple[BuildkitBuild, Builds]) -> None:
+    build, engine = stoppable
+    build.stop()
+    with pytest.raises(DockerException, match="the build was ended"):
+        build.run(engine, print)  # type: ignore[arg-type]
+    assert engine.began == []
+
+
+def test_a_watch_that_tells_something_else_ends_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would know what the machine has left."""
+    container = SimpleNamespace(logs=lambda **_: said(b"7 8 9\n", b"no number\n"))
+    engine = SimpleNamespace(containers=SimpleNamespace(get=lambda _: container))
+    monkeypatch.setattr(engine_watch, "connect", lambda: nullcontext(engine))
+    ends: list[Failure] = []
+    engine_watch._watch("name", 100, ends.append, threading.Event())
+    assert [each.code for each in ends] == ["env.engine_unreachable"]
+
+
+def said(*chunks: bytes) -> Iterator[bytes]:
+    yield from chunks

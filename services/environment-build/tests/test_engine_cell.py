@@ -1,11 +1,23 @@
 """What a container is asked to be that stands in for bubblewrap's walls. No engine is needed."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import DockerException, ImageNotFound
 
-from stellwerk_environment_build.engine_cell import PROCESSES, Asked, CellError, config_of
+from stellwerk_environment_build import image_engine
+from stellwerk_environment_build.build_cell import CellSettings, find_cell
+from stellwerk_environment_build.engine_cell import (
+    PROCESSES,
+    Asked,
+    CellError,
+    config_of,
+    walls_by_engine,
+)
+from stellwerk_environment_build.failures import BuildFailedError
+from stellwerk_environment_build.image_engine import ImageSettings
 
 ABOUT = {"image": "base:1", "memory": 1000}
 NEWEST = (1, 44)
@@ -85,3 +97,45 @@ def test_what_an_older_engine_would_leave_writable_is_not_shown(
 def test_what_cannot_be_done_is_said(words: list[str]) -> None:
     with pytest.raises(CellError, match=r"--dev-bind|/none"):
         config_of(Asked.read(words), ABOUT, None, NEWEST)
+
+
+class Engine:
+    """Has no image until it is pulled; ``away``: it does not answer."""
+
+    def __init__(self, *, away: bool = False, gives: bool = True) -> None:
+        self.images, self.away, self.gives = self, away, gives
+        self.pulled: list[str] = []
+
+    def get(self, name: str) -> Any:
+        if self.away:
+            raise DockerException("connection refused")
+        if name not in self.pulled:
+            raise ImageNotFound(name)
+
+    def pull(self, name: str) -> None:
+        if not self.gives:
+            raise ImageNotFound(name)
+        self.pulled.append(name)
+
+
+def test_the_base_is_pulled_before_a_cell_is_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first conda packages of a new machine were installed without walls."""
+    engine = Engine()
+    monkeypatch.setattr(image_engine, "connect", lambda: nullcontext(engine))
+    assert "base:1" in " ".join(walls_by_engine(ImageSettings("base:1")))
+    walls_by_engine(ImageSettings("base:1"))
+    assert engine.pulled == ["base:1"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "code"),
+    [(Engine(away=True), "env.engine_unreachable"), (Engine(gives=False), "env.base_image")],
+)
+def test_without_an_engine_for_a_while_nothing_is_done_without_walls(
+    engine: Engine, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_engine, "connect", lambda: nullcontext(engine))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BuildFailedError) as caught:
+        find_cell(CellSettings("auto"), tmp_path, ImageSettings("base:1"))
+    assert caught.value.failure.code == code

@@ -36,13 +36,16 @@ from stellwerk.events import (
     RunStopRequested,
 )
 from stellwerk.runstate import RunStatus
+from stellwerk_scheduler import run_rows
 from stellwerk_scheduler.leases import Leases
-from stellwerk_scheduler.tables import pools
+from stellwerk_scheduler.store import Work
+from stellwerk_scheduler.tables import pools, runs
 
 S = RunStatus
 Step = Callable[[Ledger], None]
 EXECUTOR = joined()
 CANCEL = RunCancelRequested(run_id="r1", reason="enough")
+RAN = runs.c.run_id == "r1"
 
 
 def say(*facts: Event) -> Step:
@@ -380,6 +383,38 @@ def test_the_row_of_an_ended_run_goes_at_last_and_its_id_stays_taken(
     ledger.hear(submitted(), CANCEL, image_ready("r1"), started(), exited(), archived())
     assert ledger.names() == told
     ledger.tick(LIMITS.kept_s)
+    with pytest.raises(AssertionError):
+        ledger.run()
+
+
+def test_a_run_that_ends_while_its_time_was_looked_at_is_not_forgotten() -> None:
+    """What is due is read before it is acted upon, and a fact may come in between."""
+    ledger = Ledger(None)
+    for step in FINALIZING:
+        step(ledger)
+    ledger.now += LIMITS.resend_s
+    (due,) = ledger.read(lambda conn: run_rows.due(conn, ledger.now, 100))
+    ledger.hear(archived())
+    ledger.write(lambda tx: ledger.store.tick(Work(tx, ledger.now), due))
+    assert ledger.run().state == S.COMPLETED
+
+
+def test_rows_of_an_earlier_release_that_never_had_a_time_go_too() -> None:
+    ledger = Ledger(None)
+    for step in (*FINALIZING, say(archived(), submitted("r2"))):
+        step(ledger)
+    without = {"deadline": None, "wake_at": None}
+    ledger.write(lambda tx: tx.conn.execute(update(runs).where(RAN).values(without)))
+    ledger.tick(LIMITS.kept_s)
+    before = ledger.run("r2")
+    until = ledger.now + LIMITS.kept_s
+    for _ in range(2):  # a second start changes nothing
+        ledger.write(lambda tx, at=until: run_rows.keep_ended_until(tx.conn, at))
+        until += 1
+    assert ledger.run("r2") == before
+    ledger.tick(LIMITS.kept_s - 1)
+    assert ledger.run().terminal
+    ledger.tick(1)
     with pytest.raises(AssertionError):
         ledger.run()
 

@@ -1,5 +1,7 @@
 """Dockerfiles, read as the builder reads them; what would escape its bounds is refused. Pure."""
 
+import time
+
 import pytest
 
 from stellwerk.dockerfile import bases, check_dockerfile, copying, fetching, labelled
@@ -178,3 +180,31 @@ def test_what_the_engine_would_fetch(line: str, found: bool) -> None:
 def test_what_the_engine_would_pull_to_copy_from(line: str, image: str | None) -> None:
     found = copying(f"FROM a AS first\nFROM b AS second\n{line}\nFROM c AS late\n")
     assert [(each.line, source) for each, source in found] == ([(3, image)] if image else [])
+
+
+LONG = 65_000
+"""As long as a Dockerfile may be."""
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (f"# syntax=docker/dockerfile{' ' * LONG}:1\nFROM a\n", "no syntax but"),
+        (f"ARG {'a' * LONG}\nFROM a\n", None),
+        (f"FROM a\nRUN {'[' * LONG} <<E\nE\n", "begins as a list"),
+        (f"FROM a\nADD {'[' * LONG} /b\n", None),
+    ],
+    ids=["syntax", "argument", "list", "sources"],
+)
+def test_a_dockerfile_that_is_made_to_be_hard_to_read_is_read_at_once(
+    text: str, field: str | None
+) -> None:
+    """It is read where everybody's requests are answered."""
+    began = time.process_time()
+    if field is None:
+        check_dockerfile(text, "dockerfile")
+    else:
+        with pytest.raises(InvalidEnvironment, match=field):
+            check_dockerfile(text, "dockerfile")
+    assert (bases(text), fetching(text) is None, copying(text)) == (["a"], True, [])
+    assert time.process_time() - began < 2

@@ -121,8 +121,8 @@ def find_cell(
 ) -> tuple[BuildCell | None, str]:
     """A cell that works for what lies in ``folder``, or None and why there is none.
 
-    ``engine``: how images are made, where they are. Blocks for some milliseconds, with an engine
-    for a second or two.
+    ``engine``: how images are made, where they are; raises BuildFailedError where it is away, or
+    has no base. Blocks for some milliseconds, with an engine for a second or two.
     """
     if settings.mode == "off":
         return None, "STELLWERK_BUILD_SANDBOX=off"

@@ -19,10 +19,10 @@ from typing import Any
 
 import requests
 from docker.errors import DockerException
-from docker.utils.build import exclude_paths
 
 from stellwerk.dockerfile_buildkit import Need, without_directives
 from stellwerk.ids import new_id
+from stellwerk_environment_build.build_context import IGNORE_FILE, ignored, sent
 from stellwerk_environment_build.buildkit_trace import Narration
 from stellwerk_environment_build.engine_watch import watched
 from stellwerk_environment_build.failures import BuildFailedError, Failure
@@ -78,6 +78,9 @@ class BuildkitBuild:
     def _end(self, why: Failure | None) -> None:
         self._why = self._why or why
         self._ended.set()
+        self._cancel()
+
+    def _cancel(self) -> None:
         with suppress(*TROUBLE), connect() as client:
             address = f"{_address(client)}/cancel"
             client.api.post(address, params={"id": self._id}, timeout=_CALL_S).close()
@@ -87,7 +90,8 @@ class BuildkitBuild:
         narration, found = Narration(), ""
         for event in self._events(client):
             if self._ended.is_set():
-                continue  # until the engine has seen it
+                self._cancel()  # again: when it was told so, it may not have known the build yet
+                continue
             if error := event.get("error"):
                 last.extend(narration.end())
                 words = "\n".join([*last, str(error)])
@@ -123,10 +127,13 @@ class BuildkitBuild:
                 }
             ),
         }
+        files = self._files()
+        if self._ended.is_set():
+            return
         with client.api.post(
             _address(client),
             params=asked,
-            data=self._files(),
+            data=files,
             headers={"Content-Type": "application/x-tar"},
             stream=True,
             timeout=None,
@@ -140,19 +147,14 @@ class BuildkitBuild:
     def _files(self) -> Iterator[bytes]:
         """The context without what it ignores.
 
-        BuildKit knows an archive by its first kilobyte: a short name in the old form fits into it.
+        An ignore file beside the Dockerfile comes before the common one. BuildKit knows an archive
+        by its first kilobyte: a short name in the old form fits into it.
         """
-        paths = exclude_paths(str(self.context), self._ignored(), dockerfile=self.dockerfile)
-        entries = ((self.context / path, path) for path in sorted(paths))
+        patterns = ignored(self.context, f"{self.dockerfile}{IGNORE_FILE}", IGNORE_FILE)
+        entries = (
+            (self.context / path, path) for path in sent(self.context, self.dockerfile, patterns)
+        )
         return archive(chain([(self.context, ".")], entries), form=tarfile.GNU_FORMAT)
-
-    def _ignored(self) -> list[str]:
-        """What the context's file says; one beside the Dockerfile comes before the common one."""
-        for name in (f"{self.dockerfile}.dockerignore", ".dockerignore"):
-            if (self.context / name).is_file():
-                lines = (self.context / name).read_text(errors="replace").splitlines()
-                return [line.strip() for line in lines if line.strip() and line[0] != "#"]
-        return []
 
 
 def lacking(client: Client, settings: ImageSettings, needed: list[Need]) -> str | None:

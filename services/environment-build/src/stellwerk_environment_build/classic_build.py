@@ -18,6 +18,8 @@ import requests
 from docker.errors import APIError, BuildError, DockerException
 
 from stellwerk.dockerfile import labelled
+from stellwerk.ids import new_id
+from stellwerk_environment_build.build_context import IGNORE_FILE, ignored, sent
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
     LABEL,
@@ -25,6 +27,7 @@ from stellwerk_environment_build.image_engine import (
     Client,
     ImageSettings,
     Say,
+    archive,
     connect,
     left,
 )
@@ -45,6 +48,7 @@ class ClassicBuild:
     context: Path
     settings: ImageSettings
     anew: bool = False
+    _name: str = field(default_factory=lambda: f".dockerfile.{new_id()}")
     _stopped: threading.Event = field(default_factory=threading.Event)
     _too_large: threading.Event = field(default_factory=threading.Event)
 
@@ -65,14 +69,13 @@ class ClassicBuild:
                 container.kill()
 
     def _build(self, client: Client, say: Say) -> str:
-        dockerfile = self.context.with_name("Dockerfile.labelled")
-        dockerfile.write_text(labelled(self.text, (LABEL, self.mark)))
         last: deque[str] = deque(maxlen=KEPT_LINES)
         found = ""
         try:
             stream = client.api.build(
-                path=str(self.context),
-                dockerfile=str(dockerfile),
+                fileobj=self._files(),
+                custom_context=True,
+                dockerfile=self._name,
                 rm=True,
                 forcerm=True,
                 nocache=self.anew,
@@ -106,6 +109,21 @@ class ClassicBuild:
         if not found:
             raise requests.ConnectionError("the engine fell silent in the middle of the build")
         return found
+
+    def _files(self) -> Iterator[bytes]:
+        """The context without what it ignores, and the labelled Dockerfile, which steps never see.
+
+        The engine leaves out what the ignore file names, once it has read it.
+        """
+        patterns = ignored(self.context, IGNORE_FILE)
+        paths = sent(self.context, self._name, patterns)
+        labelled_file, ignore_file = (
+            self.context.with_name(name) for name in ("Dockerfile.labelled", "dockerignore")
+        )
+        labelled_file.write_text(labelled(self.text, (LABEL, self.mark)))
+        ignore_file.write_text("\n".join([*(patterns or [IGNORE_FILE]), self._name]))
+        entries = [(self.context / path, path) for path in paths if path != IGNORE_FILE]
+        return archive([*entries, (ignore_file, IGNORE_FILE), (labelled_file, self._name)])
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

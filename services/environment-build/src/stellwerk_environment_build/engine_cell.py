@@ -45,7 +45,23 @@ class CellError(Exception):
 
 
 def walls_by_engine(settings: "ImageSettings") -> tuple[str, ...]:
-    """How a command line begins, in place of bubblewrap and its walls."""
+    """How a command line begins, in place of bubblewrap and its walls.
+
+    The base of images is pulled for it if it is not here. Raises BuildFailedError where engine or
+    base cannot be had: that they are away for a while is no reason to do without walls.
+    """
+    from stellwerk_environment_build.image_engine import (  # noqa: PLC0415 - slow to load
+        TROUBLE,
+        connect,
+        failed,
+        need_base,
+    )
+
+    try:
+        with connect() as client:
+            need_base(client, settings)
+    except TROUBLE as error:
+        raise failed("engine", error) from error
     about = {
         "engine": {name: os.environ[name] for name in _ENGINE if os.environ.get(name)},
         "image": settings.base,

@@ -20,7 +20,7 @@ from stellwerk_environment_build.image_engine import (
     Client,
     ImageSettings,
     connect,
-    need,
+    need_base,
     remove,
 )
 from stellwerk_environment_build.image_failures import memory_short, of_image, wrote_too_much
@@ -47,10 +47,7 @@ def watched(
 
     Raises BuildFailedError where the base image is not there, or is another one than it should be.
     """
-    try:
-        base = need(client, settings.base, settings)
-    except BuildFailedError as error:  # the operator's choice, not the user's
-        raise BuildFailedError(of_image("base")) from error
+    base = need_base(client, settings)
     name = f"{NAME}{mark}-watch"
     with suppress(NotFound):
         remove(client.containers.get(name))
@@ -90,7 +87,7 @@ def _watch(
 ) -> None:
     first: int | None = None
     with (
-        suppress(*TROUBLE),
+        suppress(*TROUBLE, ValueError),
         connect() as client,
         closing(_told(client.containers.get(name))) as told,
     ):

@@ -132,6 +132,14 @@ def need(client: Client, image: str, settings: ImageSettings, *, anew: bool = Fa
         raise BuildFailedError(of_pull(image, str(error))) from error
 
 
+def need_base(client: Client, settings: ImageSettings) -> Any:
+    """The base of images. Raises BuildFailedError; it is the operator's choice, not the user's."""
+    try:
+        return need(client, settings.base, settings)
+    except BuildFailedError as error:
+        raise BuildFailedError(of_image("base")) from error
+
+
 def keep(client: Client, image: Any, tag: str, settings: ImageSettings, say: Say) -> str:
     """Name an image ``tag`` as an environment's, and push it; its reference for nodes."""
     before = None

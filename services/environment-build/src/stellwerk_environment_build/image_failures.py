@@ -212,6 +212,11 @@ def unwatched(image: str, why: str) -> Failure:
     )
 
 
+def ignore_file(name: str, why: str) -> Failure:
+    """What a build's folder is not to have is not told in a way that can be used."""
+    return _your_spec("env.build_context", f"build_context: {name} {why}.", "")
+
+
 def no_python(why: str) -> Failure:
     """An image that no run can begin in."""
     return _your_spec(

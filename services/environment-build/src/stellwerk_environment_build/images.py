@@ -37,7 +37,7 @@ from stellwerk_environment_build.image_engine import (
     connect,
     failed,
     forget,
-    need,
+    need_base,
     remove,
 )
 from stellwerk_environment_build.image_failures import Step, of_image, took_too_long
@@ -134,7 +134,7 @@ class ImageMaker:
         try:
             with connect() as client:
                 step = "base"
-                base = self._need(client)
+                base = need_base(client, self.settings)
                 step = "make"
                 lock = cache.kept_text(ready.lock_digest) if ready.lock_digest else None
                 self._try_python(client, name, base, folder, ready, Lock(lock or ""))
@@ -157,12 +157,6 @@ class ImageMaker:
                 return Made(image, tuple(each.digest for each in blobs))
         except TROUBLE as error:
             raise failed(step, error) from error
-
-    def _need(self, client: Client) -> Any:
-        try:
-            return need(client, self.base, self.settings)
-        except BuildFailedError as error:  # the operator's choice, not the user's
-            raise BuildFailedError(of_image("base")) from error
 
     def _nearest(
         self, client: Client, base: Any, ready: Ready, cache: EnvironmentCache

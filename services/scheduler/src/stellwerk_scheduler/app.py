@@ -2,7 +2,7 @@
 
 from stellwerk.api import ComputeRequest
 from stellwerk_kit.service import Runtime
-from stellwerk_scheduler import service_state
+from stellwerk_scheduler import run_rows, service_state
 from stellwerk_scheduler.compute import (
     Compute,
     ComputeList,
@@ -35,6 +35,8 @@ async def build(runtime: Runtime[Settings]) -> None:
         await db.read(service_state.elapsed),
         longest_step_s=CLOCK_STEPS * settings.reconcile_s,
     )
+    forgotten = uptime.now() + limits.kept_s
+    await db.write(lambda tx: run_rows.keep_ended_until(tx.conn, forgotten))
     scaler = Scaler(settings.scale_answer_s)
     store, leases = RunStore(limits, scaler), Leases(limits.lease_s)
     reconciler = Reconciler(db, store, scaler, leases, uptime, CLOCK_SAVES * settings.reconcile_s)

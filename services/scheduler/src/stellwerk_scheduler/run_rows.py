@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from stellwerk.events import ExitSummary, ImageInfo, ResolvedInput, RunSubmitted
 from stellwerk.runspec import Resources
-from stellwerk.runstate import LIVE, RunStatus
+from stellwerk.runstate import LIVE, TERMINAL, RunStatus
 from stellwerk_kit.db import Tx
 from stellwerk_kit.documents import Documents
 from stellwerk_kit.prepared import Prepared, Sized
@@ -201,6 +201,12 @@ def forget(conn: Connection, run_id: str) -> None:
     """Keep nothing of a run but that it was."""
     _FORGET.run(conn, {"run": run_id})
     _REMEMBER.run(conn, {"run_id": run_id})
+
+
+def keep_ended_until(conn: Connection, deadline: float) -> None:
+    """Give ended runs a time to be forgotten; an earlier release ended them without one."""
+    over = and_(runs.c.state.in_(sorted(TERMINAL)), runs.c.deadline.is_(None))
+    conn.execute(update(runs).where(over).values(deadline=deadline, wake_at=deadline))
 
 
 def due(conn: Connection, now: float, limit: int) -> list[str]:

@@ -76,8 +76,9 @@ class RunStore:
         run = run_rows.load(work.tx.conn, run_id)
         if run is None:
             return
-        if run.terminal:
-            run_rows.forget(work.tx.conn, run_id)
+        if run.terminal:  # it may have ended since somebody looked whose time has come
+            if run.deadline is not None and run.deadline <= work.now:
+                run_rows.forget(work.tx.conn, run_id)
             return
         self.advance(work, run, Tick())
 

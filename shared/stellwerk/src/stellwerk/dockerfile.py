@@ -21,7 +21,7 @@ _CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*[^\\\s]", re.IGNORECASE)
 _FROM = re.compile(r"(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE)
 _REMOTE = re.compile(r"[^/\s]*://|[^/\s]+@[^/\s]+:|git@")
-_ARG = re.compile(r"""(\w+)=("[^"]*"|'[^']*'|\S*)""")
+_ARG = re.compile(r"""(?<!\w)(\w+)=("[^"]*"|'[^']*'|\S*)""")  # from a word's begin: in linear time
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}$]*))?\})")
 _QUOTING = re.compile(r"[\"'\\]")
 _WORD = r"""(?:"(?:\\.|[^"\\])*"|%s|\\.|[^\s"'\\]|["'\\])+"""
@@ -168,7 +168,7 @@ def _words(rest: str) -> list[str]:
     _, rest = cut_flags(rest)
     try:
         listed, end = json.JSONDecoder().raw_decode(rest)
-    except ValueError:
+    except (ValueError, RecursionError):
         return rest.split()
     if not isinstance(listed, list):
         return rest.split()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stellwerk.dockerfile_text import Instruction, instructions, lines
 
-_DIRECTIVE = re.compile(r"#\s*(?P<name>[a-zA-Z][a-zA-Z0-9]*)\s*=\s*(?P<value>.+?)\s*")
+_DIRECTIVE = re.compile(r"#\s*(?P<name>[a-zA-Z][a-zA-Z0-9]*)\s*=(?P<value>.+)")
 _OFFICIAL = re.compile(
     r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
 )
@@ -119,4 +119,4 @@ def _syntax(dockerfile: str) -> Iterator[tuple[int, str]]:
         if match is None and not (number == 1 and line.startswith("#!")):
             return
         if match and match["name"].lower() == "syntax":
-            yield number, match["value"]
+            yield number, match["value"].strip()

@@ -151,6 +151,8 @@ def _is_list(arguments: str) -> bool | None:
         return False
     try:
         value, end = json.JSONDecoder().raw_decode(arguments)
+    except RecursionError:
+        return None
     except ValueError:
         return False
     whole = not arguments[end:].strip() and all(isinstance(each, str) for each in value)
