@@ -68,6 +68,7 @@ def begin_in_a_cell(descriptor: int) -> NoReturn:
     gate. The message: `cell` and `cgroups` as of a run, `command` and `env`. It comes with the
     descriptors of a view.
     """
+    os.closerange(descriptor + 1, 1 << 16)  # whatever the executor was started with
     link = socket.socket(fileno=descriptor)
     text, view, _ = messages.receive(link)
     asked = json.loads(text)
