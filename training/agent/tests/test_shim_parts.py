@@ -125,8 +125,8 @@ def test_unreadable_lease_changes_nothing(tmp_path: Path) -> None:
     limits = Limits(str(tmp_path), {}, 0.0)
     assert limits.deadline == 100.0
     lease.write_text("gar bage")
-    assert limits.check(99.0, lambda: []) is None
-    assert limits.check(100.0, lambda: []) == (
+    assert limits.check(99.0, list) is None
+    assert limits.check(100.0, list) == (
         "lease-expired",
         "this node lost contact and its lease on the run ran out",
     )
