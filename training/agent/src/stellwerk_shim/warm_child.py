@@ -99,8 +99,8 @@ class WarmChild:
             self.pid, self.start_ticks = pid, tree.start_ticks(pid) if pid else 0
         except OSError:
             self.pid = 0  # it has ended at its gate, and said why if it could
+        status = self._helper_status()
         try:
-            _, status = os.waitpid(self._helper, 0)  # done by now; the script shall not see it
             failure = pass_gate(self._gate, self._report, self._left())
         except (OSError, ValueError) as error:
             raise NotBegunError(str(error)) from error
@@ -160,6 +160,20 @@ class WarmChild:
         if len(given) != count:
             raise NotBegunError(text.decode(errors="replace") or "its warm process is gone")
         return given
+
+    def _helper_status(self) -> int:
+        """How it ended that laid the cell out, which the script shall not see any more.
+
+        Raises NotBegunError where it does not end: its child is among what the warm process sees.
+        """
+        pidfd = os.pidfd_open(self._helper)
+        gone = select.poll()
+        gone.register(pidfd, select.POLLIN)
+        ended = gone.poll(self._left() * 1000)
+        os.close(pidfd)
+        if not ended:
+            raise NotBegunError("its cell could not be laid out in time")
+        return os.waitpid(self._helper, 0)[1]
 
     def _left(self) -> float:
         return max(0.001, self._until - time.monotonic())  # 0 would mean not to wait at all
