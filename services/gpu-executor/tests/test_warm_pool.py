@@ -523,3 +523,11 @@ async def test_a_library_of_its_own_keeps_a_run_cold_behind_walls(
     choice = await pool.choose(assigned(), sys.executable, ENV, places)
     assert str(choice.reason).startswith("LD_PRELOAD names /tmp/mine.so")
     await pool.isolation.close()
+
+
+async def test_our_own_modules_are_told_as_loaded(nodes: Nodes) -> None:
+    """A script's file with such a name would not be imported in a fork: it keeps the run cold."""
+    pool = nodes.pool()
+    await pool.ready(recipe())
+    told = pool._warm[recipe()].ready.result()
+    assert {"socket", "json", "select"} <= told.modules

@@ -9,7 +9,6 @@ one, as `--warm-apart`, outside whose file its runs cannot change (`stellwerk_sh
 """
 
 import os
-import socket
 import sys
 
 # Appended, not inserted: the parent may be a whole site-packages, which must not shadow the stdlib.
@@ -24,6 +23,8 @@ if __name__ == "__main__":
     status = 0
     how, arguments = sys.argv[1], sys.argv[2:]
     if how == "--serve":
+        import socket  # not above: a script of its own would not have found it loaded
+
         serve(socket.socket(fileno=0))
     elif how == "--warm":
         warm.serve(int(arguments[0]), arguments[1:], began.WITH)
