@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -62,20 +61,19 @@ def _open() -> int:
 
 async def test_nobody_waits_while_it_loads(tmp_path: Path) -> None:
     async with a_node(tmp_path, "import time; time.sleep(1.5)") as node:
-        longest, done = 0.0, asyncio.Event()
+        turns, done = 0, asyncio.Event()
 
-        async def beat() -> None:
-            nonlocal longest
-            last = time.monotonic()
+        async def turn() -> None:
+            nonlocal turns
             while not done.is_set():
                 await asyncio.sleep(0.01)
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+                turns += 1
 
         async with asyncio.TaskGroup() as both:
-            both.create_task(beat())
+            both.create_task(turn())
             await node.server()
             done.set()
-        assert longest < 1.0
+        assert turns > 20, "some 150 if nobody else wants this machine, a few if somebody waits"
 
 
 async def test_it_has_no_descriptor_of_another(tmp_path: Path) -> None:
@@ -225,10 +223,10 @@ async def test_a_warm_process_that_is_stopped_delays_no_end(tmp_path: Path) -> N
         handle = await ready(node, "run-a-1", "import sys; sys.exit(5)")
         pid = (await node.server()).pid
         os.kill(pid, signal.SIGSTOP)
-        began = time.monotonic()
         go_on(handle)
-        record = await handle.wait()
-        assert (record.exit_code, time.monotonic() - began < 4) == (5, True)
+        async with asyncio.timeout(30):  # it is stopped for as long as this test likes
+            record = await handle.wait()
+        assert record.exit_code == 5
         node.drop()
         await wait_until(lambda: is_gone(pid), 10)
 

@@ -20,8 +20,8 @@ from stellwerk_kit.beneath import open_beneath
 READ_BYTES = 65536
 PROCESS_LOGS = "user_logs"
 """Subfolder with one log a process, where a run has several."""
-STARTED = ("run.sock", "std.log", "records.jsonl", "exit.json", "shim.json")
 NOT_BEGUN = "not_begun.json"
+OF_A_START = ("run.sock", "std.log", "records.jsonl", "exit.json", "shim.json", NOT_BEGUN)
 
 
 class _Record(BaseModel):
@@ -129,7 +129,7 @@ class AttemptDir:
 
     def forget_start(self) -> None:
         """Remove what a supervisor left that ended before the run's program was loaded."""
-        for name in (*STARTED, NOT_BEGUN):
+        for name in OF_A_START:
             (self.path / name).unlink(missing_ok=True)
 
     def not_begun(self) -> str | None:

@@ -75,12 +75,7 @@ class Isolation:
             cell = cell_of(request, view.below_tmp, network=self.views.view.network)
             request = replace(request, cell=cell, view=view)
         wanted = Wanted(request.memory_limit_bytes, request.cpus)
-        groups: Sequence[Path] = ()
-        try:
-            groups = self.groups.take(request.folder.name, wanted)
-        except OSError as error:
-            log.warning("no control group", action="cgroup_failed", error=str(error))
-        return replace(request, cgroups=tuple(str(group) for group in groups))
+        return replace(request, cgroups=self._groups_of(request.folder.name, wanted))
 
     def warm_inside(self, *, plain: bool) -> bool:
         """Whether a warm process is behind walls. ``plain``: it loads no packages."""
@@ -101,14 +96,17 @@ class Isolation:
         cell = warm_cell(
             str(home), str(shim), self.attempts, view.below_tmp, network=self.views.view.network
         )
-        groups: Sequence[Path] = ()
+        groups = self._groups_of(f"warm-{home.name}", Wanted())
+        self._warm.update(groups)
+        return WarmWalls(cell, view, groups, self.attempts)
+
+    def _groups_of(self, name: str, wanted: Wanted) -> tuple[str, ...]:
+        """Control groups with these limits; none where they cannot be made."""
         try:
-            groups = self.groups.take(f"warm-{home.name}", Wanted())
+            return tuple(str(group) for group in self.groups.take(name, wanted))
         except OSError as error:
             log.warning("no control group", action="cgroup_failed", error=str(error))
-        walls = WarmWalls(cell, view, tuple(str(group) for group in groups), self.attempts)
-        self._warm.update(walls.groups)
-        return walls
+            return ()
 
     def clear(self, groups: Sequence[str]) -> None:
         """An attempt or a warm process with these control groups is gone."""
@@ -154,8 +152,8 @@ def isolate(settings: Settings) -> Isolation:
         )
     attempts = settings.executor_dir.absolute() / "attempts"
     views = None if view is None else Views(view, Machine(str(attempts)))
-    # A run that begins in a plain one costs an eighth less so (ADR 0030). Of another user than root
-    # a run could change its interpreter's file there (see `stellwerk_shim.apart`).
+    # A run that begins in a plain one costs a tenth less so (ADR 0030). Of another user than root a
+    # run could change its interpreter's file there (see `stellwerk_shim.apart`).
     plain_outside = settings.sandbox == "auto" and os.geteuid() == 0
     return Isolation(views, str(attempts), plain_outside, groups)
 
