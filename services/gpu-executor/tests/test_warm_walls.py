@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import threading
+import venv
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,24 @@ for change in (lambda: os.chmod('/proc/self/exe', 0o755), lambda: open('/usr/new
         assert server.walled == (sandbox == "require" or os.geteuid() != 0)
         _, text = await node.run(script, warm=server)
         assert text == "True 0 ['run-a-1']\n" + 2 * "Read-only file system\n"
+
+
+async def test_an_environment_that_was_built_is_seen_in_the_platforms_folder(
+    tmp_path: Path,
+) -> None:
+    async with a_node(tmp_path) as node:
+        built = tmp_path / "environments/one"
+        venv.create(built, symlinks=True, with_pip=False)
+        venv.create(tmp_path / "environments/other", symlinks=True, with_pip=False)
+        python = built / "bin/python"
+        recipe = recipe_of(str(python), node.env)
+        await node.pool.ready(recipe)
+        server = node.pool.take(recipe)
+        assert server.walled
+        script = "import os, sys; print(sys.prefix, os.listdir(os.path.dirname(sys.prefix)))"
+        options = {"python": python, "readable": (built,), "argv": [str(python), "main.py"]}
+        _, text = await node.run(script, warm=server, **options)
+        assert text == f"{built} ['one']\n"
 
 
 async def test_a_warm_process_has_limits_of_its_own(tmp_path: Path) -> None:

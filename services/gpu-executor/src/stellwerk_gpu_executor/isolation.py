@@ -32,6 +32,7 @@ from stellwerk_gpu_executor.sandbox import (
     warm_cell,
 )
 from stellwerk_gpu_executor.settings import Settings
+from stellwerk_gpu_executor.site_folders import site_folders
 from stellwerk_gpu_executor.views import Machine, OpenView, ViewError, Views, make
 
 PROBE_S = 20.0
@@ -82,7 +83,7 @@ class Isolation:
         return self.views is not None and not (plain and self.plain_outside)
 
     async def around_warm(
-        self, home: Path, python: Path, sources: Sequence[Path], shim: Path, *, plain: bool
+        self, home: Path, python: Path, shim: Path, *, user_managed: bool, plain: bool
     ) -> WarmWalls | None:
         """What a warm process is walled in with, as its runs are; None where it is not.
 
@@ -91,7 +92,10 @@ class Isolation:
         if self.views is None or not self.warm_inside(plain=plain):
             return None
         Path(f"{home}.tmp").mkdir(mode=0o700, exist_ok=True)
-        base = Base(self.attempts, python=python, sources=tuple(sources))
+        # One that Stellwerk built lies in a folder of the platform, which is covered but for this.
+        built = () if user_managed else (python.parent.parent,)
+        sources = site_folders(python) if user_managed else ()
+        base = Base(self.attempts, readable=built, python=python, sources=sources)
         view = await self.views.of(base)
         cell = warm_cell(
             str(home), str(shim), self.attempts, view.below_tmp, network=self.views.view.network

@@ -18,7 +18,6 @@ from stellwerk_gpu_executor.fonts import FOLDER
 from stellwerk_gpu_executor.forkserver import ANSWER_S, WarmServer
 from stellwerk_gpu_executor.isolation import Isolation, WarmWalls
 from stellwerk_gpu_executor.sandbox import WARM_CODE, WARM_HOME
-from stellwerk_gpu_executor.site_folders import site_folders
 from stellwerk_gpu_executor.spawner import starting_environment
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of
 from stellwerk_gpu_executor.warm_rules import Recipe
@@ -90,10 +89,12 @@ class WarmProcess:
         ColdError where it refuses or makes no sense, and WallsError.
         """
         self.home.mkdir(parents=True, exist_ok=True)
-        python = Path(self.recipe.python)
-        sources = site_folders(python) if self.recipe.user_managed else ()
         self.walls = await isolation.around_warm(
-            self.home, python, sources, _ENTRY.parent, plain=self.recipe.plain
+            self.home,
+            Path(self.recipe.python),
+            _ENTRY.parent,
+            user_managed=self.recipe.user_managed,
+            plain=self.recipe.plain,
         )
         log = f"{self.home}.log"
         if self.walls is None:
