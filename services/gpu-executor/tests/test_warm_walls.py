@@ -106,6 +106,24 @@ async def test_an_environment_that_was_built_is_seen_in_the_platforms_folder(
         assert text == f"{built} ['one']\n"
 
 
+async def test_the_in_run_library_is_there_from_the_beginning(tmp_path: Path) -> None:
+    """A folder that an interpreter has not found at its start it does not look at again."""
+    async with a_node(tmp_path) as node:
+        agent = tmp_path / "executor/agent"
+        agent.mkdir()
+        (agent / "sitecustomize.py").write_text("import sys; sys.customized = True")
+        (agent / "in_run.py").write_text("")
+        node.env["PYTHONPATH"] = str(agent)
+        script = "import in_run, sys; print(sys.customized, in_run.__file__)"
+        said = []
+        for number, warm in enumerate((await node.server(), None)):
+            name, readable = f"run-{number}-1", (agent,)
+            handle = await node.start(script, name, warm=warm, readable=readable)
+            await handle.wait()
+            said.append(read(handle.attempt.log).decode())
+        assert said == [f"True {agent}/in_run.py\n"] * 2
+
+
 async def test_a_warm_process_has_limits_of_its_own(tmp_path: Path) -> None:
     async with a_node(tmp_path, LOOKS) as node:
         assert isinstance(node.service._walls, Isolation)

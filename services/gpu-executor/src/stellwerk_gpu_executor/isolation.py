@@ -22,6 +22,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.launcher import LaunchRequest
 from stellwerk_gpu_executor.sandbox import (
+    AGENT,
     Base,
     View,
     base_of,
@@ -92,10 +93,11 @@ class Isolation:
         if self.views is None or not self.warm_inside(plain=plain):
             return None
         Path(f"{home}.tmp").mkdir(mode=0o700, exist_ok=True)
-        # One that Stellwerk built lies in a folder of the platform, which is covered but for this.
+        # What is named here lies in folders of the platform, which are covered but for that.
+        agent = Path(self.attempts).parent / AGENT
         built = () if user_managed else (python.parent.parent,)
         sources = site_folders(python) if user_managed else ()
-        base = Base(self.attempts, readable=built, python=python, sources=sources)
+        base = Base(self.attempts, readable=(agent, *built), python=python, sources=sources)
         view = await self.views.of(base)
         cell = warm_cell(
             str(home), str(shim), self.attempts, view.below_tmp, network=self.views.view.network

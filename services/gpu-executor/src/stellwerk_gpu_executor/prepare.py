@@ -24,6 +24,7 @@ from stellwerk_gpu_executor.mounts import Mounts
 from stellwerk_gpu_executor.preparation_log import NAME as NOTES
 from stellwerk_gpu_executor.preparation_log import note
 from stellwerk_gpu_executor.rclone import MountError
+from stellwerk_gpu_executor.sandbox import AGENT
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_shim import marks
 
@@ -58,7 +59,7 @@ class Preparer:
         self._objects, self._cache = objects, cache
         self._dir, self._environments = executor_dir, environments
         self._host_interpreters, self._containers = host_interpreters, containers
-        self._agent = executor_dir / "agent"
+        self._agent = executor_dir / AGENT
         self._manifests: dict[str, Manifest] = {}
 
     def install_agent(self) -> None:

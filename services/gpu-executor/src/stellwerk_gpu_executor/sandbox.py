@@ -39,6 +39,8 @@ LINKS = 10
 """So many lead to an interpreter at most."""
 OWN_IN_A_CELL = ("/etc", "/proc", "/sys", "/dev", "/run")
 """Nothing of the machine's is shown there but what is named above."""
+AGENT = "agent"
+"""Folder of the in-run library, beside that of the attempts."""
 WARM_HOME, WARM_CODE = "warm", "shim"
 """Where a warm process sees its home and our code, among the attempts."""
 OWN = ("work", "home", "tmp", "uploads", "produced", "user_logs")
