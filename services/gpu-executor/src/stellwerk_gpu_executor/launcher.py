@@ -224,9 +224,9 @@ class ProcessLauncher:
             handle = await self._start_warm(request, attempt)
             if handle is not None:
                 return handle
-            if request.must_be_warm:
-                raise NotWarmError
             request = replace(request, warm=None, cold_reason="its warm process did not start it")
+        if request.must_be_warm:
+            raise NotWarmError
         return await self._start(request, attempt, START_TIMEOUT_S)
 
     async def _start_warm(
