@@ -31,7 +31,8 @@ def container_options(command: Any) -> Any:
         click.option(
             "--build-context",
             metavar="FOLDER",
-            help="A folder with a Dockerfile that the packages are laid on.",
+            help="A folder with a Dockerfile that the packages are laid on, or an archive of it "
+            "(.tar, .tar.gz, .tgz, .zip).",
         ),
         click.option("--dockerfile", type=click.Path(), help="A Dockerfile that they are laid on."),
         click.option(
