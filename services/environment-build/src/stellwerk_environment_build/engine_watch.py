@@ -108,7 +108,9 @@ def _watch(
 def _told(container: Any) -> Generator[tuple[int, int, int]]:
     """Free bytes of the engine's disk, available and whole memory in kB, twice a second."""
     pending = b""
-    with closing(container.logs(stream=True, follow=True, stderr=False)) as chunks:
+    chunks = container.logs(stream=True, follow=True, stderr=False)
+    # The stream's own close leaves its answer open, and the socket to the collector.
+    with closing(chunks._response):  # noqa: SLF001
         for chunk in chunks:
             *whole, pending = (pending + chunk).split(b"\n")
             for line in whole:
