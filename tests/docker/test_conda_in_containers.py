@@ -201,8 +201,7 @@ async def test_a_program_ends_with_who_started_it_and_its_environment_is_not_the
     assert sleeping.poll() is None
 
 
-# The client library leaves a socket that nobody answers to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("engine_refuses")
 async def test_while_the_engine_is_away_nothing_is_installed(
     tmp_path: Path, settings: ImageSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
