@@ -173,7 +173,7 @@ def test_a_watch_that_tells_something_else_ends_the_build(monkeypatch: pytest.Mo
     assert [each.code for each in ends] == ["env.engine_unreachable"]
 
 
-class Words(tuple[bytes, ...]):
+class Words(list[bytes]):
     """What a container says, and the answer of the engine that it comes with."""
 
     _response = io.BytesIO()
