@@ -141,11 +141,13 @@ class ClassicBuild:
 
 
 def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """What the builder says, line by line; raises BuildError where it gives up."""
-    pending = ""
+    """What the builder says, line by line; raises BuildError where it has given up.
+
+    The answer is read to its end all the same: what is left of it would stay open.
+    """
+    pending, error = "", None
     for event in stream:
-        if "error" in event:
-            raise BuildError(event["error"], ())
+        error = event.get("error", error)
         text = event.get("stream") or (f"{event['status']}\n" if _worth_telling(event) else "")
         pending += _ANSI.sub("", text)
         *whole, pending = pending.split("\n")
@@ -154,6 +156,8 @@ def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:
                 yield line.rstrip()
     if pending.strip():
         yield pending.strip()
+    if error is not None:
+        raise BuildError(error, ())
 
 
 def _worth_telling(event: dict[str, Any]) -> bool:

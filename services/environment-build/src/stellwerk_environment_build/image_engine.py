@@ -286,13 +286,12 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
     """Push what bears ``tag`` in the repository of environments; its reference by digest."""
     sent: dict[str, int] = {}
     told = 0
-    digest = None
+    digest = error = None
     repository = settings.repository
     for event in client.api.push(
         repository, tag, stream=True, decode=True, **settings.login(repository)
     ):
-        if "error" in event:
-            raise DockerException(event["error"])
+        error = event.get("error", error)
         digest = event.get("aux", {}).get("Digest", digest)
         if match := _PUSHED.search(event.get("status", "")):  # all that an image store says
             digest = match[1]
@@ -301,6 +300,8 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
             if sum(sent.values()) - told >= PUSH_NEWS_BYTES:
                 told = sum(sent.values())
                 say(f"      … pushed {size_text(told)}")
+    if error is not None:
+        raise DockerException(error)
     if digest is None:
         raise DockerException("the registry gave no digest")
     moved = size_text(sum(sent.values()))

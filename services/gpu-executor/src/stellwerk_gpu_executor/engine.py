@@ -216,14 +216,16 @@ class Engine:
 
 def _pull(client: docker.APIClient, image: str, logins: RegistryLogins) -> None:
     """Get an image from where its name says; only one by digest is sure to be the one meant."""
+    failure = None
     try:
         login = logins.of(image)
         for event in client.pull(image, stream=True, decode=True, auth_config=login):
-            if "error" in event:
-                raise EngineError(f"image {image} cannot be pulled: {event['error']}"[:300])
+            failure = event.get("error", failure)  # read to the end: what is left would stay open
     except APIError as error:
         why = _why_not_pulled(str(error.explanation))
         raise EngineError(f"image {image} is not on this node and cannot be pulled{why}") from error
+    if failure is not None:
+        raise EngineError(f"image {image} cannot be pulled: {failure}"[:300])
 
 
 def _why_not_pulled(words: str) -> str:
