@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +42,8 @@ SILENT = LogConfig(type="none")
 PROCESSES = 512
 """The most that run in a container while its image's Python makes or tries an environment."""
 CALL_S = 600
+UNSTARTED_S = 600.0
+"""A container that is to run is started within a call of the engine's after it was made."""
 CHUNK = 1 << 20
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
 _PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) ")
@@ -172,6 +175,22 @@ def remove(container: Any) -> None:
     except APIError as error:
         if error.status_code not in {404, 409}:
             raise
+
+
+def forget_unstarted(client: Client, prefix: str) -> None:
+    """Remove containers whose names begin so and whose maker died before it could start them.
+
+    Younger ones than UNSTARTED_S may still be started.
+    """
+    found = client.api.containers(
+        all=True, filters={"name": f"^/{re.escape(prefix)}", "status": "created"}
+    )
+    if found:
+        # The engine's clock: that of this machine may be another.
+        now = datetime.fromisoformat(client.info()["SystemTime"]).timestamp()
+        for each in found:
+            if now - each["Created"] >= UNSTARTED_S:
+                remove(client.containers.get(each["Id"]))
 
 
 def left(client: Client, mark: str) -> list[Any]:
