@@ -1,5 +1,6 @@
 """The engine of this folder's tests; ``make test-docker``. Not collected by ``make test``."""
 
+import gc
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,3 +21,10 @@ def engine() -> Iterator[None]:
         engine_for_tests(Path(folder)),
     ):
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    """What a test leaves open is told of that test, not of one that runs when it is collected."""
+    yield
+    gc.collect()

@@ -225,14 +225,28 @@ async def test_a_build_ends_before_the_disk_is_full(folder: Path) -> None:
     await wait_until(lambda: not _sleeping("6071"), 20)
 
 
-async def test_a_build_ends_before_memory_is_gone(
+EATS = "import time; kept = [b'1' * (16 << 20) for _ in range(256)]; time.sleep(600)"
+"""Four gigabytes, as fast as it can."""
+
+
+async def test_a_step_that_takes_memory_ends_before_the_machine_has_none(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_watch, "MEMORY_KEPT", 1.1)
-    found = await failing(await builder(folder, settings()), dockerfile(MOUNT, "RUN sleep 6072"))
+    """No other process is the one that the kernel ends; the bound is a gigabyte away here."""
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(engine_watch, "MEMORY_KEPT", (memory.available - (1 << 30)) / memory.total)
+    command = ["python3", "-c", "import time; kept = b'1' * (64 << 20); time.sleep(600)"]
+    neighbour = client().containers.run(stand_ins.base(), command, detach=True, mem_limit=1 << 30)
+    try:
+        wanted = dockerfile(MOUNT, f'RUN python3 -c "{EATS}"')
+        found = await failing(await builder(folder, settings()), wanted)
+        neighbour.reload()
+        assert neighbour.status == "running"
+    finally:
+        neighbour.remove(force=True)
     assert (found.reason, found.code) == ("killed", "env.build_killed"), found.message
-    assert "hardly any memory left" in found.message
-    await wait_until(lambda: not _sleeping("6072"), 20)
+    assert "hardly any memory left while BuildKit built" in found.message
+    await wait_until(lambda: not _runs("python3", "-c", EATS), 20)
 
 
 async def test_a_rebuild_begins_anew(folder: Path) -> None:
@@ -284,6 +298,11 @@ async def test_a_killed_builder_leaves_nothing_for_long(folder: Path) -> None:
 
 
 def _sleeping(seconds: str) -> bool:
-    """Whether a step sleeps so long; the engine is on this machine."""
+    """Whether a step sleeps so long."""
+    return _runs("sleep", seconds)
+
+
+def _runs(*command: str) -> bool:
+    """Whether such a process is there; the engine is on this machine."""
     found = psutil.process_iter(["cmdline"])
-    return any(each.info["cmdline"] == ["sleep", seconds] for each in found)
+    return any(each.info["cmdline"] == [*command] for each in found)

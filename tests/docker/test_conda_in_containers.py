@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from conda_building import build, failure, wants
 from conda_channel import PLACEHOLDER, PLATFORM, CondaChannel
 
 from stellwerk.events.image import ENVIRONMENT_FOLDER, IMAGE_ENVIRONMENT
+from stellwerk_environment_build import engine_cell, image_engine
 from stellwerk_environment_build.build_cell import BuildCell, CellSettings, find_cell
 from stellwerk_environment_build.builder import Builder
 from stellwerk_environment_build.cache import EnvironmentCache, Ready
@@ -62,8 +64,8 @@ def cell(settings: ImageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return found
 
 
-def cells() -> list[Any]:
-    found: list[Any] = client().api.containers(all=True, filters={"name": f"^/{NAME}{BUILDER}-"})
+def cells(builder: str = BUILDER) -> list[Any]:
+    found: list[Any] = client().api.containers(all=True, filters={"name": f"^/{NAME}{builder}-"})
     return found
 
 
@@ -201,8 +203,37 @@ async def test_a_program_ends_with_who_started_it_and_its_environment_is_not_the
     assert sleeping.poll() is None
 
 
-# The client library leaves a socket that nobody answers to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+KILLED = """
+import os, signal
+from docker import APIClient
+from stellwerk_environment_build import engine_cell
+APIClient.attach_socket = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+engine_cell.main()
+"""
+
+
+async def test_a_cell_whose_maker_was_killed_before_its_start_goes(
+    settings: ImageSettings, sleeping: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is older than any that is still to start; no other builder's, and none that runs."""
+    (running,) = cells()
+    other = replace(settings, builder="another-conda-test")
+    for each in (settings, other):
+        about = engine_cell.walls_by_engine(each)[-1]
+        words = [sys.executable, "-c", KILLED, about, "--", "/bin/true"]
+        assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    engine_cell.walls_by_engine(settings)
+    assert sorted(each["State"] for each in cells()) == ["created", "running"]
+    monkeypatch.setattr(image_engine, "UNSTARTED_S", 0.0)
+    engine_cell.walls_by_engine(settings)
+    assert [each["Id"] for each in cells()] == [running["Id"]]
+    assert sleeping.poll() is None
+    assert [each["State"] for each in cells(other.builder)] == ["created"]
+    engine_cell.walls_by_engine(other)
+    assert cells(other.builder) == []
+
+
+@pytest.mark.usefixtures("engine_refuses")
 async def test_while_the_engine_is_away_nothing_is_installed(
     tmp_path: Path, settings: ImageSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ On an engine of its own, in a network namespace of its own: it must not take the
 """
 
 import asyncio
-import gc
 import os
 import secrets
 import signal
@@ -86,8 +85,7 @@ def own_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnEngine]:
             subprocess.run(["umount", "-l", mount], check=False)
 
 
-# The client library leaves the socket of a refused connection to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("engine_refuses")
 async def test_killed_engine(own_engine: OwnEngine) -> None:
     with tempfile.TemporaryDirectory(prefix="sw-run-") as name:
         folder = Path(name)
@@ -111,10 +109,9 @@ async def test_killed_engine(own_engine: OwnEngine) -> None:
             assert read(handle.attempt.log) == b"again\n"
             await service.cleanup(handle.attempt)
             assert await service._engine.names() == []
-    gc.collect()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("engine_refuses")
 async def test_engine_killed_in_the_middle_of_a_build(own_engine: OwnEngine) -> None:
     """Told as what it is, which is tried again; and what it left is cleared away."""
     base = images.base()
@@ -145,4 +142,3 @@ async def test_engine_killed_in_the_middle_of_a_build(own_engine: OwnEngine) -> 
             assert client.volumes.list() == []
         quick = EnvironmentDefinition(dockerfile=f"FROM {base}\n", user_managed=True)
         assert (await build(made, quick)).ready.image
-    gc.collect()

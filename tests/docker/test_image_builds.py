@@ -1,7 +1,6 @@
 """Environments as images: made by the engine, pushed to a registry, run by digest, nothing left."""
 
 import asyncio
-import gc
 import hashlib
 import os
 import re
@@ -278,14 +277,12 @@ async def test_registry_that_wants_a_login(folder: Path) -> None:
         assert str(made.ready.image).startswith(host)
 
 
-# The client library leaves the socket of a refused connection to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("engine_refuses")
 async def test_engine_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = stand_ins.base()
     monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/none.sock")
     found = await failure(folder, ImageSettings(base))
     assert (found.reason, found.code) == ("internal", "env.engine_unreachable")
-    gc.collect()
 
 
 async def test_a_rebuild_reads_everything_again(folder: Path, registry: str) -> None:

@@ -1,5 +1,6 @@
 """Which engines' BuildKit is used for what, and what is never given to it. No engine."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -164,7 +165,7 @@ def test_a_build_that_was_ended_is_not_begun(stoppable: tuple[BuildkitBuild, Bui
 
 def test_a_watch_that_tells_something_else_ends_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would know what the machine has left."""
-    container = SimpleNamespace(logs=lambda **_: said(b"7 8 9\n", b"no number\n"))
+    container = SimpleNamespace(logs=lambda **_: Words((b"7 8 9\n", b"no number\n")))
     engine = SimpleNamespace(containers=SimpleNamespace(get=lambda _: container))
     monkeypatch.setattr(engine_watch, "connect", lambda: nullcontext(engine))
     ends: list[Failure] = []
@@ -172,5 +173,7 @@ def test_a_watch_that_tells_something_else_ends_the_build(monkeypatch: pytest.Mo
     assert [each.code for each in ends] == ["env.engine_unreachable"]
 
 
-def said(*chunks: bytes) -> Iterator[bytes]:
-    yield from chunks
+class Words(list[bytes]):
+    """What a container says, and the answer of the engine that it comes with."""
+
+    _response = io.BytesIO()

@@ -103,7 +103,7 @@ class Engine:
     """Has no image until it is pulled; ``away``: it does not answer."""
 
     def __init__(self, *, away: bool = False, gives: bool = True) -> None:
-        self.images, self.away, self.gives = self, away, gives
+        self.images, self.api, self.away, self.gives = self, self, away, gives
         self.pulled: list[str] = []
 
     def get(self, name: str) -> Any:
@@ -111,6 +111,9 @@ class Engine:
             raise DockerException("connection refused")
         if name not in self.pulled:
             raise ImageNotFound(name)
+
+    def containers(self, **_: Any) -> list[Any]:
+        return []
 
     def pull(self, name: str) -> None:
         if not self.gives:

@@ -1,6 +1,5 @@
 """Which images leave the registry with their environment. A registry's deletions; no engine."""
 
-import gc
 import os
 import threading
 import time
@@ -44,8 +43,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]
         thread.join()
 
 
-# The client library leaves the socket of a refused connection to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("engine_refuses")
 async def test_an_image_stays_while_another_environment_has_it(
     tmp_path: Path, registry: tuple[str, list[str]]
 ) -> None:
@@ -84,4 +82,3 @@ async def test_an_image_stays_while_another_environment_has_it(
         assert deleted == paths
         assert known.get(gone) is None, "a layer that no image has"
         assert (known.get("both") is None) == (gone == "c")
-    gc.collect()

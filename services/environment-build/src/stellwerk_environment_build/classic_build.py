@@ -9,7 +9,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from docker.errors import APIError, BuildError, DockerException
 
 from stellwerk.dockerfile import labelled
 from stellwerk.ids import new_id
+from stellwerk_environment_build.beside import beside
 from stellwerk_environment_build.build_context import IGNORE_FILE, ignored, sent
 from stellwerk_environment_build.failures import BuildFailedError
 from stellwerk_environment_build.image_engine import (
@@ -54,7 +55,7 @@ class ClassicBuild:
 
     def run(self, client: Client, say: Say) -> str:
         """The image's id. Raises BuildFailedError."""
-        with self._watched():
+        with beside("build-watch", self._watch):
             return self._build(client, say)
 
     def stop(self) -> None:
@@ -125,38 +126,28 @@ class ClassicBuild:
         entries = [(self.context / path, path) for path in paths if path != IGNORE_FILE]
         return archive([*entries, (ignore_file, IGNORE_FILE), (labelled_file, self._name)])
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watch(self, over: threading.Event) -> None:
         """Kill a step that writes more than it may, before the disk is full."""
-        over = threading.Event()
-
-        def watch() -> None:
-            with suppress(*TROUBLE), connect() as client:
-                while not over.wait(WATCH_S):
-                    if self._stopped.is_set():
-                        self._kill(client)
-                    filters = {"label": f"{LABEL}={self.mark}"}
-                    for each in client.api.containers(size=True, filters=filters):
-                        if each.get("SizeRw", 0) > self.settings.max_bytes:
-                            self._too_large.set()
-                            with suppress(APIError):
-                                client.api.kill(each["Id"])
-
-        thread = threading.Thread(target=watch, name="build-watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        with suppress(*TROUBLE), connect() as client:
+            while not over.wait(WATCH_S):
+                if self._stopped.is_set():
+                    self._kill(client)
+                filters = {"label": f"{LABEL}={self.mark}"}
+                for each in client.api.containers(size=True, filters=filters):
+                    if each.get("SizeRw", 0) > self.settings.max_bytes:
+                        self._too_large.set()
+                        with suppress(APIError):
+                            client.api.kill(each["Id"])
 
 
 def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """What the builder says, line by line; raises BuildError where it gives up."""
-    pending = ""
+    """What the builder says, line by line; raises BuildError where it has given up.
+
+    The answer is read to its end all the same: what is left of it would stay open.
+    """
+    pending, error = "", None
     for event in stream:
-        if "error" in event:
-            raise BuildError(event["error"], ())
+        error = event.get("error", error)
         text = event.get("stream") or (f"{event['status']}\n" if _worth_telling(event) else "")
         pending += _ANSI.sub("", text)
         *whole, pending = pending.split("\n")
@@ -165,6 +156,8 @@ def _lines(stream: Iterator[dict[str, Any]]) -> Iterator[str]:
                 yield line.rstrip()
     if pending.strip():
         yield pending.strip()
+    if error is not None:
+        raise BuildError(error, ())
 
 
 def _worth_telling(event: dict[str, Any]) -> bool:

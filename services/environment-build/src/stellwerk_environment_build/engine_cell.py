@@ -47,25 +47,31 @@ class CellError(Exception):
 def walls_by_engine(settings: "ImageSettings") -> tuple[str, ...]:
     """How a command line begins, in place of bubblewrap and its walls.
 
-    The base of images is pulled for it if it is not here. Raises BuildFailedError where engine or
-    base cannot be had: that they are away for a while is no reason to do without walls.
+    The base of images is pulled for it if it is not here. Cells of this builder that were made and
+    never started are removed: the engine sees to those alone that ran. Raises BuildFailedError
+    where engine or base cannot be had: that they are away for a while is no reason to do without
+    walls.
     """
     from stellwerk_environment_build.image_engine import (  # noqa: PLC0415 - slow to load
+        NAME,
         TROUBLE,
         connect,
         failed,
+        forget_unstarted,
         need_base,
     )
 
+    name = f"{NAME}{settings.mark('cell')}-"
     try:
         with connect() as client:
             need_base(client, settings)
+            forget_unstarted(client, name)
     except TROUBLE as error:
         raise failed("engine", error) from error
     about = {
         "engine": {name: os.environ[name] for name in _ENGINE if os.environ.get(name)},
         "image": settings.base,
-        "name": settings.mark("cell"),
+        "name": name,
         "memory": settings.memory_bytes,
     }
     return (
@@ -221,7 +227,7 @@ def main() -> int:
         version = tuple(map(int, api.api_version.split(".")))
         config = config_of(asked, about, own, version)
         first = json.dumps({"argv": asked.argv, "environ": environ}).encode() + b"\n"
-        name = f"stellwerk-build-{about['name']}-{secrets.token_hex(8)}"
+        name = about["name"] + secrets.token_hex(8)
         return _run(api, waiting, name, config, first)
     except (CellError, DockerException, RequestException, OSError) as error:
         sys.stderr.write(f"{NO_CONTAINER}{error}\n")

@@ -13,6 +13,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
+from stellwerk_environment_build.beside import beside
 from stellwerk_environment_build.failures import BuildFailedError, Failure
 from stellwerk_environment_build.image_engine import (
     NAME,
@@ -29,14 +30,19 @@ MEMORY_KEPT = 0.05
 """A build ends when less than this part of the machine's memory is available."""
 _FEW_WORDS = LogConfig(type="json-file", config={"max-size": "64k", "max-file": "1"})
 _TELL = """\
-import os, time
+import os, sys, time
+kept, told = float(sys.argv[1]), 0.0
 while True:
-    disk = os.statvfs("/")
     with open("/proc/meminfo") as file:
         memory = dict(line.split()[:2] for line in file)
-    print(disk.f_bavail * disk.f_frsize, memory["MemAvailable:"], memory["MemTotal:"], flush=True)
-    time.sleep(0.5)
+    available, total = int(memory["MemAvailable:"]), int(memory["MemTotal:"])
+    if available < total * kept or time.monotonic() - told >= 0.5:
+        disk = os.statvfs("/")
+        print(disk.f_bavail * disk.f_frsize, available, total, flush=True)
+        told = time.monotonic()
+    time.sleep(0.02)
 """
+"""Memory can be gone within a second, so it is looked at more often than told."""
 
 
 @contextmanager
@@ -52,9 +58,9 @@ def watched(
     with suppress(NotFound):
         remove(client.containers.get(name))
     container = client.containers.create(
-        base.id, entrypoint=["python3", "-I", "-S", "-c", _TELL], name=name, user="65534",
-        network_mode="none", use_config_proxy=False, cap_drop=["ALL"], read_only=True,
-        log_config=_FEW_WORDS, pids_limit=16, mem_limit=64 << 20,
+        base.id, entrypoint=["python3", "-I", "-S", "-c", _TELL, str(MEMORY_KEPT)],
+        name=name, user="65534", network_mode="none", use_config_proxy=False,
+        cap_drop=["ALL"], read_only=True, log_config=_FEW_WORDS, pids_limit=16, mem_limit=64 << 20,
         security_opt=["no-new-privileges=true"], environment={"LD_PRELOAD": ""},
     )  # fmt: skip
     try:
@@ -62,24 +68,10 @@ def watched(
             container.start()
         except APIError as error:
             raise BuildFailedError(of_image("python")) from error
-        with _watching(name, settings.max_bytes, end):
+        with beside("engine-watch", lambda over: _watch(name, settings.max_bytes, end, over)):
             yield
     finally:
         remove(container)
-
-
-@contextmanager
-def _watching(name: str, max_bytes: int, end: Callable[[Failure], None]) -> Iterator[None]:
-    over = threading.Event()
-    thread = threading.Thread(
-        target=_watch, args=(name, max_bytes, end, over), name="engine-watch", daemon=True
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _watch(
@@ -106,9 +98,14 @@ def _watch(
 
 
 def _told(container: Any) -> Generator[tuple[int, int, int]]:
-    """Free bytes of the engine's disk, available and whole memory in kB, twice a second."""
+    """Free bytes of the engine's disk, available and whole memory in kB.
+
+    Twice a second, and at once when memory is short.
+    """
     pending = b""
-    with closing(container.logs(stream=True, follow=True, stderr=False)) as chunks:
+    chunks = container.logs(stream=True, follow=True, stderr=False)
+    # The stream's own close leaves its answer open, and the socket to the collector.
+    with closing(chunks._response):  # noqa: SLF001
         for chunk in chunks:
             *whole, pending = (pending + chunk).split(b"\n")
             for line in whole:

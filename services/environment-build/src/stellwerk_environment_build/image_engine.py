@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +42,8 @@ SILENT = LogConfig(type="none")
 PROCESSES = 512
 """The most that run in a container while its image's Python makes or tries an environment."""
 CALL_S = 600
+UNSTARTED_S = 600.0
+"""A container that is to run is started within a call of the engine's after it was made."""
 CHUNK = 1 << 20
 _USER_INFO = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
 _PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) ")
@@ -174,6 +177,22 @@ def remove(container: Any) -> None:
             raise
 
 
+def forget_unstarted(client: Client, prefix: str) -> None:
+    """Remove containers whose names begin so and whose maker died before it could start them.
+
+    Younger ones than UNSTARTED_S may still be started.
+    """
+    found = client.api.containers(
+        all=True, filters={"name": f"^/{re.escape(prefix)}", "status": "created"}
+    )
+    if found:
+        # The engine's clock: that of this machine may be another.
+        now = datetime.fromisoformat(client.info()["SystemTime"]).timestamp()
+        for each in found:
+            if now - each["Created"] >= UNSTARTED_S:
+                remove(client.containers.get(each["Id"]))
+
+
 def left(client: Client, mark: str) -> list[Any]:
     """Containers of builds whose mark begins so; never those of runs on their images."""
     found = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
@@ -267,13 +286,12 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
     """Push what bears ``tag`` in the repository of environments; its reference by digest."""
     sent: dict[str, int] = {}
     told = 0
-    digest = None
+    digest = error = None
     repository = settings.repository
     for event in client.api.push(
         repository, tag, stream=True, decode=True, **settings.login(repository)
     ):
-        if "error" in event:
-            raise DockerException(event["error"])
+        error = event.get("error", error)
         digest = event.get("aux", {}).get("Digest", digest)
         if match := _PUSHED.search(event.get("status", "")):  # all that an image store says
             digest = match[1]
@@ -282,6 +300,8 @@ def push(client: Client, tag: str, settings: ImageSettings, say: Say) -> str:
             if sum(sent.values()) - told >= PUSH_NEWS_BYTES:
                 told = sum(sent.values())
                 say(f"      … pushed {size_text(told)}")
+    if error is not None:
+        raise DockerException(error)
     if digest is None:
         raise DockerException("the registry gave no digest")
     moved = size_text(sum(sent.values()))

@@ -153,7 +153,9 @@ async def _launcher(runtime: Runtime[Settings], isolation: Isolation) -> Launche
         notify = NotifyServer(settings.executor_dir / "notify.sock")
         await notify.start()
         runtime.on_stop(notify.close)
-        processes = ProcessLauncher(notify, clock=runtime.clock, walls=isolation)
+        processes = ProcessLauncher(
+            notify, clock=runtime.clock, walls=isolation, gpus=resources.gpu_ids()
+        )
         runtime.on_stop(processes.close)
         folder = settings.executor_dir / "attempts"
         runtime.every("sweep-cgroups", SWEEP_S, lambda: isolation.sweep(folder)).hint()

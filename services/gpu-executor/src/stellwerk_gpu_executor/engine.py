@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from stellwerk_kit.registry_logins import RegistryLogins
 PATIENCE_S = 120.0
 PAUSE_S = 0.5
 CALL_S = 60
+CLOSE_S = 5.0
 THREADS = 8
 ENDED = ("exited", "dead")
 T = TypeVar("T")
@@ -56,8 +57,10 @@ class Engine:
         self._label = f"{EXECUTOR}={executor_id}"
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
         self._closed = threading.Event()
+        self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
         self._events: Any = None
+        self._follower: threading.Thread | None = None
 
     async def start(self, name: str, config: dict[str, Any]) -> None:
         """Make and start a container; one of that name that is there already is started."""
@@ -142,16 +145,21 @@ class Engine:
         def follow() -> None:
             filters = {"type": ["container"], "event": ["die"], "label": [self._label]}
             while not self._closed.is_set():
+                client = None
                 try:
-                    self._events = self._connect().events(decode=True, filters=filters)
-                    loop.call_soon_threadsafe(connected)
-                    for event in self._events:
-                        loop.call_soon_threadsafe(ended, event["Actor"]["Attributes"]["name"])
+                    client = self._connect()
+                    self._events = client.events(decode=True, filters=filters)
+                    # The stream's own close ends the wait for news; it leaves the answer open.
+                    with closing(self._events._response):  # noqa: SLF001
+                        loop.call_soon_threadsafe(connected)
+                        for event in self._events:
+                            loop.call_soon_threadsafe(ended, event["Actor"]["Attributes"]["name"])
                 except (DockerException, requests.RequestException, OSError, RuntimeError):
-                    self._client = None
+                    self._drop(client)
                 self._closed.wait(PAUSE_S)
 
-        threading.Thread(target=follow, name="engine-events", daemon=True).start()
+        self._follower = threading.Thread(target=follow, name="engine-events", daemon=True)
+        self._follower.start()
 
     def close(self) -> None:
         """Let go of the engine; containers go on."""
@@ -159,14 +167,25 @@ class Engine:
         if self._events is not None:
             with suppress(Exception):  # whatever state the stream is in, it ends with the process
                 self._events.close()
+        if self._follower is not None:
+            self._follower.join(CLOSE_S)
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
 
     def _connect(self) -> docker.APIClient:
-        if self._client is None:
-            self._client = docker.from_env(timeout=CALL_S).api
-        return self._client
+        with self._lock:
+            if self._client is None:
+                self._client = docker.from_env(timeout=CALL_S).api
+            return self._client
+
+    def _drop(self, client: docker.APIClient | None) -> None:
+        """Connect anew the next time: the engine may be another one."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
+        if client is not None:
+            client.close()
 
     async def _call(self, work: Callable[[docker.APIClient], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -176,8 +195,10 @@ class Engine:
         """Do it, waiting for an engine that is away."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
+            client = None
             try:
-                return work(self._connect())
+                client = self._connect()
+                return work(client)
             except APIError as error:
                 if not error.is_server_error() or "shutting down" not in str(error).lower():
                     log.error("engine refuses", action="engine_refused", error=str(error))
@@ -186,7 +207,8 @@ class Engine:
                     ) from error
                 reason: Exception = error
             except (DockerException, requests.RequestException) as error:
-                self._client, reason = None, error
+                reason = error
+                self._drop(client)
             if time.monotonic() > deadline or self._closed.wait(PAUSE_S):
                 raise EngineError("the Docker engine does not answer") from reason
             log.warning("waiting for the engine", action="engine_wait", error=str(reason)[:200])
@@ -194,14 +216,16 @@ class Engine:
 
 def _pull(client: docker.APIClient, image: str, logins: RegistryLogins) -> None:
     """Get an image from where its name says; only one by digest is sure to be the one meant."""
+    failure = None
     try:
         login = logins.of(image)
         for event in client.pull(image, stream=True, decode=True, auth_config=login):
-            if "error" in event:
-                raise EngineError(f"image {image} cannot be pulled: {event['error']}"[:300])
+            failure = event.get("error", failure)  # read to the end: what is left would stay open
     except APIError as error:
         why = _why_not_pulled(str(error.explanation))
         raise EngineError(f"image {image} is not on this node and cannot be pulled{why}") from error
+    if failure is not None:
+        raise EngineError(f"image {image} cannot be pulled: {failure}"[:300])
 
 
 def _why_not_pulled(words: str) -> str:

@@ -1,4 +1,4 @@
-"""A folder that an image is built from, uploaded once."""
+"""A folder, or an archive of one, that an image is built from, uploaded once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,27 +23,41 @@ class DockerBuildContext:
     def from_local_directory(
         cls, workspace: "Workspace", path: str, dockerfile_path: str = DOCKERFILE
     ) -> Self:
-        """Upload a folder; ``.amlignore`` (or ``.gitignore``), ``.dockerignore`` leave out files.
+        """Upload a folder, or what an archive of it holds (.tar, .tar.gz, .tgz, .zip and others).
 
-        Raises UserError, also where the folder is above 300 MB or has more than 2,000 files, and
-        for an archive or an address: what is built from is always a folder of files.
+        ``.amlignore`` (or ``.gitignore``), ``.dockerignore`` leave out files. Raises UserError,
+        also above 300 MB or 2,000 files, for a damaged or hostile archive, and for an address.
         """
-        if "://" in path or path.startswith("git@") or Path(path).is_file():
-            archive = Path(path).name
-            folder = archive.split(".")[0] or "context"
+        if "://" in path or path.startswith("git@"):
             raise UserError(
-                f"path: got {path[:200]!r}; a build context is a folder here, not an archive or an "
-                f"address. Fetch and unpack it first, for example mkdir {folder} && "
-                f"tar -xf {archive} -C {folder} (or unzip, git clone), and name that folder.",
+                f"path: got {path[:200]!r}; a build context is a folder or an archive here, not an "
+                "address. Fetch it first (git clone, curl -O) and name what you have then.",
                 code="env.build_context",
                 field="path",
             )
-        if not Path(path, dockerfile_path).is_file():
+        if not Path(path).is_file():
+            return cls._upload(workspace, Path(path), path, dockerfile_path)
+        from stellwerk.context_archive import unpacked  # noqa: PLC0415 - seldom needed
+
+        with unpacked(Path(path)) as folder:
+            return cls._upload(workspace, folder, path, dockerfile_path)
+
+    @classmethod
+    def _upload(
+        cls, workspace: "Workspace", folder: Path, shown: str, dockerfile_path: str
+    ) -> Self:
+        if not Path(folder, dockerfile_path).is_file():
+            hint = "".join(
+                f"; it has {each.relative_to(folder).as_posix()!r}, and a build context is the "
+                "folder that the Dockerfile copies from"
+                for each in sorted(folder.glob(f"*/{DOCKERFILE}"))[:1]
+            )
             raise UserError(
-                f"dockerfile_path: {path!r} has no file {dockerfile_path!r}",
+                f"dockerfile_path: {shown!r} has no file {dockerfile_path!r}{hint}",
                 field="dockerfile_path",
             )
-        return cls(upload_snapshot(workspace.client, Path(path)).digest, dockerfile_path)
+        snapshot = upload_snapshot(workspace.client, folder, shown=shown)
+        return cls(snapshot.digest, dockerfile_path)
 
     @classmethod
     def of(cls, context: BuildContext | None) -> Self | None:

@@ -92,17 +92,22 @@ def fetching(dockerfile: str) -> Instruction | None:
 
 def copying(dockerfile: str) -> list[tuple[Instruction, str]]:
     """Every COPY or mount from no earlier stage, and the image that the engine would fetch."""
-    stages: list[str] = []
+    earlier: set[str] = set()
+    present: set[str] = set()  # the stage that is being read, by number and by name
+    count = 0
     found = []
     for each in instructions(dockerfile):
         keyword, rest = each.steps
         if keyword == "FROM":
+            earlier |= present
             match = _FROM.match(cut_flags(rest)[1])
-            stages.append((match["stage"] or "" if match else "").lower())
+            present = {str(count)} | (
+                {match["stage"].lower()} if match and match["stage"] else set()
+            )
+            count += 1
         sources = [*mounted(each)]
         if keyword in {"COPY", "ADD"}:
             sources += [value for name, value in each.flags if name == "from"]
-        earlier = {*filter(None, stages[:-1]), *map(str, range(len(stages) - 1))}
         found += [(each, source) for source in sources if source.lower() not in earlier]
     return found
 

@@ -44,9 +44,10 @@ _SPECIAL = {
 }
 
 
-def collect(folder: Path) -> list[LocalFile]:
+def collect(folder: Path, shown: str | None = None) -> list[LocalFile]:
     """The files of a snapshot of ``folder``, sorted by name.
 
+    ``shown`` is what errors call the folder, None: its path.
     Raises UserError: source.missing, source.link, source.type, source.unreadable, source.too_large.
     """
     if not folder.is_dir():
@@ -61,13 +62,18 @@ def collect(folder: Path) -> list[LocalFile]:
         files.append(each)
         if len(files) >= _COUNT_UP_TO:
             break
-    _check_limits(folder, files)
+    _check_limits(shown or str(folder), files)
     return sorted(files, key=lambda each: each.name)
 
 
-def upload_snapshot(client: Client, folder: Path, *, show: bool = False) -> SnapshotView:
-    """Upload what the store lacks of ``folder`` and store the list of its files."""
-    files = hashed(collect(folder))
+def upload_snapshot(
+    client: Client, folder: Path, *, show: bool = False, shown: str | None = None
+) -> SnapshotView:
+    """Upload what the store lacks of ``folder`` and store the list of its files.
+
+    ``shown`` is what errors call the folder, None: its path.
+    """
+    files = hashed(collect(folder, shown))
     manifest = manifest_of(files)
     upload(client, files, label="Source upload", show=show)
     request = SnapshotRequest(manifest=manifest)
@@ -136,7 +142,7 @@ def _refused(name: str, why: str, kind: str) -> UserError:
     )
 
 
-def _check_limits(folder: Path, files: list[LocalFile]) -> None:
+def _check_limits(folder: str, files: list[LocalFile]) -> None:
     size = sum(each.size for each in files)
     if len(files) <= MAX_FILES and size <= MAX_BYTES:
         return
@@ -154,7 +160,7 @@ def _check_limits(folder: Path, files: list[LocalFile]) -> None:
         got, limit = size_text(size), size_text(MAX_BYTES)
         biggest = [f"{name} {size_text(count)}" for name, count in by_size.most_common(5)]
     raise UserError(
-        f"source_directory: {str(folder)!r} holds {got}; the limit of a source snapshot is "
+        f"source_directory: {folder!r} holds {got}; the limit of a source snapshot is "
         f"{limit}. Biggest: {', '.join(biggest)}. Exclude what the script does not need in "
         ".amlignore (git's syntax), and give data to the run as a dataset.",
         code="source.too_large",

@@ -1,7 +1,9 @@
 """pytest fixtures on real servers. Loaded by the root ``conftest.py``."""
 
+import gc
 import itertools
 import os
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,21 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server.start()
     finally:
         server.remove()
+
+
+@pytest.fixture
+def engine_refuses() -> Iterator[None]:
+    """For tests whose Docker engine does not answer.
+
+    The client library leaves the sockets that it tried to the collector, which would tell of them
+    at any time, as failures of whatever test runs then.
+    """
+    gc.disable()
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    gc.enable()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
