@@ -331,14 +331,20 @@ async def test_interpreters_of_the_machine(
     await watch.start(bus)
     await runtime_factory("scheduler", ServiceSettings, scheduler)
     first = await start(runtime_factory, s3_settings, tmp_path)
-    script = "import sys; print(sys.executable)"
-    named = {"python": "run1", str(tmp_path / "nowhere/python"): "run2"}
+    real = f"{tmp_path}/bin/python3"
+    script = f"import sys; print(sys.executable); sys.exit(sys.executable != {real!r})"
+    shim = tmp_path / "shims/python3"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec {tmp_path}/bin/python3 "$@"\n')
+    shim.chmod(0o755)
+    named = {"python": "run1", str(tmp_path / "nowhere/python"): "run2", str(shim): "run4"}
     for interpreter, run_id in named.items():
         image = ImageInfo(env_id="none", interpreter=interpreter)
         await publish(bus, assigned(run_id, script, image=image), 1)
-    await wait_until(lambda: len(watch.of(AttemptExited)) == 2, 20)
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 3, 20)
     ends = {event.run_id: event.exit for event in watch.of(AttemptExited)}
     assert ends["run1"].succeeded, watch.log
+    assert ends["run4"].succeeded, watch.log
     assert watch.log.decode() == f"{tmp_path}/bin/python3\n"
     assert ends["run2"].reason == "launch-failed"
     assert f"interpreter {tmp_path}/nowhere/python is not on this node" in ends["run2"].message
@@ -346,8 +352,8 @@ async def test_interpreters_of_the_machine(
     await first.stop()
     await start(runtime_factory, s3_settings, tmp_path, host_interpreters=False)
     await publish(bus, assigned("run3", script), 1)
-    await wait_until(lambda: len(watch.of(AttemptExited)) == 3, 20)
-    refused = watch.of(AttemptExited)[2].exit
+    await wait_until(lambda: len(watch.of(AttemptExited)) == 4, 20)
+    refused = watch.of(AttemptExited)[3].exit
     assert refused.reason == "launch-failed"
     assert "STELLWERK_HOST_INTERPRETERS" in refused.message
 

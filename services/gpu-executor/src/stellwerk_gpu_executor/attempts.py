@@ -206,7 +206,7 @@ class Attempts:
         started = time.monotonic()
         if self.isolation.refusal is not None:
             raise PrepareError("launch-failed", self.isolation.refusal)
-        python = self.preparer.interpreter(assigned)
+        python = await self.preparer.interpreter(assigned)
         folder.create()
         layout = self._repeat(lambda: self.preparer.lay_out(assigned, folder.path))
         confirmed = self.leases.confirm(assigned, attempt, attempt.given_at)

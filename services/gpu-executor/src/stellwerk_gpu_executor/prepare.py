@@ -20,6 +20,7 @@ from stellwerk_gpu_executor import mount_choice
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.domain import Places, early_environment
+from stellwerk_gpu_executor.interpreters import InterpreterError, Interpreters
 from stellwerk_gpu_executor.mounts import Mounts
 from stellwerk_gpu_executor.preparation_log import NAME as NOTES
 from stellwerk_gpu_executor.preparation_log import note
@@ -60,6 +61,7 @@ class Preparer:
         self._dir, self._environments = executor_dir, environments
         self._host_interpreters, self._containers = host_interpreters, containers
         self._agent = executor_dir / AGENT
+        self._interpreters = Interpreters()
         self._manifests: dict[str, Manifest] = {}
 
     def install_agent(self) -> None:
@@ -74,7 +76,7 @@ class Preparer:
         shutil.copy(str(marks.__file__), site)
         py_compile.compile(str(site))  # else the first run would, and change a folder on every path
 
-    def interpreter(self, assigned: RunAssigned) -> str:
+    async def interpreter(self, assigned: RunAssigned) -> str:
         """Python of the run's environment. Raises PrepareError when it is not there (any more)."""
         image = assigned.image
         if image.image_python is not None:
@@ -86,7 +88,7 @@ class Preparer:
                 "sets STELLWERK_LAUNCHER=docker, or list the packages instead",
             )
         if image.interpreter is not None:
-            return self._of_this_machine(image.interpreter)
+            return await self._of_this_machine(image.interpreter)
         if self._containers and image.image is not None:
             return f"{IMAGE_ENVIRONMENT}/bin/python"
         python = self._environments / image.env_id / "bin" / "python"
@@ -96,7 +98,7 @@ class Preparer:
             )
         return str(python.absolute())
 
-    def _of_this_machine(self, interpreter: str) -> str:
+    async def _of_this_machine(self, interpreter: str) -> str:
         """A user-managed environment's interpreter: a path, or a name on this process's PATH."""
         if not self._host_interpreters:
             raise PrepareError(
@@ -104,16 +106,10 @@ class Preparer:
                 f"interpreter {interpreter}: this node gives runs no Python of its own (its "
                 "operator set STELLWERK_HOST_INTERPRETERS=false); use one that Stellwerk builds",
             )
-        names = (interpreter, "python3") if interpreter == "python" else (interpreter,)
-        found = next(filter(None, map(shutil.which, names)), None)
-        if found is None:
-            raise PrepareError(
-                "launch-failed",
-                f"interpreter {interpreter} is not on this node; give the path of one that is, "
-                "'python' for the first on the PATH of the executor, or let Stellwerk build the "
-                "environment (user_managed_dependencies = False)",
-            )
-        return str(Path(found).absolute())
+        try:
+            return await self._interpreters.find(interpreter)
+        except InterpreterError as error:
+            raise PrepareError("launch-failed", f"interpreter {interpreter} {error}") from error
 
     def early_environment(self, env_id: str) -> tuple[str, dict[str, str]]:
         """Interpreter of an environment that was built here, and what all of its runs share."""
