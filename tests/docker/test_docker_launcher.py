@@ -32,6 +32,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.container import Profile
 from stellwerk_gpu_executor.docker_launcher import RUN_USER, DockerLauncher
 from stellwerk_gpu_executor.engine import Engine, EngineError, State
+from stellwerk_gpu_executor.gpu_shares import GpuShares
 from stellwerk_gpu_executor.launcher import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_kit.registry_logins import RegistryLogins
@@ -58,10 +59,10 @@ async def launcher(
     await notify.start()
     profile = Profile(
         executor_id=OTHER, image=images.base(), network="none", shm_bytes=64 << 20,
-        user=os.geteuid() or RUN_USER, shim=SHIM, notify=home, host={}, gpus=gpus,
+        user=os.geteuid() or RUN_USER, shim=SHIM, notify=home, host={},
     )  # fmt: skip
     engine = engine or Engine(OTHER, logins)
-    service = DockerLauncher(notify, engine, profile, gpus=await engine.gpus())
+    service = DockerLauncher(notify, engine, profile, gpus=GpuShares(gpus, await engine.gpus()))
     try:
         yield service
     finally:

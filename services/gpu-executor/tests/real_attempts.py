@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ def read(path: Path) -> bytes:
 
 
 @asynccontextmanager
-async def launcher(folder: Path) -> AsyncIterator[ProcessLauncher]:
+async def launcher(folder: Path, gpus: Sequence[str] = ()) -> AsyncIterator[ProcessLauncher]:
     notify = NotifyServer(folder / "notify.sock")
     await notify.start()
-    service = ProcessLauncher(notify)
+    service = ProcessLauncher(notify, gpus=gpus)
     try:
         yield service
     finally:

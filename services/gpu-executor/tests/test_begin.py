@@ -19,7 +19,8 @@ from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
 from stellwerk_gpu_executor.prepare import PrepareError
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner

@@ -23,7 +23,8 @@ from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import ProcessLauncher, WallsError
 from stellwerk_gpu_executor.notify import NotifyServer
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner
@@ -424,7 +425,7 @@ async def _follow(
     service: ProcessLauncher, found: Isolation, asked: object
 ) -> tuple[ProcessHandle, Path]:
     handle = await service.start(asked)  # type: ignore[arg-type]
-    (group,) = (handle.attempt.read_launch() or {})["cgroups"]
+    group, *_ = (handle.attempt.read_launch() or {})["cgroups"]
     await found.sweep(handle.attempt.path.parent)  # what a run has is not removed below it
     assert Path(group).exists()
     return handle, Path(group)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stellwerk_gpu_executor.container import Profile, config, free_gpus, name_of, on_host
+from stellwerk_gpu_executor.container import Profile, config, name_of, on_host
 from stellwerk_gpu_executor.launcher import LaunchRequest
 
 HOST = {Path("/data"): Path("/volumes/x/_data"), Path("/data/deep"): Path("/elsewhere")}
@@ -18,7 +18,6 @@ PROFILE = Profile(
     shim=Path("/data/shim"),
     notify=Path("/data/notify"),
     host=HOST,
-    gpus=("GPU-0", "GPU-1", "GPU-2", "GPU-3"),
 )
 
 
@@ -97,13 +96,6 @@ def test_labels_name_run_attempt_and_lease() -> None:
         "stellwerk.gpus": "GPU-0,GPU-2",
     }
     assert name_of("r", 2) == "stellwerk-r-2"
-
-
-def test_a_gpu_is_one_runs_alone() -> None:
-    assert free_gpus(PROFILE, set(), 0) == ()
-    assert free_gpus(PROFILE, set(), 2) == ("GPU-0", "GPU-1")
-    assert free_gpus(PROFILE, {"GPU-0", "GPU-2"}, 2) == ("GPU-1", "GPU-3")
-    assert free_gpus(PROFILE, {"GPU-0", "GPU-2", "GPU-3"}, 2) is None
 
 
 def test_paths_on_the_host() -> None:

@@ -11,7 +11,8 @@ from assignments import Watcher, assigned, publish, scheduler, start
 
 from stellwerk.events import AttemptExited
 from stellwerk_gpu_executor.fonts import FOLDER, Fonts
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.bus import Bus
 from stellwerk_kit.clock import SystemClock

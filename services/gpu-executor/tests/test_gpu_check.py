@@ -18,7 +18,8 @@ from assignments import assigned
 from stellwerk.events import ImageInfo, RunAssigned
 from stellwerk_gpu_executor import gpu_check
 from stellwerk_gpu_executor.domain import Places
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock

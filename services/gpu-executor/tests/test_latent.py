@@ -14,7 +14,8 @@ import pytest_asyncio
 from real_attempts import AGENT, launcher, read, request
 
 from stellwerk_gpu_executor.forkserver import WarmServer
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner

@@ -20,7 +20,8 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.launcher import ProcessLauncher
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import Recipe, recipe_of
 from stellwerk_kit.clock import SystemClock

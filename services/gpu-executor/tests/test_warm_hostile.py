@@ -49,7 +49,7 @@ async def test_what_it_says_of_itself_is_refused_where_it_makes_no_sense(
             with pytest.raises(ColdError, match="refuses to serve"):
                 async with asyncio.timeout(20):
                     await node.server()
-        node.pool._refused.clear()
+        node.pool._refusals._said.clear()
         with pytest.raises(ColdError):
             await node.server()
         assert _open() <= before + 4, "the view and its descriptors"

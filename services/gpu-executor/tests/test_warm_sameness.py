@@ -24,7 +24,8 @@ from same_scripts import JAX, KERAS, PLAIN, TENSORFLOW, TORCH, UNSEEDED, seeded
 
 from stellwerk_gpu_executor.early_settings import applied, settings_of
 from stellwerk_gpu_executor.forkserver import WarmServer
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import READ_EARLY, Recipe, recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner

@@ -20,7 +20,8 @@ from walled_attempts import lay_out, walls
 from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner

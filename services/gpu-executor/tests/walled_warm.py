@@ -16,7 +16,8 @@ from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import ProcessLauncher
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
 from stellwerk_kit.tasks import TaskOwner

@@ -181,7 +181,8 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
         "run", "submit", "-d", "--source", script.parent, "--experiment", "e", "--compute", "gpu",
         "--package", "keras>=3", "--input", "d=mnist:1:download", "--env", "A=b=c", "--tag", "k=v",
         "--tag", "flag", "--priority", 70, "--max-retries", 2, "--name", "first",
-        "--output-data", "made=cleaned data", "--output-data", "loose", "--distributed", "mpi:2", "train.py",
+        "--output-data", "made=cleaned data", "--output-data", "loose", "--distributed", "mpi:2",
+        "--gpus", 2, "--cpus", 1.5, "--memory", "2GB", "--max-duration", "90m", "train.py",
         "--data", "{d}", "{other}", "{made}",
     )  # fmt: skip
     assert code == 0
@@ -204,6 +205,8 @@ def test_submit_detached_with_everything(platform: Platform, cli: Cli, script: P
         "mpi",
         2,
     )
+    assert content["resources"] == {"cpus": 1.5, "memory_mb": 2 * 10**9 // 2**20, "gpus": 2}
+    assert content["max_duration_s"] == 5400
     assert content["tags"] == {"k": "v", "flag": None}
     wanted = ("gpu", 70, 2, "first")
     assert (spec.target, spec.priority, spec.max_retries, spec.display_name) == wanted
@@ -269,6 +272,12 @@ def test_submit_refuses(cli: Cli, script: Path) -> None:
     assert cli("run", "submit", "--input", "d=absent", script)[0] == 6
     assert cli("run", "submit", "--package", "a", "--conda", "b", script)[0] == 2
     assert cli("run", "submit", "--env", "A", script)[0] == 1
+    assert cli("run", "submit", "--gpus", 65, script)[0] == 2
+    assert cli("run", "submit", "--cpus", 0, script)[0] == 2
+    assert cli("run", "submit", "--memory", "much", script)[0] == 2
+    assert cli("run", "submit", "--max-duration", "soon", script)[0] == 2
+    code, _, err = cli("run", "submit", "--memory", "1MB", script)
+    assert (code, "memory_mb" in err) == (1, True), err
     assert cli("run", "submit", "--output-data", "a-b", script)[0] == 1
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def test_built_in_excludes(tmp_path: Path) -> None:
         "pkg/__pycache__/b.pyc",
     ]  # fmt: skip
     assert names(tree(tmp_path / "s", "train.py", "pkg/a.py", *out)) == ["pkg/a.py", "train.py"]
+
+
+def test_a_platforms_data_and_virtual_environments_of_any_name(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path / "s", "a.py", "data/supervisor.lock", "data/secrets/key", "mine/pyvenv.cfg"
+    )
+    (root / "mine" / "python").symlink_to(sys.executable)
+    assert names(root) == ["a.py"]
+    with pytest.raises(UserError, match="is the data folder of a platform"):
+        names(root / "data")
 
 
 def test_gitignore_and_amlignore_over_it(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk.config import SUPERVISOR_LOCK
+
 SERVICES = (
     "gateway",
     "scheduler",
@@ -88,7 +90,7 @@ class Layout:
     @property
     def lock_file(self) -> Path:
         """Held by the supervisor while it lives."""
-        return self.home / "supervisor.lock"
+        return self.home / SUPERVISOR_LOCK
 
     def service(self, name: str) -> Path:
         """Data folder of one service."""

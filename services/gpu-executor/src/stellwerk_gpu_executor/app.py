@@ -22,8 +22,9 @@ from stellwerk_gpu_executor.reconcile import Reconciler
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_gpu_executor.spread import spread
 from stellwerk_gpu_executor.store import Store, metadata
-from stellwerk_gpu_executor.warm import Limits, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
 from stellwerk_gpu_executor.warm_ahead import WarmAhead
+from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_kit.objects import ObjectStore
 from stellwerk_kit.run_tokens import load_key
 from stellwerk_kit.service import Runtime
@@ -152,7 +153,9 @@ async def _launcher(runtime: Runtime[Settings], isolation: Isolation) -> Launche
         notify = NotifyServer(settings.executor_dir / "notify.sock")
         await notify.start()
         runtime.on_stop(notify.close)
-        processes = ProcessLauncher(notify, clock=runtime.clock, walls=isolation)
+        processes = ProcessLauncher(
+            notify, clock=runtime.clock, walls=isolation, gpus=resources.gpu_ids()
+        )
         runtime.on_stop(processes.close)
         folder = settings.executor_dir / "attempts"
         runtime.every("sweep-cgroups", SWEEP_S, lambda: isolation.sweep(folder)).hint()

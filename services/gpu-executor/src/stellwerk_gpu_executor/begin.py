@@ -13,7 +13,8 @@ from stellwerk_gpu_executor.launcher import (
     WallsError,
 )
 from stellwerk_gpu_executor.prepare import PrepareError
-from stellwerk_gpu_executor.warm import Choice, WarmPool
+from stellwerk_gpu_executor.warm import WarmPool
+from stellwerk_gpu_executor.warm_choice import Choice
 from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import Recipe
 from stellwerk_kit.failpoints import failpoint
@@ -62,7 +63,7 @@ class Begin:
             failpoint("gpu-executor.after_launch")
             warm = handle and (handle.attempt.read_launch() or {}).get("warm")
             if choice.server and choice.recipe and not warm:
-                self.warm.broken(choice.recipe)
+                self.warm.broken(choice.recipe, choice.server)
             if handle is not None:
                 return handle, choice.recipe
         raise _refused(f"{TRIES} warm processes did not start it")

@@ -2,8 +2,11 @@
 
 Version 1, version 2 and hosts with both. A group for each run and controller that it needs lies
 below one folder of this executor; the supervisor moves the run's first process there and reads
-what the kernel counted. To make and to remove one takes the kernel milliseconds, so a group that
-has the usual limit of processes and nothing else goes from run to run.
+what the kernel counted. To make and to remove one takes the kernel milliseconds, so groups that
+have the usual limit of processes and nothing else go from run to run.
+
+Every run has a group for memory, limit or none: one that begins in a warm process begins in that
+one's group, and must not stay within its limit.
 """
 
 import os
@@ -21,6 +24,8 @@ PIDS = 4096
 """Threads count; a framework starts several for each core."""
 SHARED = "usual-"
 """Begin of the name of a group that goes from run to run."""
+USUAL = ("memory", "pids")
+"""Its controllers."""
 SPARE = 16
 
 
@@ -33,10 +38,12 @@ class Wanted:
     pids: int = PIDS
 
     def of(self, controller: str, *, unified: bool) -> dict[str, str]:
-        """Files of ``controller`` and what they say; none where the run has no such limit."""
+        """Files of ``controller`` and what they say; none where the run needs no group of it."""
         if controller == "pids":
             return {"pids.max": str(self.pids)}
-        if controller == "memory" and self.memory_bytes is not None:
+        if controller == "memory":
+            if self.memory_bytes is None:
+                return {"memory.max": "max"} if unified else {"memory.limit_in_bytes": "-1"}
             size = str(self.memory_bytes)
             if unified:
                 return {"memory.max": size, "memory.swap.max": "0"}
@@ -59,26 +66,29 @@ class Cgroups:
 
     folders: Mapping[str, Path]
     unified: frozenset[str] = frozenset()
-    _spare: list[Path] = field(default_factory=list)
+    _spare: list[tuple[Path, ...]] = field(default_factory=list)
 
     def take(self, name: str, wanted: Wanted) -> list[Path]:
-        """The groups of a run, new ones called ``name`` or one that waits. Raises OSError."""
-        if wanted != Wanted() or "pids" not in self.folders:
+        """The groups of a run, new ones called ``name`` or some that wait. Raises OSError."""
+        if wanted != Wanted():
             return self.make(name, wanted)
         while self._spare:
-            group = self._spare.pop()
-            if _is_untouched(group):
-                return [group]
+            groups = self._spare.pop()
+            if _are_untouched(groups):
+                return list(groups)
         return self.make(SHARED + secrets.token_hex(4), wanted)
 
     def give_back(self, groups: Iterable[Path]) -> None:
-        """Take the groups of a run that is gone: one without a trace of it waits for the next."""
-        for group in set(groups) - set(self._spare):
-            usual = group.name.startswith(SHARED) and len(self._spare) < SPARE
-            if usual and _is_untouched(group):
-                self._spare.append(group)
-            else:
-                self.remove(group.name)
+        """Take the groups of a run that is gone: those without a trace of it wait for the next."""
+        given = tuple(groups)
+        if not given or given in self._spare:
+            return
+        usual = {self.folders[each] for each in USUAL if each in self.folders}
+        of_its_kind = given[0].name.startswith(SHARED) and {each.parent for each in given} == usual
+        if of_its_kind and len(self._spare) < SPARE and _are_untouched(given):
+            self._spare.append(given)
+            return
+        self.remove(given[0].name)
 
     def make(self, name: str, wanted: Wanted) -> list[Path]:
         """Make the groups that a run needs; returns their folders. Raises OSError."""
@@ -103,7 +113,7 @@ class Cgroups:
 
     def close(self) -> None:
         """Remove the executor's own folders; where a run goes on its folder stays."""
-        for group in self._spare:
+        for group, *_ in self._spare:
             self.remove(group.name)
         self._spare.clear()
         for folder in set(self.folders.values()):
@@ -112,7 +122,7 @@ class Cgroups:
 
     def sweep(self, known: Iterable[str]) -> None:
         """Remove the groups that are neither ``known`` nor wait for a run."""
-        keep = {*known, *(group.name for group in self._spare)}
+        keep = {*known, *(group.name for group, *_ in self._spare)}
         for folder in set(self.folders.values()):
             with suppress(OSError):
                 names = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -120,14 +130,14 @@ class Cgroups:
                     self.remove(name)
 
 
-def _is_untouched(group: Path) -> bool:
-    """Whether nothing is in a group and the kernel has counted nothing a supervisor would tell."""
+def _are_untouched(groups: Iterable[Path]) -> bool:
+    """Whether nothing is in them and the kernel has counted nothing a supervisor would tell."""
+    names = [str(group) for group in groups]
     try:
-        if (group / "pids.current").read_text() != "0\n":
-            return False
+        left = any((Path(name) / "cgroup.procs").read_bytes() for name in names)
     except OSError:
         return False
-    return not cgroup.refused_forks([str(group)])[0] and not cgroup.oom_kills([str(group)])
+    return not left and not cgroup.refused_forks(names)[0] and not cgroup.oom_kills(names)
 
 
 def find(name: str, root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> Cgroups:

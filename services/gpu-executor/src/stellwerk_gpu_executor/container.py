@@ -4,7 +4,7 @@ Nothing here can be loosened by a run or a setting, apart from the network, whic
 name. docs/adr/0021-containers.md says why each line is there.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,7 @@ class Profile:
 
     ``host`` translates our paths to those of the engine's machine where we are in a container
     ourselves; ``shim`` is the folder that holds the supervisor's package, ``notify`` that of the
-    socket which wakes us; ``user`` is who runs are; ``gpus`` are ours, by
-    the names that driver and engine give them.
+    socket which wakes us; ``user`` is who runs are.
     """
 
     executor_id: str
@@ -37,18 +36,11 @@ class Profile:
     shim: Path
     notify: Path
     host: Mapping[Path, Path]
-    gpus: tuple[str, ...] = ()
 
 
 def name_of(run_id: str, attempt: int) -> str:
     """Name of the container of an attempt: a second start of the same attempt collides."""
     return f"stellwerk-{run_id}-{attempt}"
-
-
-def free_gpus(profile: Profile, taken: Collection[str], count: int) -> tuple[str, ...] | None:
-    """So many GPUs that no other run has, the first ones; None if there are not so many."""
-    free = [each for each in profile.gpus if each not in taken]
-    return tuple(free[:count]) if len(free) >= count else None
 
 
 def config(request: LaunchRequest, profile: Profile, gpus: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ socket, the lease by its own clock, exact exit codes. The engine adds the walls 
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable
 from pathlib import Path
 
 import structlog
@@ -16,8 +16,9 @@ import structlog
 import stellwerk_shim
 from stellwerk_gpu_executor import rclone, resources
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
-from stellwerk_gpu_executor.container import Profile, config, free_gpus, name_of
+from stellwerk_gpu_executor.container import Profile, config, name_of
 from stellwerk_gpu_executor.engine import Engine, EngineError, State
+from stellwerk_gpu_executor.gpu_shares import GpuShares, NoGpuError
 from stellwerk_gpu_executor.launcher import (
     START_TIMEOUT_S,
     AttemptRunningError,
@@ -100,10 +101,10 @@ class DockerLauncher:
         engine: Engine,
         profile: Profile,
         *,
-        gpus: Mapping[str, tuple[str, ...]] | None = None,
+        gpus: GpuShares | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """``gpus``: those that containers of an earlier launcher have, by container."""
+        """``gpus``: of this node, by container; those of an earlier launcher's are held."""
         self._notify, self._engine, self._profile = notify, engine, profile
         self._clock = clock or SystemClock()
         self._tasks = TaskOwner()
@@ -111,7 +112,7 @@ class DockerLauncher:
         self._followed: dict[str, ContainerHandle] = {}
         self._concluding: set[str] = set()
         self._starting: set[str] = set()
-        self._gpus = dict(gpus or {})
+        self._gpus = gpus or GpuShares()
         """By container, until it has ended for certain."""
         self._missed = 0
         engine.watch(self._gone, self._look_again)
@@ -131,14 +132,10 @@ class DockerLauncher:
         handle = self._follow(attempt, key(request.run_id, request.attempt), name)
         self._starting.add(name)
         missed = self._missed
-        taken = {gpu for held in self._gpus.values() for gpu in held}
-        gpus = free_gpus(self._profile, taken, request.gpus)
         try:
-            if gpus is None:
-                raise EngineError(_no_gpus(request.gpus, self._profile.gpus, taken))
-            self._gpus[name] = gpus
+            gpus = self._gpus.take(name, request.gpus)
             await self._engine.start(name, config(request, self._profile, gpus))
-        except EngineError as error:
+        except (EngineError, NoGpuError) as error:
             self._never_ran(handle, str(error))
             return handle
         finally:
@@ -187,7 +184,7 @@ class DockerLauncher:
 
     async def _remove(self, name: str) -> None:
         await self._engine.remove(name)
-        self._gpus.pop(name, None)
+        self._gpus.give_back(name)
         self._followed.pop(name, None)
 
     async def close(self) -> None:
@@ -310,7 +307,7 @@ class DockerLauncher:
         record = _with_memory(record, state)
         if record != attempt.read_exit():
             attempt.write_exit(record)
-        self._gpus.pop(handle.name, None)
+        self._gpus.give_back(handle.name)
         self._forget(handle, record)
 
     def _forget(self, handle: ContainerHandle, record: ExitRecord) -> None:
@@ -336,16 +333,9 @@ async def open_launcher(settings: Settings, notify: NotifyServer, clock: Clock) 
         shim=folder,
         notify=notify.path.parent,
         host=await engine.own_mounts(),
-        gpus=resources.gpu_ids(),
     )
-    return DockerLauncher(notify, engine, profile, gpus=await engine.gpus(), clock=clock)
-
-
-def _no_gpus(wanted: int, have: Collection[str], taken: Collection[str]) -> str:
-    return (
-        f"resources.gpus: {wanted} wanted, and of this node's {len(have)} GPUs "
-        f"{len(taken)} are in use; ask for fewer, or wait"
-    )
+    gpus = GpuShares(resources.gpu_ids(), await engine.gpus())
+    return DockerLauncher(notify, engine, profile, gpus=gpus, clock=clock)
 
 
 def _last_words(attempt: AttemptDir, state: State | None) -> str:

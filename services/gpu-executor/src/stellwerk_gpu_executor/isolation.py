@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -77,18 +78,30 @@ class Isolation:
             cell = cell_of(request, view.below_tmp, network=self.views.view.network)
             request = replace(request, cell=cell, view=view)
         wanted = Wanted(request.memory_limit_bytes, request.cpus)
-        return replace(request, cgroups=self._groups_of(request.folder.name, wanted))
+        groups = self._groups_of(request.folder.name, wanted)
+        walled = request.warm is not None and request.warm.walled
+        if walled and self.groups.folders and not groups:
+            # It would stay within the limits of its warm process.
+            request = replace(request, warm=None, cold_reason="it has no control group of its own")
+        return replace(request, cgroups=groups)
 
     def warm_inside(self, *, plain: bool) -> bool:
         """Whether a warm process is behind walls. ``plain``: it loads no packages."""
         return self.views is not None and not (plain and self.plain_outside)
 
     async def around_warm(
-        self, home: Path, python: Path, shim: Path, *, user_managed: bool, plain: bool
+        self,
+        home: Path,
+        python: Path,
+        shim: Path,
+        memory_bytes: int | None,
+        *,
+        user_managed: bool,
+        plain: bool,
     ) -> WarmWalls | None:
         """What a warm process is walled in with, as its runs are; None where it is not.
 
-        Raises ViewError.
+        It has ``memory_bytes`` at most, where control groups can limit memory. Raises ViewError.
         """
         if self.views is None or not self.warm_inside(plain=plain):
             return None
@@ -102,7 +115,9 @@ class Isolation:
         cell = warm_cell(
             str(home), str(shim), self.attempts, view.below_tmp, network=self.views.view.network
         )
-        groups = self._groups_of(f"warm-{home.name}", Wanted())
+        # A name that is nobody's: what an earlier one's runs still hold is no part of its limit.
+        name = f"warm-{home.name}-{secrets.token_hex(4)}"
+        groups = self._groups_of(name, Wanted(memory_bytes))
         self._warm.update(groups)
         return WarmWalls(cell, view, groups, self.attempts)
 
@@ -115,9 +130,14 @@ class Isolation:
             return ()
 
     def clear(self, groups: Sequence[str]) -> None:
-        """An attempt or a warm process with these control groups is gone."""
-        self._warm.difference_update(groups)
+        """The attempt with these control groups is gone."""
         self.groups.give_back(map(Path, groups))
+
+    def clear_warm(self, walls: WarmWalls) -> None:
+        """The warm process behind these walls is gone. First processes of its runs may go on."""
+        self._warm.difference_update(walls.groups)
+        for group in walls.groups:
+            self.groups.remove(Path(group).name)
 
     async def close(self) -> None:
         """Leave nothing of ours where no run goes on."""

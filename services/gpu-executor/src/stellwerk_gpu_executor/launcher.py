@@ -20,6 +20,7 @@ import structlog
 from stellwerk_gpu_executor import processes
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.forkserver import Spawned, WarmServer
+from stellwerk_gpu_executor.gpu_shares import GpuShares, NoGpuError
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.removal import remove, remove_small
@@ -81,6 +82,8 @@ class LaunchRequest:
     umask: int = 0o022
     cpus: float | None = None
     gpus: int = 0
+    gpu_ids: tuple[str, ...] = ()
+    """Those it has, by the driver's names; the launcher gives them."""
     image: str | None = None
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
@@ -194,13 +197,22 @@ class Walls(Protocol):
 
 
 class ProcessLauncher:
-    """Launcher for plain processes; see Launcher. Without ``walls`` they are just that."""
+    """Launcher for plain processes; see Launcher. Without ``walls`` they are just that.
+
+    Of ``gpus`` a run that asks for some sees its own alone, by ``CUDA_VISIBLE_DEVICES``.
+    """
 
     def __init__(
-        self, notify: NotifyServer, *, clock: Clock | None = None, walls: Walls | None = None
+        self,
+        notify: NotifyServer,
+        *,
+        clock: Clock | None = None,
+        walls: Walls | None = None,
+        gpus: Sequence[str] = (),
     ) -> None:
         self._notify = notify
         self._walls = walls
+        self._gpus = GpuShares(gpus)
         self._clock = clock or SystemClock()
         self._tasks = TaskOwner()
         self._spawner = Spawner()
@@ -218,15 +230,23 @@ class ProcessLauncher:
         """
         attempt = AttemptDir(request.folder)
         attempt.create()
+        if request.gpus:
+            try:
+                ids = self._gpus.take(str(attempt.path), request.gpus)
+            except NoGpuError as error:
+                return await self._never_ran(request, attempt, str(error))
+            # Set between a warm start and the script: frameworks read it with their first use.
+            seen = {"CUDA_VISIBLE_DEVICES": ",".join(ids)}
+            request = replace(request, gpu_ids=ids, env=request.env | seen)
         if self._walls is not None:
             request = await self._walls.around(request)
         if request.warm is not None:
             handle = await self._start_warm(request, attempt)
             if handle is not None:
                 return handle
-            if request.must_be_warm:
-                raise NotWarmError
             request = replace(request, warm=None, cold_reason="its warm process did not start it")
+        if request.must_be_warm:
+            raise NotWarmError
         return await self._start(request, attempt, START_TIMEOUT_S)
 
     async def _start_warm(
@@ -302,6 +322,7 @@ class ProcessLauncher:
         if shim is not None and shim.boot_id == processes.boot_id():
             pidfd = processes.open_process(shim.pid, shim.start_ticks)
         if shim is not None and pidfd is not None:
+            self._gpus.hold(str(attempt.path), launch.get("gpu_ids") or ())
             return self._follow(attempt, activity, pidfd)
         return await self._lost(attempt, activity)
 
@@ -313,6 +334,7 @@ class ProcessLauncher:
             raise AttemptRunningError(f"attempt folder {attempt.path.name}: stop the attempt first")
         if attempt.read_exit() is None:  # else its supervisor, or we for it, ended everything
             await self._kill(attempt)
+        self._gpus.give_back(str(attempt.path))
         launch = attempt.read_launch()
         if not remove_small(os.fspath(attempt.path)):
             await asyncio.to_thread(remove, attempt.path)
@@ -343,25 +365,38 @@ class ProcessLauncher:
         handle.release()
         record = handle.attempt.read_exit()
         if record is not None:
-            handle.finish(record)
+            self._finish(handle, record)
         else:
             self._tasks.spawn(self._conclude(handle), name=f"conclude {handle.attempt.path.name}")
 
-    async def _lost(self, attempt: AttemptDir, activity: asyncio.Event) -> ProcessHandle:
+    async def _never_ran(
+        self, request: LaunchRequest, attempt: AttemptDir, why: str
+    ) -> ProcessHandle:
+        attempt.write_launch(request.launch_file(attempt, self._notify.path))
+        activity = self._notify.event(key(request.run_id, request.attempt))
+        return await self._lost(attempt, activity, why)
+
+    async def _lost(
+        self, attempt: AttemptDir, activity: asyncio.Event, why: str | None = None
+    ) -> ProcessHandle:
         handle = ProcessHandle(attempt, activity, None)
-        await self._conclude(handle)
+        await self._conclude(handle, why)
         return handle
 
-    async def _conclude(self, handle: ProcessHandle) -> None:
+    def _finish(self, handle: ProcessHandle, record: ExitRecord) -> None:
+        self._gpus.give_back(str(handle.attempt.path))
+        handle.finish(record)
+
+    async def _conclude(self, handle: ProcessHandle, why: str | None = None) -> None:
         """Publish the exit record, writing it first if the supervisor could not."""
         record = handle.attempt.read_exit()
         if record is None:
             await self._kill(handle.attempt)
             record = await asyncio.to_thread(
-                obituary, handle.attempt, self._clock.now().timestamp()
+                obituary, handle.attempt, self._clock.now().timestamp(), why
             )
             handle.attempt.write_exit(record)
-        handle.finish(record)
+        self._finish(handle, record)
 
     async def _kill(self, attempt: AttemptDir) -> None:
         """End whatever still carries the attempt's environment or belongs to its session."""

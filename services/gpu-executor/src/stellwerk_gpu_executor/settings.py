@@ -94,8 +94,13 @@ class Settings(ServiceSettings):
         (), description="Environments to load when it starts, by name; they are built if need be."
     )
     warm_memory_bytes: int = Field(
-        2 * 1024**3, ge=0, description="Memory of all warm processes; least recently used leave."
+        2 * 1024**3,
+        ge=0,
+        description="Memory of all warm processes; least recently used leave. The kernel ends one "
+        "that takes more alone, where control groups limit memory.",
     )
     warm_forks: int = Field(
-        500, ge=1, description="After so many runs a warm process is begun anew."
+        500,
+        ge=1,
+        description="After so many runs a warm process is begun anew, while the old one serves on.",
     )

@@ -2,7 +2,8 @@
 
 Each is a process inside an environment (`stellwerk_shim.warm`) that has the frameworks loaded and
 forks a run's interpreter in milliseconds, in a sandbox where runs are. They are bounded by number
-and memory, the least recently used leaves; each is begun anew after a number of forks.
+and memory, the least recently used leaves; each is begun anew after a number of forks, beside the
+old one, which serves until its successor is ready.
 
 In a user's own environment a run gets a plain one by itself, with nothing loaded but Python: it
 starts at once and costs little. One with frameworks is there when a run has required it.
@@ -29,8 +30,10 @@ from stellwerk_gpu_executor.fonts import Fonts
 from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.isolation import Isolation
 from stellwerk_gpu_executor.launcher import WallsError
-from stellwerk_gpu_executor.warm_identity import Marks, environment_of, origins
+from stellwerk_gpu_executor.warm_choice import Choice, Limits
+from stellwerk_gpu_executor.warm_identity import origins
 from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
+from stellwerk_gpu_executor.warm_refusals import Refusals
 from stellwerk_gpu_executor.warm_rules import (
     READ_EARLY,
     Recipe,
@@ -45,34 +48,9 @@ from stellwerk_kit.clock import Clock
 from stellwerk_kit.tasks import TaskOwner
 
 TRIES = 3
+"""So often one may die while it is loading, as somebody may have killed it."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many there may be, with how much memory in all, and how often one may fork.
-
-    As many plain ones are kept besides. A run that must have one waits ``turn_s`` seconds at most
-    while as many as there may be are loading for others.
-    """
-
-    count: int = 2
-    memory_bytes: int = 2 * 1024**3
-    forks: int = 500
-    turn_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How a run begins: in a fork of ``server``, or cold for a reason.
-
-    ``recipe`` is set where a warm process could serve it.
-    """
-
-    server: WarmServer | None = None
-    reason: str | None = None
-    recipe: Recipe | None = None
 
 
 @dataclass
@@ -87,8 +65,9 @@ class WarmPool:
     isolation: Isolation = field(default_factory=Isolation)
     fonts: Fonts = field(default_factory=Fonts)
     _warm: dict[Recipe, WarmProcess] = field(default_factory=dict)
-    _refused: dict[Recipe, tuple[Marks, str]] = field(default_factory=dict)
-    _deaths: dict[Recipe, int] = field(default_factory=dict)
+    _next: dict[Recipe, WarmProcess] = field(default_factory=dict)
+    """Successors of those in ``_warm``, until they take over."""
+    _refusals: Refusals = field(default_factory=Refusals)
     _held: Counter[Recipe] = field(default_factory=Counter)
     """By how many runs that wait for it or are about to begin in it: it does not leave then."""
     _let_go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -171,7 +150,7 @@ class WarmPool:
         """
         warm = self._current(recipe)
         if warm is None:
-            raise ColdError(self._refusal(recipe) or none_yet(recipe, self._warm))
+            raise ColdError(self._refusals.of(recipe) or none_yet(recipe, self._warm))
         if not warm.ready.done():
             raise ColdError("its warm process is still loading")
         told = warm.ready.result()
@@ -187,13 +166,13 @@ class WarmPool:
 
     def want(self, recipe: Recipe) -> None:
         """Begin to load one in the background unless it is there or was refused."""
-        if not self.limits.count or self._refusal(recipe) or self._current(recipe):
+        if not self.limits.count or self._refusals.of(recipe) or self._current(recipe):
             return
         if not self._make_room(recipe, self.limits.count - 1):
             return
         warm = WarmProcess.of(recipe, self.folder, self.clock.monotonic())
         self._warm[recipe] = warm
-        warm.loading = self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.home.name}")
+        self._begin(recipe, warm)
 
     async def ready(self, recipe: Recipe) -> None:
         """Wait until there is one for ``recipe``, for its turn to load first. Raises ColdError."""
@@ -208,25 +187,27 @@ class WarmPool:
         self.want(recipe)
         warm = self._warm.get(recipe)
         if warm is None:
-            raise ColdError(self._refusal(recipe) or "warm starts are off on this node")
+            raise ColdError(self._refusals.of(recipe) or "warm starts are off on this node")
         await asyncio.wait({warm.ready})
         warm.ready.result()
 
     def used(self, recipe: Recipe) -> None:
         """A run of it has ended: load it for the next one, or anew when it has forked enough."""
         warm = self._warm.get(recipe)
-        if warm is not None and warm.forks >= self.limits.forks and not self._held[recipe]:
-            self._drop(recipe)
+        if warm is not None and warm.forks >= max(self.limits.forks, warm.renew_after):
+            self._renew(recipe, warm)
         if recipe not in self._warm:  # else the next run looks whether it is still right
             self.want(recipe)
 
-    def broken(self, recipe: Recipe) -> None:
-        """A fork of it did not begin: it is not asked again."""
-        self._drop(recipe)
+    def broken(self, recipe: Recipe, server: WarmServer | None = None) -> None:
+        """A fork of it, of this ``server``, did not begin: it is not asked again."""
+        warm = self._warm.get(recipe)
+        if warm is not None and server in {None, warm.server}:
+            self._drop(recipe)
 
     def servers(self) -> list[WarmServer]:
         """Those there are, loading or ready."""
-        return [warm.server for warm in self._warm.values() if warm.server is not None]
+        return [warm.server for warm in self._all() if warm.server is not None]
 
     def close(self) -> None:
         """End all, and begin none any more; their runs go on.
@@ -234,9 +215,10 @@ class WarmPool:
         Who waits for one is not told: its run is for the next executor, it has not failed.
         """
         self.limits = replace(self.limits, count=0)
-        for warm in self._warm.values():
+        for warm in self._all():
             self._end(warm)
         self._warm.clear()
+        self._next.clear()
 
     async def _turn(self, recipe: Recipe) -> None:
         """Wait while as many as there may be are held by runs of others. Raises ColdError."""
@@ -254,7 +236,7 @@ class WarmPool:
 
     def _has_place(self, recipe: Recipe) -> bool:
         """Whether there is one for ``recipe`` or may be now; also where there never will be."""
-        if not self.limits.count or self._refusal(recipe) or self._current(recipe):
+        if not self.limits.count or self._refusals.of(recipe) or self._current(recipe):
             return True
         others = [each for each in self._held if each.plain == recipe.plain and each != recipe]
         return len(others) < self.limits.count
@@ -264,6 +246,7 @@ class WarmPool:
         if self._held[recipe]:
             return
         del self._held[recipe]
+        self._take_over(recipe)
         if self._too_much.get(recipe.plain):
             self._make_room(recipe, self.limits.count)
         self._let_go.set()
@@ -289,84 +272,128 @@ class WarmPool:
         warm = self._warm.get(recipe)
         return warm is not None and warm.ready.done()
 
+    def _all(self) -> list[WarmProcess]:
+        return [*self._warm.values(), *self._next.values()]
+
+    def _begin(self, recipe: Recipe, warm: WarmProcess) -> None:
+        warm.loading = self.tasks.spawn(self._load(recipe, warm), f"warm-{warm.home.name}")
+
     async def _load(self, recipe: Recipe, warm: WarmProcess) -> None:
         modules = () if recipe.plain else self.preload
         try:
-            told = await warm.load(modules, self.isolation)
+            told = await warm.load(modules, self.isolation, self.limits.memory_bytes)
             marks = origins(warm.home) if recipe.user_managed else warm.environment
-        except ConnectionResetError as error:
-            self._ended(recipe, warm, f"its warm process refuses to serve: {error}")
-            return
         except (ColdError, WallsError, OSError, ValueError) as error:
-            self._refuse(recipe, f"its warm process refuses to serve: {error}"[:500])
-            self._fail(recipe, warm, self._refusal(recipe) or "")
+            tries = TRIES if isinstance(error, ConnectionResetError) else 1
+            reason = f"its warm process refuses to serve: {error}"[:500]
+            self._fail(recipe, warm, reason, tries)
             return
         if recipe.user_managed and not marks.older_than(warm.began_ns):
             self._fail(recipe, warm, "its environment changed while its warm process was loading")
             return
-        if warm.memory() > self.limits.memory_bytes:
-            self._refuse(recipe, "its warm process needs more memory than this node allows")
-            self._fail(recipe, warm, self._refusal(recipe) or "")
+        warm.loaded_bytes = warm.memory()
+        if warm.loaded_bytes > self.limits.memory_bytes:
+            reason = "its warm process needs more memory than this node allows"
+            self._fail(recipe, warm, reason, tries=1)
             return
         warm.environment = marks
         self.fonts.learn(recipe.python, warm.home)
-        self._deaths.pop(recipe, None)
+        self._refusals.loaded(recipe)
         log.info("warm process", action="warm_ready", home=warm.home.name, seconds=told.seconds)
         warm.ready.set_result(told)
+        self._take_over(recipe)
         self._make_room(recipe, self.limits.count)
 
-    def _ended(self, recipe: Recipe, warm: WarmProcess, reason: str) -> None:
-        """It died while it was loading: it gets a few tries, somebody may have killed it."""
-        self._deaths[recipe] = self._deaths.get(recipe, 0) + 1
-        if self._deaths[recipe] >= TRIES:
-            self._deaths.pop(recipe)
-            self._refuse(recipe, reason)
-        self._fail(recipe, warm, reason)
-
-    def _fail(self, recipe: Recipe, warm: WarmProcess, reason: str) -> None:
+    def _fail(
+        self, recipe: Recipe, warm: WarmProcess, reason: str, tries: int | None = None
+    ) -> None:
+        """It was not loaded; None: that counts for nothing. One that it was to follow goes on."""
         warm.ready.set_exception(ColdError(reason))
         warm.ready.exception()
+        if self._next.get(recipe) is warm:
+            self._put_off(recipe, reason)
+            return
+        if tries is not None:
+            self._refusals.failed(recipe, reason, tries)
         self._drop(recipe)
+
+    def _renew(self, recipe: Recipe, warm: WarmProcess) -> None:
+        """It has forked enough: begin its successor, beside it unless both are too much."""
+        if recipe in self._next:
+            return
+        alike = [each for each in self._all() if each.recipe.plain == recipe.plain]
+        memory = warm.loaded_bytes + sum(each.memory() for each in alike)
+        if len(alike) < self.limits.count and memory <= self.limits.memory_bytes:
+            now = self.clock.monotonic()
+            self._next[recipe] = WarmProcess.of(recipe, self.folder, now, beside=warm.home)
+            self._begin(recipe, self._next[recipe])
+        elif not self._held[recipe]:
+            self._drop(recipe)
+
+    def _take_over(self, recipe: Recipe) -> None:
+        """Have its successor serve, once that is ready and no run is about to begin in the old."""
+        successor = self._next.get(recipe)
+        if successor is None or not successor.ready.done() or self._held[recipe]:
+            return
+        del self._next[recipe]
+        self._end(self._warm[recipe])
+        self._warm[recipe] = successor
+
+    def _put_off(self, recipe: Recipe, reason: str) -> None:
+        """There is no successor for now. One is tried again after twice as many forks."""
+        warm = self._warm[recipe]
+        warm.renew_after = 2 * warm.forks
+        log.warning(
+            "warm process not renewed",
+            action="warm_not_renewed",
+            home=warm.home.name,
+            reason=reason,
+            forks=warm.forks,
+            again_after=warm.renew_after,
+        )
+        self._end(self._next.pop(recipe))
 
     def _make_room(self, wanted: Recipe, count: int) -> bool:
         """Drop the least recently used until at most ``count`` are left and their memory fits.
 
-        One that is loading leaves later than one that is ready, and one that is held by a run not
-        at all. Returns whether at most ``count`` are left.
+        Successors leave first, as what they were to follow goes on. One that is loading leaves
+        later than one that is ready, and one that is held by a run not at all. Returns whether at
+        most ``count`` are left.
         """
-        alike = [
-            (recipe, warm) for recipe, warm in self._warm.items() if recipe.plain == wanted.plain
-        ]
+        memory = {
+            id(warm): warm.memory() for warm in self._all() if warm.recipe.plain == wanted.plain
+        }
+
+        def fits() -> bool:
+            return len(memory) <= count and sum(memory.values()) <= self.limits.memory_bytes
+
+        for recipe, warm in list(self._next.items()):
+            if id(warm) in memory and not fits():
+                self._put_off(recipe, "another warm process needs the room")
+                del memory[id(warm)]
+        alike = [each for each in self._warm.items() if id(each[1]) in memory]
         alike.sort(key=lambda each: (not each[1].ready.done(), each[1].used))
-        memory = {recipe: warm.memory() for recipe, warm in alike}
-        for recipe, _ in alike:
-            much = sum(memory.values()) > self.limits.memory_bytes
-            if (len(memory) <= count and not much) or self._held[recipe]:
-                continue
-            self._drop(recipe)
-            del memory[recipe]
+        for recipe, warm in alike:
+            if not self._held[recipe] and not fits():
+                self._drop(recipe)
+                del memory[id(warm)]
         self._too_much[wanted.plain] = sum(memory.values()) > self.limits.memory_bytes
         return len(memory) <= count
 
     def _drop(self, recipe: Recipe) -> None:
-        warm = self._warm.pop(recipe, None)
-        if warm is None:
-            return
-        self._end(warm)
-        if not warm.ready.done():
-            warm.ready.set_exception(ColdError("its warm process was dropped while it was loading"))
-            warm.ready.exception()
+        """End one, and its successor."""
+        for there in (self._warm, self._next):
+            warm = there.pop(recipe, None)
+            if warm is not None:
+                self._end(warm)
+                if not warm.ready.done():
+                    why = "its warm process was dropped while it was loading"
+                    warm.ready.set_exception(ColdError(why))
+                    warm.ready.exception()
 
     def _end(self, warm: WarmProcess) -> None:
+        if warm.out_of_memory():
+            log.warning("warm process out of memory", action="warm_oom", home=warm.home.name)
         warm.end()
         if warm.walls is not None:
-            self.isolation.clear(warm.walls.groups)
-
-    def _refuse(self, recipe: Recipe, reason: str) -> None:
-        log.warning("no warm process", action="warm_refused", python=recipe.python, reason=reason)
-        self._refused[recipe] = (environment_of(recipe.python), reason)
-
-    def _refusal(self, recipe: Recipe) -> str | None:
-        """Why there will be none, as long as the environment is the same."""
-        marks, reason = self._refused.get(recipe, (None, None))
-        return reason if marks is not None and marks.still() else None
+            self.isolation.clear_warm(warm.walls)

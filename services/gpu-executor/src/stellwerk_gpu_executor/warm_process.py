@@ -21,7 +21,7 @@ from stellwerk_gpu_executor.sandbox import WARM_CODE, WARM_HOME
 from stellwerk_gpu_executor.spawner import starting_environment
 from stellwerk_gpu_executor.warm_identity import Marks, environment_of
 from stellwerk_gpu_executor.warm_rules import Recipe
-from stellwerk_shim import messages
+from stellwerk_shim import cgroup, messages
 
 LINK = 3
 LOAD_S = 180.0
@@ -70,20 +70,30 @@ class WarmProcess:
     server: WarmServer | None = None
     walls: WarmWalls | None = None
     forks: int = 0
+    renew_after: int = 0
+    """Forks before which no successor is tried (again)."""
+    loaded_bytes: int = 0
+    """What it took when it had loaded everything."""
     untouched: bool = False
     """Whether it was seen to have left the GPUs alone."""
     loading: "asyncio.Task[None] | None" = None
 
     @classmethod
-    def of(cls, recipe: Recipe, folder: Path, now: float) -> "WarmProcess":
-        """One that is not begun yet."""
+    def of(
+        cls, recipe: Recipe, folder: Path, now: float, beside: Path | None = None
+    ) -> "WarmProcess":
+        """One that is not begun yet, in another home than one like it that lives ``beside``."""
         name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+        if beside is not None and beside.name == name:
+            name = f"{name}-next"
         marks, began_ns = environment_of(recipe.python), time.time_ns()
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         return cls(recipe, folder.absolute() / name, now, marks, began_ns, future)
 
-    async def load(self, modules: Sequence[str], isolation: Isolation) -> Told:
-        """Begin it; what it says when it has loaded ``modules``.
+    async def load(
+        self, modules: Sequence[str], isolation: Isolation, memory_bytes: int | None = None
+    ) -> Told:
+        """Begin it, with ``memory_bytes`` at most; what it says when it has loaded ``modules``.
 
         Raises OSError (ConnectionResetError when it ended, TimeoutError after three minutes),
         ColdError where it refuses or makes no sense, and WallsError.
@@ -93,6 +103,7 @@ class WarmProcess:
             self.home,
             Path(self.recipe.python),
             _ENTRY.parent,
+            memory_bytes,
             user_managed=self.recipe.user_managed,
             plain=self.recipe.plain,
         )
@@ -146,6 +157,8 @@ class WarmProcess:
                 loop.remove_reader(number)
                 if not server.walled:
                     server.link.settimeout(ANSWER_S)
+        if not data and self.out_of_memory():
+            raise ColdError("it needs more memory than this node allows")
         if not data:
             raise ConnectionResetError("it ended while it was loading")
         try:
@@ -166,6 +179,10 @@ class WarmProcess:
             # Its number may be another's as soon as it is closed: nobody listens to it then.
             self.ready.get_loop().remove_reader(self.server.link.fileno())
         self.server.close()
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has ended it, or a child of it, for its limit of memory."""
+        return self.walls is not None and cgroup.oom_kills(list(self.walls.groups)) > 0
 
     def memory(self) -> int:
         """Its share of the memory in bytes, 0 when it is gone."""

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from stellwerk.errors import UserError
 
 DEFAULT_WORKSPACE = "default"
+SUPERVISOR_LOCK = "supervisor.lock"
+"""A file in every data folder of the embedded stack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathspec import GitIgnoreSpec
 
 from stellwerk.api import SnapshotRequest, SnapshotView
 from stellwerk.client import Client
+from stellwerk.config import SUPERVISOR_LOCK
 from stellwerk.errors import UserError
 from stellwerk.localfiles import LocalFile, hashed, manifest_of
 from stellwerk.sizes import size_text
@@ -34,6 +35,8 @@ ALWAYS_OUT = frozenset(
         "outputs",
     }
 )
+MARKS_OUT = (SUPERVISOR_LOCK, "pyvenv.cfg")
+"""A folder with one of these stays out: a platform's data, with its keys; a virtual environment."""
 _COUNT_UP_TO = 50_000  # a home folder taken by mistake must not be walked for minutes
 
 _SPECIAL = {
@@ -48,7 +51,8 @@ def collect(folder: Path, shown: str | None = None) -> list[LocalFile]:
     """The files of a snapshot of ``folder``, sorted by name.
 
     ``shown`` is what errors call the folder, None: its path.
-    Raises UserError: source.missing, source.link, source.type, source.unreadable, source.too_large.
+    Raises UserError: source.missing, source.platform, source.link, source.type,
+    source.unreadable, source.too_large.
     """
     if not folder.is_dir():
         raise UserError(
@@ -57,6 +61,13 @@ def collect(folder: Path, shown: str | None = None) -> list[LocalFile]:
             field="source_directory",
         )
     root = folder.resolve()
+    if (root / SUPERVISOR_LOCK).exists():
+        raise UserError(
+            f"source_directory: {str(folder)!r} is the data folder of a platform, with keys; put "
+            "the script into a folder of its own",
+            code="source.platform",
+            field="source_directory",
+        )
     files = []
     for each in _walk(root, root, "", _ignored(root), ()):
         files.append(each)
@@ -110,7 +121,7 @@ def _walk(
             path = _within(path, root, name)
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            if ignored.match_file(name + "/"):
+            if ignored.match_file(name + "/") or any((path / mark).exists() for mark in MARKS_OUT):
                 continue
             here = path.resolve()
             if here in above or here == root:

@@ -83,18 +83,16 @@ class Outcome:
         """Nobody asked for this end: say what the process did."""
         self._oom = own_oom_kills > 0
         limit = self._launch.get("memory_limit_bytes")
+        why = f"the run needed more memory than its limit of {limit} bytes"
+        what = "; ask for more memory or use less"
+        if limit is None:  # a group above its own, or the machine
+            why, what = "this machine ran out of memory", ""
         if self._oom and self._signal == signals.KILL:
             self._reason = "oom"
-            self._message = (
-                f"the run needed more memory than its limit of {limit} bytes and the kernel ended"
-                " it; ask for more memory or use less"
-            )
+            self._message = f"{why} and the kernel ended it{what}"
             return
         if self._oom:
-            self.note(
-                f"the run needed more memory than its limit of {limit} bytes and the kernel ended"
-                f" {own_oom_kills} of its processes; ask for more memory or use less"
-            )
+            self.note(f"{why} and the kernel ended {own_oom_kills} of its processes{what}")
         if self._signal is None:
             self._reason = "exited"
             if self._exit_code:

@@ -70,6 +70,7 @@ def _supervise(folder: str, given: Sequence[int], interpreter: Interpreter | Non
     except NotBegunError as error:  # the executor has it begin elsewhere
         if cell is not None:
             cell.end(KILL_AGAIN_S)
+        cgroup.end_all(launch.get("cgroups") or [])  # type: ignore[arg-type]
         files.write_json(folder, "not_begun.json", {"why": str(error)})
         return 1
     return 0
@@ -125,8 +126,7 @@ class Supervisor:
             try:
                 self._loop()
             except LostError:  # as if we had ended: the executor clears up and says so
-                if self._cell is not None:
-                    self._cell.end(KILL_AGAIN_S)
+                self._end_cell()
                 self._drain()
                 return
             self._clear()
@@ -258,9 +258,7 @@ class Supervisor:
     def _clear(self) -> None:
         """End whatever the run left behind: a subreaper has it all below itself."""
         until = time.monotonic() + CLEAR_S
-        if self._cell is not None:
-            # The kernel ends all of it; to look for processes would cost more than the whole rest.
-            self._cell.end(KILL_AGAIN_S)
+        self._end_cell()
         while self._reap():
             left = tree.kill_descendants(os.getpid())
             wait_s = min(KILL_AGAIN_S, until - time.monotonic())
@@ -269,6 +267,14 @@ class Supervisor:
                     self._outcome.note(f"{left} processes of the run could not be ended")
                     return
             self._wakeups.take()
+
+    def _end_cell(self) -> None:
+        """The kernel ends all of it; to look for processes would cost more than the whole rest."""
+        if self._cell is not None:
+            self._cell.end(KILL_AGAIN_S)
+        if isinstance(self._program, WarmChild):
+            # Its warm process could go over into the groups of the run: not for longer than this.
+            cgroup.end_all(self._cgroups)
 
     def _drain(self) -> None:
         now = time.monotonic()

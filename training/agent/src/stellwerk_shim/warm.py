@@ -45,6 +45,7 @@ def serve(
     signals.handle(signals.INT, signals.interrupt)  # its scripts have what any interpreter has,
     signals.handle(signals.HUP, signals.DEFAULT)  # whatever the executor was started with
     link, home = socket.socket(fileno=descriptor), os.environ.get("HOME", "/")
+    link.set_inheritable(False)  # else it stays open in what a run has of us when we are gone
     os.chdir(home)
     try:
         told, said = preload(names, started_with)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stellwerk.cli.options import name_and_version, output_option, pairs, pyproject_options
+from stellwerk.cli.options import (
+    name_and_version,
+    output_option,
+    pairs,
+    pyproject_options,
+    seconds,
+    size,
+)
 
 if TYPE_CHECKING:
     from stellwerk.dataset import DatasetConsumptionConfig
@@ -22,6 +29,7 @@ _NO_PYTHON = {
     ".ipynb": "a notebook (jupyter nbconvert --to script makes a script of it)",
     ".sh": "a shell script (in its folder, `run submit --command sh SCRIPT` runs it)",
 }
+MIB = 1 << 20
 _PLACE = re.compile(r"\{[A-Za-z_]\w*\}")
 
 
@@ -37,6 +45,30 @@ def container_options(command: Any) -> Any:
         click.option("--dockerfile", type=click.Path(), help="A Dockerfile that they are laid on."),
         click.option(
             "--image", help="An image that the packages are laid on; without any, used as it is."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def resource_options(command: Any) -> Any:
+    """Options that say what the run needs of its node."""
+    for option in (
+        click.option(
+            "--max-duration", metavar="TIME", help="Ended after: 90m, 12h, 2d. Default: 30d."
+        ),
+        click.option("--memory", metavar="SIZE", help="Memory it may use at most: 8GB, 500MB."),
+        click.option(
+            "--cpus",
+            type=click.FloatRange(0, 1024, min_open=True),
+            help="Cores it may use at most, and has to itself.",
+        ),
+        click.option(
+            "--gpus",
+            type=click.IntRange(0, 64),
+            default=0,
+            show_default=True,
+            help="GPUs that it has to itself, and sees.",
         ),
     ):
         command = option(command)
@@ -78,6 +110,7 @@ class _Submit(click.Command):
 @click.option("--package", multiple=True, help="A package of the environment. Repeatable.")
 @container_options
 @click.option("--interpreter", metavar="PYTHON", help="A Python of the node; nothing is built.")
+@resource_options
 @click.option(
     "--distributed",
     metavar="BACKEND:PROCESSES",
@@ -143,6 +176,8 @@ def submit(script: str, arguments: tuple[str, ...], **options: Any) -> int:
         environment_variables={key: value or "" for key, value in variables.items()},
         priority=options["priority"],
         max_retries=options["max_retries"],
+        max_run_duration_seconds=_duration(options["max_duration"]),
+        resources=_resources(options),
         display_name=options["name"],
         warm=options["warm"],
         distributed_job_config=_distributed(options["distributed"]),
@@ -225,6 +260,19 @@ def _output(text: str) -> "OutputFileDatasetConfig":
     name, equal, dataset = text.partition("=")
     output = OutputFileDatasetConfig(name)
     return output.register_on_complete(dataset) if equal else output
+
+
+def _resources(options: dict[str, Any]) -> dict[str, Any]:
+    """Memory in MiB, as the run's limit is counted."""
+    memory = options["memory"]
+    limit = None if memory is None else size(memory, "--memory") // MIB
+    return {"cpus": options["cpus"], "memory_mb": limit, "gpus": options["gpus"]}
+
+
+def _duration(text: str | None) -> float:
+    from stellwerk.script_run_config import MAX_RUN_SECONDS
+
+    return MAX_RUN_SECONDS if text is None else seconds(text, "--max-duration")
 
 
 def _distributed(text: str | None) -> dict[str, Any] | None:
