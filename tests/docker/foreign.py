@@ -4,10 +4,13 @@ Whatever a build does, it leaves no container, image or volume behind: :func:`no
 """
 
 import hashlib
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +19,44 @@ from typing import Any
 import images as stand_ins
 from docker.errors import ImageNotFound
 from engine import client
+from environments import builder, failing
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.errors import NotFoundError
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk_environment_build.image_engine import LABEL, NAME, ImageSettings
+from stellwerk_kit.testing import wait_until
+
+FAILURES = (
+    (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "why"),
+    (("COPY nothing /x",), "your-spec", "env.dockerfile_failed", "nothing"),
+    (("BOGUS",), "your-spec", "env.dockerfile_failed", "BOGUS"),
+    (
+        ("RUN python3 -c 'import urllib.request as r; r.urlopen(\"http://example.com\")'",),
+        "your-spec", "env.dockerfile_network", "STELLWERK_BUILD_NETWORK",
+    ),
+    (
+        ("ADD https://example.org/x /x",),
+        "your-spec", "env.dockerfile_network", "line 3 has ADD fetch",
+    ),
+    (
+        ("COPY --from=busybox:1 /bin/sh /x",),
+        "your-spec", "env.dockerfile_network", "line 3 has COPY --from=busybox:1",
+    ),
+    (("RUN dd if=/dev/zero of=/dev/shm/x bs=1M",), "disk-full", "env.disk_full", "write less"),
+    (("RUN sh -c 'kill -9 $$'",), "killed", "env.build_killed", "killed from outside"),
+    (("RUN rm /usr/bin/python3",), "your-spec", "env.image_python", "no python3 on its PATH"),
+)  # fmt: skip
+"""Steps behind one other, by whatever they are built: reason, code and words of the failure."""
+_BUILDS = """
+import asyncio, sys
+from environments import build, builder
+from foreign import dockerfile, settings
+from pathlib import Path
+async def main():
+    await build(await builder(Path(sys.argv[1]), settings()), dockerfile(*sys.argv[2:]))
+asyncio.run(main())
+"""
 
 
 class Folder:
@@ -60,6 +96,29 @@ def dockerfile(*steps: str, **fields: Any) -> EnvironmentDefinition:
     return EnvironmentDefinition(
         dockerfile=on(stand_ins.base(), *steps), **{"user_managed": True, **fields}
     )
+
+
+async def fails(
+    folder: Path, first: str, steps: Iterable[str], reason: str, code: str, words: str
+) -> None:
+    """A Dockerfile of such steps, ``first`` before them, is not built, and this is told."""
+    found = await failing(await builder(folder, settings()), dockerfile(first, *steps))
+    assert (found.reason, found.code) == (reason, code), found.message
+    assert words in found.message
+
+
+async def kill_builder(folder: Path, *steps: str, when: Callable[[], bool]) -> None:
+    """Build such steps in another process, and kill that."""
+    places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BUILDS, str(folder), *steps],
+        env={**os.environ, "PYTHONPATH": ":".join(places)},
+    )
+    try:
+        await wait_until(when, 60)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -3,20 +3,15 @@
 import asyncio
 import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import images as stand_ins
 import psutil
 import pytest
-import servers_in_containers
 from docker.errors import ImageNotFound
 from engine import client
 from environments import build, builder, failing, run
-from foreign import Folder, dockerfile, empty_folder, nothing_left, on, settings
+from foreign import FAILURES, Folder, dockerfile, fails, kill_builder, on, settings
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk.ids import new_id
@@ -25,30 +20,15 @@ from stellwerk_environment_build.image_engine import LABEL
 from stellwerk_environment_build.images import ImageMaker
 from stellwerk_kit.testing import wait_until
 
-# The client library leaves the socket of an answer that it refuses to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("no_build_left"),
+    # The client library leaves the socket of an answer that it refuses to the collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 NOW = new_id()
 """BuildKit builds no step again that it has built before; what has this in it is new."""
 MOUNT = f"RUN --mount=type=tmpfs,target=/scratch : {NOW}"
 """A step that only BuildKit knows."""
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    with servers_in_containers.registry() as host:
-        yield host
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with empty_folder() as path:
-        yield path
-
-
-@pytest.fixture(autouse=True)
-def clean(registry: str) -> Iterator[None]:
-    with nothing_left(registry):
-        yield
 
 
 async def test_mounts_modes_and_a_syntax_line(folder: Path) -> None:
@@ -123,37 +103,18 @@ async def test_a_folder_with_its_dockerfile_and_its_ignored_files_below(folder: 
 @pytest.mark.parametrize(
     ("steps", "reason", "code", "words"),
     [
+        *FAILURES,
         (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "exit code: 3"),
-        (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "why"),
-        (("COPY nothing /x",), "your-spec", "env.dockerfile_failed", "nothing"),
-        (("BOGUS",), "your-spec", "env.dockerfile_failed", "BOGUS"),
-        (
-            ("RUN python3 -c 'import urllib.request as r; r.urlopen(\"http://example.com\")'",),
-            "your-spec", "env.dockerfile_network", "STELLWERK_BUILD_NETWORK",
-        ),
-        (
-            ("ADD https://example.org/x /x",),
-            "your-spec", "env.dockerfile_network", "line 3 has ADD fetch",
-        ),
-        (
-            ("COPY --from=busybox:1 /bin/sh /x",),
-            "your-spec", "env.dockerfile_network", "line 3 has COPY --from=busybox:1",
-        ),
         (
             ("RUN --mount=from=busybox:1,target=/b true",),
             "your-spec", "env.dockerfile_network", "line 3 has RUN --mount=from=busybox:1",
         ),
-        (("RUN dd if=/dev/zero of=/dev/shm/x bs=1M",), "disk-full", "env.disk_full", "write less"),
-        (("RUN sh -c 'kill -9 $$'",), "killed", "env.build_killed", "killed from outside"),
-        (("RUN rm /usr/bin/python3",), "your-spec", "env.image_python", "no python3 on its PATH"),
     ],
 )  # fmt: skip
 async def test_a_dockerfile_that_does_not_build(
     folder: Path, steps: tuple[str, ...], reason: str, code: str, words: str
 ) -> None:
-    found = await failing(await builder(folder, settings()), dockerfile(MOUNT, *steps))
-    assert (found.reason, found.code) == (reason, code), found.message
-    assert words in found.message
+    await fails(folder, MOUNT, steps, reason, code, words)
 
 
 async def test_the_network_where_the_operator_allows_it(folder: Path, registry: str) -> None:
@@ -271,28 +232,9 @@ async def test_time_of_a_build(folder: Path) -> None:
     await wait_until(lambda: not _sleeping("6073"), 20)
 
 
-KILLED = """
-import asyncio, sys
-from environments import build, builder
-from foreign import dockerfile, settings
-from pathlib import Path
-async def main():
-    made = await builder(Path(sys.argv[1]), settings())
-    await build(made, dockerfile("RUN --mount=type=tmpfs,target=/x true", "RUN sleep 6074"))
-asyncio.run(main())
-"""
-
-
 async def test_a_killed_builder_leaves_nothing_for_long(folder: Path) -> None:
     """The engine ends a build whose client is gone; what watched it is swept away."""
-    places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder)],
-        env={**os.environ, "PYTHONPATH": ":".join(places)},
-    )
-    await wait_until(lambda: _sleeping("6074"), 60)
-    process.kill()
-    process.wait()
+    await kill_builder(folder, MOUNT, "RUN sleep 6074", when=lambda: _sleeping("6074"))
     await wait_until(lambda: not _sleeping("6074"), 20)
     await ImageMaker(settings()).sweep()
 

@@ -6,10 +6,6 @@ Every refusal is exact, and whatever happens leaves no container, image or volum
 import asyncio
 import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ import servers_in_containers
 from docker.errors import ImageNotFound, NotFound
 from engine import client
 from environments import build, builder, failing, run, wheel
-from foreign import Folder, dockerfile, empty_folder, nothing_left, on, settings
+from foreign import FAILURES, Folder, dockerfile, fails, kill_builder, on, settings
 
 from stellwerk.environment_spec import EnvironmentDefinition
 from stellwerk_environment_build import image_facts
@@ -30,26 +26,11 @@ from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.testing import wait_until
 from stellwerk_kit.testing.servers import free_port
 
-# The client library leaves the socket of an answer that it refuses to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    with servers_in_containers.registry() as host:
-        yield host
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with empty_folder() as path:
-        yield path
-
-
-@pytest.fixture(autouse=True)
-def clean(registry: str) -> Iterator[None]:
-    with nothing_left(registry):
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("no_build_left"),
+    # The client library leaves the socket of an answer that it refuses to the collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 async def test_packages_on_an_image_of_another_python_at_another_place(
@@ -200,25 +181,8 @@ async def test_a_folder_with_its_dockerfile_below(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("steps", "reason", "code", "words"),
     [
+        *FAILURES,
         (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "non-zero code: 3"),
-        (("RUN echo why && exit 3",), "your-spec", "env.dockerfile_failed", "why"),
-        (("COPY nothing /x",), "your-spec", "env.dockerfile_failed", "nothing"),
-        (("BOGUS",), "your-spec", "env.dockerfile_failed", "BOGUS"),
-        (
-            ("RUN python3 -c 'import urllib.request as r; r.urlopen(\"http://example.com\")'",),
-            "your-spec", "env.dockerfile_network", "STELLWERK_BUILD_NETWORK",
-        ),
-        (
-            ("ADD https://example.org/x /x",),
-            "your-spec", "env.dockerfile_network", "line 3 has ADD fetch",
-        ),
-        (
-            ("COPY --from=busybox:1 /bin/sh /x",),
-            "your-spec", "env.dockerfile_network", "line 3 has COPY --from=busybox:1",
-        ),
-        (("RUN dd if=/dev/zero of=/dev/shm/x bs=1M",), "disk-full", "env.disk_full", "write less"),
-        (("RUN sh -c 'kill -9 $$'",), "killed", "env.build_killed", "killed from outside"),
-        (("RUN rm /usr/bin/python3",), "your-spec", "env.image_python", "no python3 on its PATH"),
         (
             ("RUN printf '#!/bin/sh\\nexit 3\\n' > /p && chmod +x /p && ln -sf /p /usr/bin/python3",),
             "your-spec", "env.image_python", "ended with status 3",
@@ -229,9 +193,7 @@ async def test_a_folder_with_its_dockerfile_below(folder: Path) -> None:
 async def test_a_dockerfile_that_does_not_build(
     folder: Path, steps: tuple[str, ...], reason: str, code: str, words: str
 ) -> None:
-    found = await failing(await builder(folder, settings()), dockerfile("VOLUME /data", *steps))
-    assert (found.reason, found.code) == (reason, code), found.message
-    assert words in found.message
+    await fails(folder, "VOLUME /data", steps, reason, code, words)
 
 
 async def test_a_base_whose_steps_come_before_the_label(folder: Path) -> None:
@@ -352,33 +314,15 @@ async def test_many_who_wait_are_one_build(folder: Path) -> None:
     assert sorted(each.cached for each in results) == [False, True, True, True, True]
 
 
-KILLED = """
-import asyncio, sys
-from environments import build, builder
-from foreign import dockerfile, settings
-from pathlib import Path
-async def main():
-    made = await builder(Path(sys.argv[1]), settings())
-    await build(made, dockerfile("RUN touch /x", "VOLUME /data", "RUN sleep 600"))
-asyncio.run(main())
-"""
-
-
 async def test_a_killed_builder_leaves_nothing_for_long(folder: Path) -> None:
-    places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder)],
-        env={**os.environ, "PYTHONPATH": ":".join(places)},
-    )
     filters = {"label": LABEL}
 
     def at_the_last_step() -> bool:
         found = client().api.containers(filters=filters)
         return any("sleep 600" in each["Command"] for each in found)
 
-    await wait_until(at_the_last_step, 60)
-    process.kill()
-    process.wait()
+    steps = ("RUN touch /x", "VOLUME /data", "RUN sleep 600")
+    await kill_builder(folder, *steps, when=at_the_last_step)
 
     async def swept() -> bool:
         """The engine itself removes a step whose client is gone; that may take it a moment."""

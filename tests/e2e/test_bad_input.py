@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import socket
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,14 @@ def test_what_needs_containers_is_refused_where_there_are_none(
     stack: Stack, script: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM python\n")
+    archive = tmp_path / "context.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "Dockerfile", "Dockerfile")
     for said, option in (
         ("image: got 'python:3.11'. It needs", ("--image", "python:3.11")),
         ("dockerfile: It needs", ("--dockerfile", str(tmp_path / "Dockerfile"))),
         ("build_context: It needs", ("--build-context", str(tmp_path))),
+        ("build_context: It needs", ("--build-context", str(archive))),
     ):
         done = stack.command("run", "submit", *option, "-o", "json", str(script))
         assert done.returncode == 100, done.stderr

@@ -28,6 +28,7 @@ ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 """How the names of archives end, in small or large letters."""
 MAX_ENTRIES = 10_000
 """Files, links and folders; those that an ignore file leaves out count, as their bytes do."""
+_LESS = "pack what the build needs alone, or name the folder, where an ignore file counts first"
 _MAX_LINK_BYTES = 4096
 _HEADERS_BYTES = 2048
 """What tar may spend on an entry beside its content."""
@@ -69,7 +70,8 @@ def unpacked(archive: Path) -> Iterator[Path]:
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001 - what parsers raise of broken bytes has no end
-            why = f"cannot be unpacked, it may be damaged: {str(error) or type(error).__name__}"
+            said = str(error) or type(error).__name__
+            why = f"cannot be unpacked, it may be damaged ({said}); pack or fetch it again"
             _refuse(archive, None, why)
         yield root
 
@@ -152,7 +154,7 @@ class _Layout:
     def _place(self, name: str) -> Path:
         self._entries_left -= 1
         if self._entries_left < 0:
-            self.refuse(name, f"is one of more than {MAX_ENTRIES} entries, the limit")
+            self.refuse(name, f"is one of more than {MAX_ENTRIES} entries, the limit; {_LESS}")
         plain = _plain(name)
         try:
             return self.root / safe_path(plain) if plain else self.root
@@ -162,7 +164,7 @@ class _Layout:
             self.refuse(name, f"has a name that is not taken: {error}")
 
     def _twice(self, name: str) -> NoReturn:
-        self.refuse(name, "is there twice, or as a file and a folder")
+        self.refuse(name, "is there twice, or as a file and a folder; pack it once")
 
 
 def _plain(name: str) -> str:
@@ -198,7 +200,7 @@ def _tar(archive: Path, layout: _Layout, plain: Path) -> None:
         # A library that reads on is satisfied with whatever it can read.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            _refuse(archive, None, "has no end: it is damaged, or a part is missing")
+            _refuse(archive, None, "has no end: it is damaged; pack or fetch it again")
     plain.unlink()
 
 
@@ -233,7 +235,7 @@ def _zip(archive: Path, layout: _Layout) -> None:
 
 
 def _too_large(archive: Path, name: str | None) -> NoReturn:
-    above = f"more than {size_text(MAX_BYTES)}, the limit of a build context"
+    above = f"more than {size_text(MAX_BYTES)}, the limit of a build context; {_LESS}"
     _refuse(archive, name, f"{'unpacks' if name is None else 'makes it unpack'} to {above}")
 
 
