@@ -192,8 +192,10 @@ async def test_how_a_run_ended_is_known_whether_its_warm_process_is_there(
     script, exit_code, number = ENDS[end]
     async with a_node(tmp_path) as node:
         handle = await ready(node, "run-a-1", script)
+        children = list[int]()
         if when == "gone":
             pid = (await node.server()).pid
+            children += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
             node.drop()
             await wait_until(lambda: is_gone(pid), 10)
         go_on(handle)
@@ -201,6 +203,7 @@ async def test_how_a_run_ended_is_known_whether_its_warm_process_is_there(
         assert (record.exit_code, record.signal) == (exit_code, number), record
         assert warm(handle)
         assert is_gone(child_of(handle))
+        assert all(map(is_gone, children)), "nobody waits for a run that is not reaped"
         assert (record.peak_rss_bytes > 0) == (when == "there")
         assert record.cpu_s < 10
 

@@ -42,6 +42,8 @@ PROBE_S = 5.0
 REPORT = 3
 """Which of the descriptors for a run in a warm process is what failures are written to."""
 MADE = b"made"
+NUMBER = struct.Struct("i")
+"""Whom the first process of a warm process's cell shall reap: its number there."""
 FOLDER, KIND = 0o040000, 0o170000
 SET_FLAGS, UP = 0x8914, 0x41  # of a network interface
 
@@ -181,8 +183,8 @@ class Cell:
     def _start_first(self) -> int:
         """Start the first process of a warm process's cell; returns a pidfd.
 
-        One of its users, with files of this machine, so nobody may look into it. It reaps nobody:
-        how orphaned runs ended is kept for their supervisors.
+        One of its users, with files of this machine, so nobody may look into it. How orphaned runs
+        ended is kept for their supervisors: it reaps whom they name, through the gate.
         """
         pid = os.fork()
         if pid == 0:
@@ -191,8 +193,9 @@ class Cell:
                 os.dup2(self._hold, 0)
                 os.closerange(1, 1 << 16)
                 signals.handle(signals.INT, signals.DEFAULT)  # else a run could send it
-                while os.read(0, 4096):
-                    pass
+                while words := os.read(0, 1024 * NUMBER.size):
+                    for (each,) in NUMBER.iter_unpack(words):
+                        _reap(each)
             finally:
                 os._exit(0)
         return os.pidfd_open(pid)
@@ -267,6 +270,13 @@ def _make_place(tree: int, place: str) -> None:
     else:
         os.makedirs(os.path.dirname(place), exist_ok=True)
         os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # its parent is not gone yet
 
 
 def _mount_systems() -> None:

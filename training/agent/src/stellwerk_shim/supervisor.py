@@ -42,8 +42,8 @@ def supervise(
 
     Its script runs in a fork of this process where there is an `interpreter` for it. `given`:
     descriptors from the executor, as far as launch.json says that the run needs them: the two of a
-    view for its cell, then, where it begins in a walled-in warm process, the three of its place
-    there (see `stellwerk_shim.warm_child`) and what keeps that one's cell as long as we go on.
+    view for its cell, then, where it begins in a walled-in warm process, the four of its place
+    there (see `stellwerk_shim.warm_child`).
     """
     kept = [] if interpreter is None or interpreter.mounts < 0 else [interpreter.mounts]
     _detach([*given, *kept])
@@ -66,7 +66,7 @@ def _supervise(folder: str, given: Sequence[int], interpreter: Interpreter | Non
     wanted: dict[str, object] | None = launch.get("cell")  # type: ignore[assignment]
     cell = Cell(wanted, given[:2]) if wanted else None
     try:
-        Supervisor(folder, lock, launch, interpreter, cell, given[2:5]).run()
+        Supervisor(folder, lock, launch, interpreter, cell, given[2:]).run()
     except NotBegunError as error:  # the executor has it begin elsewhere
         if cell is not None:
             cell.end(KILL_AGAIN_S)

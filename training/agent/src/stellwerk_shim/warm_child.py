@@ -12,7 +12,7 @@ import socket
 import time
 
 from stellwerk_shim import cgroup, messages, signals, tree
-from stellwerk_shim.cell import CellError
+from stellwerk_shim.cell import NUMBER, CellError
 from stellwerk_shim.child import LaunchError, pass_gate
 
 TYPE_CHECKING = False  # typing itself would cost milliseconds at every start
@@ -42,8 +42,9 @@ class LostError(Exception):
 class WarmChild:
     """The run's first process, see `stellwerk_shim.child.Child`: a child of the warm process.
 
-    ``place``: our end of a socket to that, the gate of the cell's processes, the users of the warm
-    process's own cell. The run's end is the kernel's word: the warm process may be gone by then.
+    ``place``: our end of a socket to that, the gate of the cell's processes, the users and the gate
+    of the warm process's own cell, which is there as long as we hold that. The run's end is the
+    kernel's word: the warm process may be gone by then.
     Nothing that the warm process says is believed: its packages are anybody's code.
     """
 
@@ -51,10 +52,11 @@ class WarmChild:
         self, launch: dict[str, object], output: int, cell: Cell, place: Sequence[int]
     ) -> None:
         self.pid = self.start_ticks = 0
+        self._below: list[int] = []
         self._pidfd = -1
         self._cpu_s, self._peak_bytes = 0.0, 0
         self._cell = cell
-        link, cell_gate, users = place
+        link, cell_gate, users, self._reaper = place
         self._warm, self._until = socket.socket(fileno=link), time.monotonic() + BEGUN_S
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._report, report = os.pipe2(os.O_CLOEXEC)
@@ -93,9 +95,10 @@ class WarmChild:
         """
         (self._pidfd,) = self._receive(1)
         try:
-            pid = next(iter(tree.numbers(self._pidfd)), 0)
+            pid, *below = tree.numbers(self._pidfd) or [0]
             if pid and not self._is_inside(pid):
                 raise NotBegunError("its warm process forked nothing for it")
+            self._below = below[:1]
             self.pid, self.start_ticks = pid, tree.start_ticks(pid) if pid else 0
         except OSError:
             self.pid = 0  # it has ended at its gate, and said why if it could
@@ -121,11 +124,18 @@ class WarmChild:
         try:
             self._warm.settimeout(REAPED_S)
             self._warm.send(b"reap")
-            told = int(self._warm.recv(messages.MAX_BYTES) or 0)
+            told = int(self._warm.recv(messages.MAX_BYTES))
             self._peak_bytes = max(0, min(told, MEMORY))
         except (OSError, ValueError):
-            pass  # the warm process is gone, and with it what it knew
+            self._have_it_reaped()
         return status
+
+    def _have_it_reaped(self) -> None:
+        """The warm process is gone, and with it what it knew; somebody else has its children."""
+        try:
+            os.write(self._reaper, b"".join(map(NUMBER.pack, self._below)))
+        except OSError:
+            pass  # that is gone as well
 
     def used(self) -> tuple[float, int]:
         """CPU seconds of the run and the size of its largest process in bytes, at its end.
