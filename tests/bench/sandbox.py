@@ -12,7 +12,8 @@ from measure import Report, SkippedError, summary
 from stack import Stack
 
 from stellwerk_gpu_executor.isolation import Isolation, isolate
-from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.settings import Settings
 

@@ -33,7 +33,7 @@ from stellwerk_gpu_executor.container import Profile
 from stellwerk_gpu_executor.docker_launcher import RUN_USER, DockerLauncher
 from stellwerk_gpu_executor.engine import Engine, EngineError, State
 from stellwerk_gpu_executor.gpu_shares import GpuShares
-from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.testing import wait_until

@@ -10,7 +10,8 @@ from typing import Any
 import stellwerk_agent
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.handle import ProcessHandle
-from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
 
 AGENT = str(Path(stellwerk_agent.__file__).parents[1])

@@ -17,7 +17,8 @@ from stellwerk.events import ImageInfo
 from stellwerk_gpu_executor.begin import Begin
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.handle import ProcessHandle
-from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.prepare import PrepareError
 from stellwerk_gpu_executor.warm import WarmPool
 from stellwerk_gpu_executor.warm_choice import Limits

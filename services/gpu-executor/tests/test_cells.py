@@ -21,7 +21,8 @@ from walled_attempts import attempt, lay_out, needs, run, walled, walls
 from stellwerk_gpu_executor.forkserver import Spawned, WarmServer
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import ProcessLauncher, WallsError
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import WallsError
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.warm import WarmPool
 from stellwerk_gpu_executor.warm_choice import Limits

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stellwerk_gpu_executor.container import Profile, config, name_of, on_host
-from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.launching import LaunchRequest
 
 HOST = {Path("/data"): Path("/volumes/x/_data"), Path("/data/deep"): Path("/elsewhere")}
 PROFILE = Profile(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from real_attempts import attempt_of, is_gone, launcher, log_holds, read, request
 
-from stellwerk_gpu_executor.launcher import AttemptRunningError
+from stellwerk_gpu_executor.launching import AttemptRunningError
 
 WAITS = """
 import os, signal

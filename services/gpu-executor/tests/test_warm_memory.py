@@ -14,7 +14,7 @@ from walled_warm import Node, a_node, go_on, ready, warm
 
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import NotWarmError
+from stellwerk_gpu_executor.launching import NotWarmError
 from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.testing import wait_until

@@ -19,7 +19,8 @@ from walled_attempts import lay_out, walls
 
 from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.warm import WarmPool
 from stellwerk_gpu_executor.warm_choice import Limits
 from stellwerk_gpu_executor.warm_rules import recipe_of

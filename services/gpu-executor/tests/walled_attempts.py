@@ -10,7 +10,8 @@ from real_attempts import AGENT, read, request
 
 from stellwerk_gpu_executor.attempt_dir import ExitRecord
 from stellwerk_gpu_executor.isolation import Isolation, isolate
-from stellwerk_gpu_executor.launcher import LaunchRequest, ProcessLauncher
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.settings import Settings
 from stellwerk_kit.testing.host import lacking

@@ -11,7 +11,8 @@ from stellwerk_gpu_executor.attempts import Attempts
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.handlers import EventHandlers
 from stellwerk_gpu_executor.isolation import Isolation, isolate
-from stellwerk_gpu_executor.launcher import Launcher, ProcessLauncher
+from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import Launcher
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.mount_server import MountServer
 from stellwerk_gpu_executor.mounts import Mounts

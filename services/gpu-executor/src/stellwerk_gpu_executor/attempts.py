@@ -31,7 +31,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.begin import Begin
 from stellwerk_gpu_executor.hidden_paths import TAIL_BYTES, hint
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import Handle, Launcher, LaunchRequest
+from stellwerk_gpu_executor.launching import Handle, Launcher, LaunchRequest
 from stellwerk_gpu_executor.leases import LeaseClient
 from stellwerk_gpu_executor.marks import KIND, Progress
 from stellwerk_gpu_executor.mounts import Mounts

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor.domain import Places
-from stellwerk_gpu_executor.launcher import (
+from stellwerk_gpu_executor.launching import (
     Handle,
     Launcher,
     LaunchRequest,

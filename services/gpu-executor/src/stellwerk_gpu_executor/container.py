@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.launching import LaunchRequest
 
 EXECUTOR, RUN, ATTEMPT, LEASE, GPUS = (
     f"stellwerk.{name}" for name in ("executor", "run", "attempt", "lease", "gpus")

@@ -19,15 +19,8 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.container import Profile, config, name_of
 from stellwerk_gpu_executor.engine import Engine, EngineError, State
 from stellwerk_gpu_executor.gpu_shares import GpuShares, NoGpuError
-from stellwerk_gpu_executor.launcher import (
-    START_TIMEOUT_S,
-    AttemptRunningError,
-    LaunchRequest,
-    key,
-    locked,
-    obituary,
-    started,
-)
+from stellwerk_gpu_executor.launcher import START_TIMEOUT_S, locked, obituary, started
+from stellwerk_gpu_executor.launching import AttemptRunningError, LaunchRequest, key
 from stellwerk_gpu_executor.notify import NotifyServer
 from stellwerk_gpu_executor.removal import remove
 from stellwerk_gpu_executor.settings import Settings
@@ -47,7 +40,7 @@ log = structlog.get_logger()
 
 
 class ContainerHandle:
-    """An attempt in a container; see launcher.Handle."""
+    """An attempt in a container; see launching.Handle."""
 
     def __init__(
         self, attempt: AttemptDir, activity: asyncio.Event, name: str, launcher: "DockerLauncher"
@@ -93,7 +86,7 @@ class ContainerHandle:
 
 
 class DockerLauncher:
-    """Launcher for containers; see launcher.Launcher."""
+    """Launcher for containers; see launching.Launcher."""
 
     def __init__(
         self,

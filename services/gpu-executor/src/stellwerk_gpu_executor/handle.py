@@ -8,7 +8,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 
 
 class ProcessHandle:
-    """An attempt under a supervisor process; see launcher.Handle."""
+    """An attempt under a supervisor process; see launching.Handle."""
 
     def __init__(self, attempt: AttemptDir, activity: asyncio.Event, pidfd: int | None) -> None:
         self.attempt = attempt

@@ -21,7 +21,7 @@ import stellwerk_shim
 from stellwerk_gpu_executor import cgroup_owners, cgroups, rclone
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
-from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.launching import LaunchRequest
 from stellwerk_gpu_executor.sandbox import (
     AGENT,
     Base,
@@ -59,7 +59,7 @@ class WarmWalls:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """Walls and limits of runs; see launcher.Walls. ``refusal``: why no run may start here."""
+    """Walls and limits of runs; see launching.Walls. ``refusal``: why no run may start here."""
 
     views: Views | None = None
     attempts: str = ""

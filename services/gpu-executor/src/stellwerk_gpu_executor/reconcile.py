@@ -8,7 +8,7 @@ import structlog
 from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.attempts import Attempts
 from stellwerk_gpu_executor.cache import BlobCache
-from stellwerk_gpu_executor.launcher import AttemptRunningError
+from stellwerk_gpu_executor.launching import AttemptRunningError
 from stellwerk_gpu_executor.parts import Parts
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stellwerk_gpu_executor.launcher import LaunchRequest
+from stellwerk_gpu_executor.launching import LaunchRequest
 
 SYSTEM = ("/usr", "/opt")
 MERGED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

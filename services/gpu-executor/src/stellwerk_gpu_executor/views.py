@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, cast
 
-from stellwerk_gpu_executor.launcher import WallsError
+from stellwerk_gpu_executor.launching import WallsError
 from stellwerk_gpu_executor.sandbox import OWN_USERS, Base, View, below_tmp
 from stellwerk_kit.tasks import TaskOwner
 

@@ -29,7 +29,7 @@ from stellwerk_gpu_executor.early_settings import (
 from stellwerk_gpu_executor.fonts import Fonts
 from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launcher import WallsError
+from stellwerk_gpu_executor.launching import WallsError
 from stellwerk_gpu_executor.warm_choice import Choice, Limits
 from stellwerk_gpu_executor.warm_identity import origins
 from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
