@@ -235,7 +235,8 @@ async def test_without_memory_control_it_has_no_limit(tmp_path: Path) -> None:
         assert (await node.server()) is server
 
 
-async def test_nothing_is_left_of_its_groups(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["sweep", "close"])
+async def test_nothing_is_left_of_its_groups(tmp_path: Path, when: str) -> None:
     async with limited(tmp_path) as node:
         server = await node.server()
         groups = groups_of(node)
@@ -245,5 +246,8 @@ async def test_nothing_is_left_of_its_groups(tmp_path: Path) -> None:
         await wait_until(lambda: is_gone(server.pid), 10)
         isolation = node.service._walls
         assert isinstance(isolation, Isolation)
-        await isolation.sweep(tmp_path / "executor/attempts")
+        if when == "sweep":
+            await isolation.sweep(tmp_path / "executor/attempts")
+        else:
+            isolation.groups.close()
         assert not any(group.exists() for group in groups)

@@ -27,6 +27,8 @@ SHARED = "usual-"
 USUAL = ("memory", "pids")
 """Its controllers."""
 SPARE = 16
+WARM = "warm-"
+"""Begin of the name of a warm process's group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,16 @@ class Cgroups:
                 (folder / name).rmdir()
 
     def close(self) -> None:
-        """Remove the executor's own folders; where a run goes on its folder stays."""
+        """Remove the executor's own folders; where a run goes on its folder stays.
+
+        A run's group stays also where nothing is in it: its supervisor may be about to open it.
+        """
         for group, *_ in self._spare:
             self.remove(group.name)
         self._spare.clear()
         for folder in set(self.folders.values()):
+            for group in folder.glob(f"{WARM}*"):  # whose process was still ending, before
+                self.remove(group.name)
             with suppress(OSError):
                 folder.rmdir()
 

@@ -116,7 +116,7 @@ class Isolation:
             str(home), str(shim), self.attempts, view.below_tmp, network=self.views.view.network
         )
         # A name that is nobody's: what an earlier one's runs still hold is no part of its limit.
-        name = f"warm-{home.name}-{secrets.token_hex(4)}"
+        name = f"{cgroups.WARM}{home.name}-{secrets.token_hex(4)}"
         groups = self._groups_of(name, Wanted(memory_bytes))
         self._warm.update(groups)
         return WarmWalls(cell, view, groups, self.attempts)
