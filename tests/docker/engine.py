@@ -3,6 +3,7 @@
 Never a second one beside a running one: on the same network it would take the first's bridge away.
 """
 
+import fcntl
 import functools
 import os
 import shutil
@@ -66,7 +67,18 @@ def install() -> None:
 
 @contextmanager
 def engine(run: Path) -> Iterator[None]:
-    """An engine that answers ``docker.from_env()``; ``run`` is a short folder for its socket."""
+    """An engine that answers ``docker.from_env()``; ``run`` is a short folder for its socket.
+
+    Two test runs take turns: each clears away what builds of the other have made.
+    """
+    with (cache_folder() / "engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _answering(run):
+            yield
+
+
+@contextmanager
+def _answering(run: Path) -> Iterator[None]:
     if answers():
         yield
         client().close()

@@ -20,11 +20,7 @@ from stellwerk_environment_build.image_engine import LABEL
 from stellwerk_environment_build.images import ImageMaker
 from stellwerk_kit.testing import wait_until
 
-pytestmark = [
-    pytest.mark.usefixtures("no_build_left"),
-    # The client library leaves the socket of an answer that it refuses to the collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_build_left")
 NOW = new_id()
 """BuildKit builds no step again that it has built before; what has this in it is new."""
 MOUNT = f"RUN --mount=type=tmpfs,target=/scratch : {NOW}"

@@ -451,7 +451,7 @@ async def test_orphans_are_swept(tmp_path: Path) -> None:
     folders = tmp_path / "attempts"
     async with launcher(tmp_path) as first:
         handle = await first.start(launch_request(folders / "run-a-1", LINES))
-    shutil.rmtree(folders / "run-a-1")
+    (folders / "run-a-1").rename(tmp_path / "gone")  # the run still writes into it
     async with launcher(tmp_path) as second:
         await second.sweep(folders)
         assert await second._engine.names() == []

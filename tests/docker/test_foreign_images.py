@@ -26,11 +26,7 @@ from stellwerk_kit.registry_logins import RegistryLogins
 from stellwerk_kit.testing import wait_until
 from stellwerk_kit.testing.servers import free_port
 
-pytestmark = [
-    pytest.mark.usefixtures("no_build_left"),
-    # The client library leaves the socket of an answer that it refuses to the collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_build_left")
 
 
 async def test_packages_on_an_image_of_another_python_at_another_place(

@@ -20,7 +20,7 @@ from minio import Minio
 from minio.commonconfig import CopySource
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
-from minio_server import MinioServer, Proxy
+from s3_servers import MinioServer, Proxy, RustfsServer
 
 from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError
 from stellwerk_kit.objects import ObjectStore, blob_key
@@ -30,6 +30,8 @@ from stellwerk_kit.testing.servers import S3Server
 BUCKET = "certified"
 MIB = 1 << 20
 SERVERS: dict[str, Callable[[Path], S3Server]] = {"seaweedfs": S3Server, "minio": MinioServer}
+if "STELLWERK_TEST_RUSTFS" in os.environ:  # no package of it is to be had everywhere
+    SERVERS["rustfs"] = RustfsServer
 
 
 @pytest.fixture(scope="module", params=SERVERS)

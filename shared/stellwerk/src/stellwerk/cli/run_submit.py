@@ -61,7 +61,7 @@ def resource_options(command: Any) -> Any:
         click.option(
             "--cpus",
             type=click.FloatRange(0, 1024, min_open=True),
-            help="Cores it may use at most, and has to itself.",
+            help="Cores it may use at most; as many have to be free on its node.",
         ),
         click.option(
             "--gpus",

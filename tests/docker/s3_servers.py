@@ -1,4 +1,4 @@
-"""A real MinIO server as a process, and a proxy that misbehaves in front of any server."""
+"""Other real S3 servers as processes, and a proxy that misbehaves in front of any server."""
 
 import contextlib
 import os
@@ -33,6 +33,21 @@ class MinioServer(S3Server):
         (self.folder / "data").mkdir(exist_ok=True)
         keys = {"MINIO_ROOT_USER": "test", "MINIO_ROOT_PASSWORD": "test-secret"}
         return {**os.environ, **keys, "MINIO_BROWSER": "off", "MINIO_UPDATE": "off"}
+
+
+class RustfsServer(MinioServer):
+    """RustFS, from a program that somebody has built: ``$STELLWERK_TEST_RUSTFS`` is its path."""
+
+    def command(self) -> list[str]:
+        """The command line, as compose has it."""
+        program = os.environ["STELLWERK_TEST_RUSTFS"]
+        return [program, "--address", self.endpoint, str(self.folder / "data")]
+
+    def environment(self) -> dict[str, str]:
+        """Its keys; no console."""
+        (self.folder / "data").mkdir(exist_ok=True)
+        keys = {"RUSTFS_ACCESS_KEY": "test", "RUSTFS_SECRET_KEY": "test-secret"}
+        return {**os.environ, **keys, "RUSTFS_CONSOLE_ENABLE": "false"}
 
 
 class Proxy:
