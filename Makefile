@@ -9,7 +9,7 @@ MEMBERS := shared/stellwerk shared/stellwerk-kit services/gateway services/datas
 SETUP_INPUTS := constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo up down check test test-postgresql test-docker e2e chaos bench bench-peers generate constraints curated clean
+.PHONY: help setup demo up down check test test-postgresql test-docker test-gpu e2e chaos bench bench-peers generate constraints curated clean
 export STELLWERK_HOME ?= $(CURDIR)/.stellwerk
 
 help: ## this list
@@ -57,6 +57,10 @@ test-postgresql: setup ## the services' tests on stores in PostgreSQL (a server 
 test-docker: setup $(VENV)/.docker-ready ## what needs a Docker engine; starts one if none answers
 	@deploy/host-packages docker
 	@$(BIN)/pytest -q --timeout 1200 --durations=10 tests/docker
+
+test-gpu: setup ## what needs an NVIDIA GPU; STELLWERK_GPU_PYTHON=... is a Python with torch, jax or tensorflow for it
+	@deploy/host-packages
+	@STELLWERK_TEST_HOST=complete $(BIN)/pytest -q --timeout 600 tests/device
 
 $(VENV)/.docker-ready: $(VENV)/.ready
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt --group docker

@@ -1,6 +1,6 @@
 """Real attempts in a real sandbox, for its tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,11 +43,13 @@ def walls(node: Path, **changes: Any) -> Isolation:
 
 
 @asynccontextmanager
-async def walled(node: Path, **changes: Any) -> AsyncIterator[ProcessLauncher]:
+async def walled(
+    node: Path, *, gpus: Sequence[str] = (), **changes: Any
+) -> AsyncIterator[ProcessLauncher]:
     found = walls(node, **changes)  # first: it may end the test
     notify = NotifyServer(node / "notify.sock")
     await notify.start()
-    service = ProcessLauncher(notify, walls=found)
+    service = ProcessLauncher(notify, walls=found, gpus=gpus)
     try:
         yield service
     finally:
