@@ -23,7 +23,7 @@ from stellwerk_kit.testing.servers import free_port
 
 ROOT = images.ROOT
 PORTS = tuple(f"STELLWERK_{name}PORT" for name in ("", "NATS_", "S3_", "REGISTRY_", "PROMETHEUS_"))
-STORES = {"minio": images.minio, "seaweedfs": images.seaweedfs}
+STORES = {"minio": images.minio, "seaweedfs": images.seaweedfs, "rustfs": images.rustfs}
 
 
 HERE = {"user_managed": True, "interpreter": "/opt/stellwerk/bin/python3"}

@@ -86,6 +86,11 @@ def minio_binary() -> Path:
     return path
 
 
+def rustfs() -> str:
+    """RustFS's server where somebody has built it (``$STELLWERK_TEST_RUSTFS``), for its image."""
+    return _of_binary("rustfs", Path(os.environ["STELLWERK_TEST_RUSTFS"]), "rustfs", "")
+
+
 def registry() -> str:
     """Debian's docker-registry, in place of ``registry:2``."""
     binary = shutil.which("docker-registry")

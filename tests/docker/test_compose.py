@@ -1,6 +1,7 @@
 """``docker compose up --wait`` from the repository root, the main job on it, and what it survives."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -165,8 +166,12 @@ def test_a_killed_executor_costs_an_attempt_not_the_run(platform: Composed, exec
     platform.wait_healthy()
 
 
-def test_the_same_on_seaweedfs() -> None:
-    with started(Composed("seaweedfs")) as composed, composed.http() as http:
+OTHERS = ["seaweedfs", *(["rustfs"] if "STELLWERK_TEST_RUSTFS" in os.environ else [])]
+
+
+@pytest.mark.parametrize("store", OTHERS)
+def test_the_same_on_another_store(store: str) -> None:
+    with started(Composed(store)) as composed, composed.http() as http:
         run = submit(http, body("print('stored')"))
         assert wait_terminal(http, run)["status"] == "Completed"
         assert log_text(http, run) == b"stored\n"

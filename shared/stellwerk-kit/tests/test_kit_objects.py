@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from stellwerk.errors import NotFoundError, ProtocolError
+from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError
 from stellwerk.manifest import Manifest, ManifestEntry
 from stellwerk_kit.objects import ObjectStore, blob_key
+from stellwerk_kit.settings import ServiceSettings
 
 
 async def test_blobs_round_trip(objects: ObjectStore, tmp_path: Path) -> None:
@@ -143,3 +146,32 @@ async def test_manifest_and_presigned_download(objects: ObjectStore) -> None:
     assert answer.content == b"hello"
     assert "b.txt" in answer.headers["content-disposition"]
     assert blob_key(digest) in objects.presign_get(digest)
+
+
+@pytest.mark.parametrize("status", [403, 404, 429])
+async def test_what_is_no_object_store_is_told_as_that(tmp_path: Path, status: int) -> None:
+    """A proxy that refuses, or a wrong address."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<h1>Not here</h1>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"access_key": "a", "secret_key": "b"}')
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        store = ObjectStore(
+            ServiceSettings(s3_endpoint=f"127.0.0.1:{server.server_port}", s3_credentials=keys)
+        )
+        with pytest.raises(ServiceUnavailableError, match="does not answer as an object store"):
+            await store.get_bytes("a" * 64)
+        store.close()
+        server.shutdown()
+        thread.join()

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import structlog
 import urllib3
 from minio import Minio
-from minio.error import S3Error
+from minio.error import MinioException, S3Error
 from pydantic import ValidationError
 
 from stellwerk.errors import NotFoundError, ProtocolError, ServiceUnavailableError
@@ -182,6 +182,11 @@ class ObjectStore:
         except S3Error as error:
             raise ServiceUnavailableError(
                 f"the object store answered {error.code}", code="storage.refused"
+            ) from error
+        except MinioException as error:  # the others: not in the words of S3
+            raise ServiceUnavailableError(
+                "what answers at STELLWERK_S3_ENDPOINT does not answer as an object store does",
+                code="storage.refused",
             ) from error
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
             raise ServiceUnavailableError(

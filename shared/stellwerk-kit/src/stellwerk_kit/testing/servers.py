@@ -178,7 +178,7 @@ class S3Server(Server):
         """Whether a bucket can be listed."""
         import urllib3  # noqa: PLC0415
         from minio import Minio  # noqa: PLC0415 - only tests with a store pay this import
-        from minio.error import S3Error  # noqa: PLC0415
+        from minio.error import MinioException  # noqa: PLC0415
 
         pool = urllib3.PoolManager(timeout=1.0, retries=False)
         client = Minio(
@@ -188,7 +188,7 @@ class S3Server(Server):
             client.list_buckets()
             if not client.bucket_exists("ready-probe"):
                 client.make_bucket("ready-probe")
-        except (S3Error, urllib3.exceptions.HTTPError, OSError):
+        except (MinioException, urllib3.exceptions.HTTPError, OSError):
             return False
         return True
 
