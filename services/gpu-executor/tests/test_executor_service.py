@@ -333,11 +333,12 @@ async def test_interpreters_of_the_machine(
     first = await start(runtime_factory, s3_settings, tmp_path)
     real = f"{tmp_path}/bin/python3"
     script = f"import sys; print(sys.executable); sys.exit(sys.executable != {real!r})"
-    shim = tmp_path / "shims/python3"
+    shim = tmp_path / "shims/python3.0"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec {tmp_path}/bin/python3 "$@"\n')
     shim.chmod(0o755)
-    named = {"python": "run1", str(tmp_path / "nowhere/python"): "run2", str(shim): "run4"}
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{tmp_path}/shims")
+    named = {"python": "run1", str(tmp_path / "nowhere/python"): "run2", "python3.0": "run4"}
     for interpreter, run_id in named.items():
         image = ImageInfo(env_id="none", interpreter=interpreter)
         await publish(bus, assigned(run_id, script, image=image), 1)

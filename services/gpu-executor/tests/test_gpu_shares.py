@@ -14,6 +14,7 @@ from stellwerk_gpu_executor.attempt_dir import AttemptDir
 from stellwerk_gpu_executor.gpu_shares import GpuShares, NoGpuError, visible
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.launcher import ProcessLauncher
+from stellwerk_gpu_executor.launching import LaunchRequest, WallsError
 from stellwerk_gpu_executor.warm import Limits, WarmPool
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.clock import SystemClock
@@ -104,13 +105,33 @@ async def test_each_run_sees_its_own(tmp_path: Path) -> None:
         await log_holds(none, b"sees 0,1,2\n")
         refused = await begun(service, tmp_path / "a4", 1)
         record = await refused.wait()
-        assert record.exit_code is None
+        assert (record.reason, record.exit_code) == ("launch-failed", None)
         assert "resources.gpus: 1 wanted" in str(record.message)
         await ended(one)
         next_one = await begun(service, tmp_path / "a5", 1)
         await log_holds(next_one, b"sees GPU-aa\n")
         for handle in (two, none, next_one):
             await ended(handle)
+
+
+class NoWalls:
+    """Walls that cannot be made."""
+
+    async def around(self, _: LaunchRequest) -> LaunchRequest:
+        raise WallsError("no room")
+
+    def clear(self, _: object) -> None: ...
+
+
+async def test_a_run_that_could_not_be_started_has_none(tmp_path: Path) -> None:
+    async with launcher(tmp_path, IDS[:1]) as service:
+        service._walls = NoWalls()
+        with pytest.raises(WallsError):
+            await begun(service, tmp_path / "a1", 1)
+        service._walls = None
+        handle = await begun(service, tmp_path / "a2", 1)
+        await log_holds(handle, b"sees GPU-aa\n")
+        await ended(handle)
 
 
 async def test_a_run_that_is_taken_over_keeps_its_own(tmp_path: Path) -> None:

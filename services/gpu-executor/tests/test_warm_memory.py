@@ -1,5 +1,7 @@
 """The limit of memory of a warm process: it holds for that alone, and costs no run its own."""
 
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +15,9 @@ from walled_attempts import needs
 from walled_warm import Node, a_node, go_on, ready, warm
 
 from stellwerk_gpu_executor.cgroups import Cgroups, Wanted
+from stellwerk_gpu_executor.forkserver import WarmServer
 from stellwerk_gpu_executor.isolation import Isolation
-from stellwerk_gpu_executor.launching import NotWarmError
+from stellwerk_gpu_executor.launching import WallsError
 from stellwerk_gpu_executor.warm_process import ColdError
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_kit.testing import wait_until
@@ -199,7 +202,7 @@ async def test_one_that_goes_over_into_the_groups_of_a_run_ends_with_it(tmp_path
 async def test_a_run_that_gets_no_groups_does_not_stay_in_those_of_its_warm_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> list[Path]:
+    def refuse(*_: object, **__: object) -> list[Path]:
         raise OSError("no space left")
 
     async with limited(tmp_path) as node:
@@ -212,8 +215,49 @@ async def test_a_run_that_gets_no_groups_does_not_stay_in_those_of_its_warm_proc
             False,
             "it has no control group of its own",
         )
-        with pytest.raises(NotWarmError):
+        with pytest.raises(WallsError, match="no control group of its own"):
             await node.start(HOLDS, "run-b-1", warm=server, must_be_warm=True)
+
+
+async def test_groups_that_packages_may_enter_go_to_runs_of_theirs_alone(tmp_path: Path) -> None:
+    """They may keep the files that a run enters its groups by."""
+    async with limited(tmp_path) as node:
+        isolation = node.service._walls
+        assert isinstance(isolation, Isolation)
+
+        async def groups(name: str, warm: WarmServer | None) -> list[Path]:
+            handle = await node.start("print(1)", name, warm=warm)
+            assert (await handle.wait()).exit_code == 0
+            found = (handle.attempt.read_launch() or {})["cgroups"]
+            await node.service.cleanup(handle.attempt)
+            return [Path(group) for group in found]
+
+        server = await node.server()
+        first = await groups("run-a-1", server)
+        assert await groups("run-b-1", None) != first
+        assert await groups("run-c-1", server) == first, "for nothing has moved in"
+        with subprocess.Popen(["sleep", "60"]) as stray:
+            (first[0] / "cgroup.procs").write_text(str(stray.pid))
+            assert await groups("run-d-1", server) != first
+            await isolation.sweep(node.folder / "executor/attempts")
+            assert stray.wait(10) == -signal.SIGKILL
+        await isolation.sweep(node.folder / "executor/attempts")
+        assert not any(group.exists() for group in first)
+        assert await node.server() is server, "it is in groups that are its own"
+
+
+async def test_who_moves_into_a_group_that_waits_is_ended(tmp_path: Path) -> None:
+    async with limited(tmp_path) as node:
+        isolation = node.service._walls
+        assert isinstance(isolation, Isolation)
+        handle = await node.start("print(1)")
+        await handle.wait()
+        found = [Path(group) for group in (handle.attempt.read_launch() or {})["cgroups"]]
+        await node.service.cleanup(handle.attempt)
+        with subprocess.Popen(["sleep", "60"]) as stray:
+            (found[0] / "cgroup.procs").write_text(str(stray.pid))
+            await isolation.sweep(node.folder / "executor/attempts")
+            assert stray.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("unified", [False, True])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from stellwerk.events import RunAssigned
 from stellwerk_gpu_executor.domain import Places
 from stellwerk_gpu_executor.launching import (
+    NOT_STARTED,
     Handle,
     Launcher,
     LaunchRequest,
@@ -61,8 +62,9 @@ class Begin:
             finally:
                 self.warm.release(choice)
             failpoint("gpu-executor.after_launch")
-            warm = handle and (handle.attempt.read_launch() or {}).get("warm")
-            if choice.server and choice.recipe and not warm:
+            launch = {} if handle is None else handle.attempt.read_launch() or {}
+            failed = handle is None or launch.get("cold_reason") == NOT_STARTED
+            if choice.server and choice.recipe and failed:
                 self.warm.broken(choice.recipe, choice.server)
             if handle is not None:
                 return handle, choice.recipe

@@ -1,8 +1,8 @@
 """Control groups of runs: limits that the kernel keeps, whatever a run starts.
 
 Version 1, version 2 and hosts with both. A group for each run and controller that it needs lies
-below one folder of this executor; the supervisor moves the run's first process there and reads
-what the kernel counted. To make and to remove one takes the kernel milliseconds, so groups that
+below one folder of this executor; the run's first process enters it, the supervisor reads what
+the kernel counted. To make and to remove one takes the kernel milliseconds, so groups that
 have the usual limit of processes and nothing else go from run to run.
 
 Every run has a group for memory, limit or none: one that begins in a warm process begins in that
@@ -69,16 +69,23 @@ class Cgroups:
     folders: Mapping[str, Path]
     unified: frozenset[str] = frozenset()
     _spare: list[tuple[Path, ...]] = field(default_factory=list)
+    _over: set[str] = field(default_factory=set)
+    """Names of groups whose run is gone, until they are too: nobody in them belongs there."""
 
-    def take(self, name: str, wanted: Wanted) -> list[Path]:
-        """The groups of a run, new ones called ``name`` or some that wait. Raises OSError."""
+    def take(self, name: str, wanted: Wanted, kind: str = "") -> list[Path]:
+        """The groups of a run, new ones called ``name`` or some that wait. Raises OSError.
+
+        They go from run to run of one ``kind`` (letters and digits) only: what was loaded in a run
+        may have kept the files that one enters them by.
+        """
         if wanted != Wanted():
             return self.make(name, wanted)
-        while self._spare:
-            groups = self._spare.pop()
+        for groups in [each for each in self._spare if _kind(each[0].name) == kind]:
+            self._spare.remove(groups)
             if _are_untouched(groups):
                 return list(groups)
-        return self.make(SHARED + secrets.token_hex(4), wanted)
+            self._over.add(groups[0].name)
+        return self.make(f"{SHARED}{kind}-{secrets.token_hex(4)}", wanted)
 
     def give_back(self, groups: Iterable[Path]) -> None:
         """Take the groups of a run that is gone: those without a trace of it wait for the next."""
@@ -90,11 +97,13 @@ class Cgroups:
         if of_its_kind and len(self._spare) < SPARE and _are_untouched(given):
             self._spare.append(given)
             return
+        self._over.add(given[0].name)
         self.remove(given[0].name)
 
     def make(self, name: str, wanted: Wanted) -> list[Path]:
         """Make the groups that a run needs; returns their folders. Raises OSError."""
         made: dict[Path, None] = {}
+        self._over.discard(name)
         for controller, folder in self.folders.items():
             files = wanted.of(controller, unified=controller in self.unified)
             if not files:
@@ -128,13 +137,33 @@ class Cgroups:
                 folder.rmdir()
 
     def sweep(self, known: Iterable[str]) -> None:
-        """Remove the groups that are neither ``known`` nor wait for a run."""
+        """Remove the groups that are neither ``known`` nor wait for a run.
+
+        Who is in one whose run is gone, or in one that waits, has moved there: it is killed.
+        """
+        for groups in [each for each in self._spare if not _are_untouched(each)]:
+            self._spare.remove(groups)
+            self._over.add(groups[0].name)
         keep = {*known, *(group.name for group, *_ in self._spare)}
         for folder in set(self.folders.values()):
             with suppress(OSError):
                 names = [path.name for path in folder.iterdir() if path.is_dir()]
                 for name in set(names) - keep:
+                    if name in self._over:
+                        cgroup.end_all([str(folder / name)])
                     self.remove(name)
+        self._over.intersection_update(set().union(*map(_names, self.folders.values())))
+
+
+def _names(folder: Path) -> set[str]:
+    with suppress(OSError):
+        return {path.name for path in folder.iterdir()}
+    return set()
+
+
+def _kind(name: str) -> str:
+    """Of the runs that a group goes between."""
+    return name.removeprefix(SHARED).rpartition("-")[0]
 
 
 def _are_untouched(groups: Iterable[Path]) -> bool:

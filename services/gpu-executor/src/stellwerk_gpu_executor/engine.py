@@ -26,7 +26,7 @@ from stellwerk_kit.registry_logins import RegistryLogins
 PATIENCE_S = 120.0
 PAUSE_S = 0.5
 CALL_S = 60
-CLOSE_S = 5.0
+CLOSE_S = 1.0
 THREADS = 8
 ENDED = ("exited", "dead")
 T = TypeVar("T")
@@ -151,6 +151,8 @@ class Engine:
                     self._events = client.events(decode=True, filters=filters)
                     # The stream's own close ends the wait for news; it leaves the answer open.
                     with closing(self._events._response):  # noqa: SLF001
+                        if self._closed.is_set():
+                            return
                         loop.call_soon_threadsafe(connected)
                         for event in self._events:
                             loop.call_soon_threadsafe(ended, event["Actor"]["Attributes"]["name"])
@@ -174,10 +176,14 @@ class Engine:
             self._client.close()
 
     def _connect(self) -> docker.APIClient:
+        if (client := self._client) is not None:
+            return client
+        made = docker.from_env(timeout=CALL_S).api  # asks the engine for its version, so unlocked
         with self._lock:
-            if self._client is None:
-                self._client = docker.from_env(timeout=CALL_S).api
-            return self._client
+            client = self._client = self._client or made
+        if client is not made:
+            made.close()
+        return client
 
     def _drop(self, client: docker.APIClient | None) -> None:
         """Connect anew the next time: the engine may be another one."""

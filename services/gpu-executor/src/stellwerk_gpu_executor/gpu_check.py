@@ -23,6 +23,8 @@ from stellwerk_gpu_executor.warm_process import ColdError, WarmProcess
 from stellwerk_gpu_executor.warm_rules import recipe_of
 from stellwerk_shim.preload import DEVICES
 
+UNSEEN = "its warm process cannot be looked at"
+
 
 def touched(pid: int) -> str | None:
     """Why a fork of this process must not have a GPU, None if nothing speaks against it."""
@@ -32,7 +34,7 @@ def touched(pid: int) -> str | None:
             return f"loading its frameworks has opened {opened}"
         users = _users()
     except OSError:
-        return "its warm process cannot be looked at"
+        return UNSEEN
     except pynvml.NVMLError as error:
         return f"the GPUs of this node cannot be asked who uses them: {error}"
     if pid in users:

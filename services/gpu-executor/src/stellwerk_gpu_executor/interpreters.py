@@ -13,6 +13,7 @@ SHIMS = "shims"
 """Folder of pyenv, asdf and mise, with what starts the program of the wanted version."""
 KEPT_S = 10.0
 ANSWER_S = 30.0
+_SEEN = ("PATH", "HOME", "LANG", "PYENV_", "ASDF_", "MISE_")
 _ASK = ("-I", "-S", "-c", "import sys; print(sys.executable)")
 
 
@@ -27,7 +28,7 @@ class Interpreters:
         self._kept: dict[str, tuple[float, str]] = {}
 
     async def find(self, wanted: str) -> str:
-        """Path of ``wanted``, a path or a name; ``python`` may be ``python3``.
+        """Path of ``wanted``, a path or a name on the PATH; ``python`` may be ``python3``.
 
         Raises InterpreterError.
         """
@@ -40,7 +41,9 @@ class Interpreters:
                 "(user_managed_dependencies = False)"
             )
         path = Path(found).absolute()
-        return await self._behind(str(path)) if path.parent.name == SHIMS else str(path)
+        # By name alone: a path is the user's, and what lies there is started within walls only.
+        by_name = "/" not in wanted
+        return await self._behind(str(path)) if by_name and _is_shim(path) else str(path)
 
     async def _behind(self, shim: str) -> str:
         """The Python that a shim starts: the shim itself shows no run what it is made of.
@@ -54,8 +57,27 @@ class Interpreters:
         return real
 
 
+def refuse_written_by_runs(path: str, folder: Path) -> None:
+    """Raise InterpreterError for what a run may have written: what lies in the executor's folder.
+
+    A warm process may be started with it outside of all walls. Below ``/proc``, which ``..`` behind
+    a link may lead to, a path can mean another file by the time it is started.
+    """
+    spelled, place = Path(path), folder.resolve()
+    unsure = ".." in spelled.parts or path.startswith(("/proc/", "/dev/fd/"))
+    if unsure or any(each.is_relative_to(place) for each in (spelled, spelled.resolve())):
+        raise InterpreterError(
+            "is a path that leads to where runs write, or may; give that of a Python of this "
+            "machine, without '..'"
+        )
+
+
+def _is_shim(path: Path) -> bool:
+    return SHIMS in {path.parent.name, path.resolve().parent.name}
+
+
 async def _ask(shim: str) -> str:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("STELLWERK_")}
+    env = {name: value for name, value in os.environ.items() if name.startswith(_SEEN)}
     try:
         process = await asyncio.create_subprocess_exec(
             shim, *_ASK, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=env, start_new_session=True
@@ -68,7 +90,7 @@ async def _ask(shim: str) -> str:
     except TimeoutError:
         said = b""
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)  # a shim may start others
         await process.wait()
     real = said.decode(errors="replace").strip()

@@ -78,9 +78,10 @@ class Isolation:
             cell = cell_of(request, view.below_tmp, network=self.views.view.network)
             request = replace(request, cell=cell, view=view)
         wanted = Wanted(request.memory_limit_bytes, request.cpus)
-        groups = self._groups_of(request.folder.name, wanted)
         walled = request.warm is not None and request.warm.walled
-        if walled and self.groups.folders and not groups:
+        kind = _kind(request.python) if walled else ""
+        groups = self._groups_of(request.folder.name, wanted, kind)
+        if walled and not groups and any(each in self.groups.folders for each in cgroups.USUAL):
             # It would stay within the limits of its warm process.
             request = replace(request, warm=None, cold_reason="it has no control group of its own")
         return replace(request, cgroups=groups)
@@ -121,10 +122,10 @@ class Isolation:
         self._warm.update(groups)
         return WarmWalls(cell, view, groups, self.attempts)
 
-    def _groups_of(self, name: str, wanted: Wanted) -> tuple[str, ...]:
+    def _groups_of(self, name: str, wanted: Wanted, kind: str = "") -> tuple[str, ...]:
         """Control groups with these limits; none where they cannot be made."""
         try:
-            return tuple(str(group) for group in self.groups.take(name, wanted))
+            return tuple(str(group) for group in self.groups.take(name, wanted, kind))
         except OSError as error:
             log.warning("no control group", action="cgroup_failed", error=str(error))
             return ()
@@ -136,8 +137,8 @@ class Isolation:
     def clear_warm(self, walls: WarmWalls) -> None:
         """The warm process behind these walls is gone. First processes of its runs may go on."""
         self._warm.difference_update(walls.groups)
-        for group in walls.groups:
-            self.groups.remove(Path(group).name)
+        if walls.groups:
+            self.groups.remove(Path(walls.groups[0]).name)
 
     async def close(self) -> None:
         """Leave nothing of ours where no run goes on."""
@@ -152,6 +153,11 @@ class Isolation:
             used = [group for launch in launches for group in launch.get("cgroups") or ()]
             used += self._warm
             self.groups.sweep(Path(group).name for group in used)
+
+
+def _kind(python: Path | None) -> str:
+    """Runs whose warm processes have loaded the same packages."""
+    return hashlib.sha256(os.fspath(python or "").encode()).hexdigest()[:8]
 
 
 def isolate(settings: Settings) -> Isolation:

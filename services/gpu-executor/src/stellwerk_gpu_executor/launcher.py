@@ -22,10 +22,12 @@ from stellwerk_gpu_executor.forkserver import Spawned
 from stellwerk_gpu_executor.gpu_shares import GpuShares, NoGpuError
 from stellwerk_gpu_executor.handle import ProcessHandle
 from stellwerk_gpu_executor.launching import (
+    NOT_STARTED,
     AttemptRunningError,
     LaunchRequest,
     NotWarmError,
     Walls,
+    WallsError,
     key,
 )
 from stellwerk_gpu_executor.notify import NotifyServer
@@ -44,7 +46,8 @@ log = structlog.get_logger()
 class ProcessLauncher:
     """Launcher for plain processes; see Launcher. Without ``walls`` they are just that.
 
-    Of ``gpus`` a run that asks for some sees its own alone, by ``CUDA_VISIBLE_DEVICES``.
+    A run that asks for some of ``gpus`` has its own, by ``CUDA_VISIBLE_DEVICES``; one that asks for
+    none sees what the machine shows it.
     """
 
     def __init__(
@@ -79,19 +82,32 @@ class ProcessLauncher:
             try:
                 ids = self._gpus.take(str(attempt.path), request.gpus)
             except NoGpuError as error:
-                return await self._never_ran(request, attempt, str(error))
+                return self._never_ran(request, attempt, str(error))
             # Set between a warm start and the script: frameworks read it with their first use.
             seen = {"CUDA_VISIBLE_DEVICES": ",".join(ids)}
             request = replace(request, gpu_ids=ids, env=request.env | seen)
+        try:
+            return await self._begin(request, attempt)
+        except BaseException:
+            if request.gpus and not locked(attempt.path):  # else it is adopted
+                self._gpus.give_back(str(attempt.path))
+            raise
+
+    async def _begin(self, request: LaunchRequest, attempt: AttemptDir) -> ProcessHandle:
+        """Start it within its walls, warm or cold."""
         if self._walls is not None:
             request = await self._walls.around(request)
+        if request.must_be_warm and request.warm is None:
+            raise WallsError(request.cold_reason or "it has no warm process")
         if request.warm is not None:
             handle = await self._start_warm(request, attempt)
             if handle is not None:
                 return handle
-            request = replace(request, warm=None, cold_reason="its warm process did not start it")
-        if request.must_be_warm:
-            raise NotWarmError
+            if request.must_be_warm:
+                if self._walls is not None:
+                    self._walls.clear(request.cgroups)
+                raise NotWarmError
+            request = replace(request, warm=None, cold_reason=NOT_STARTED)
         return await self._start(request, attempt, START_TIMEOUT_S)
 
     async def _start_warm(
@@ -157,17 +173,18 @@ class ProcessLauncher:
         launch = attempt.read_launch()
         if launch is None:
             return None
+        self._gpus.hold(str(attempt.path), launch.get("gpu_ids") or ())
         activity = self._notify.event(str(launch["notify_key"]))
         if not started(attempt):
             await _settled(attempt, START_TIMEOUT_S)
             if not started(attempt):
+                self._gpus.give_back(str(attempt.path))
                 return None
         shim = attempt.read_shim()
         pidfd = None
         if shim is not None and shim.boot_id == processes.boot_id():
             pidfd = processes.open_process(shim.pid, shim.start_ticks)
         if shim is not None and pidfd is not None:
-            self._gpus.hold(str(attempt.path), launch.get("gpu_ids") or ())
             return self._follow(attempt, activity, pidfd)
         return await self._lost(attempt, activity)
 
@@ -214,31 +231,32 @@ class ProcessLauncher:
         else:
             self._tasks.spawn(self._conclude(handle), name=f"conclude {handle.attempt.path.name}")
 
-    async def _never_ran(
-        self, request: LaunchRequest, attempt: AttemptDir, why: str
-    ) -> ProcessHandle:
+    def _never_ran(self, request: LaunchRequest, attempt: AttemptDir, why: str) -> ProcessHandle:
         attempt.write_launch(request.launch_file(attempt, self._notify.path))
         activity = self._notify.event(key(request.run_id, request.attempt))
-        return await self._lost(attempt, activity, why)
-
-    async def _lost(
-        self, attempt: AttemptDir, activity: asyncio.Event, why: str | None = None
-    ) -> ProcessHandle:
         handle = ProcessHandle(attempt, activity, None)
-        await self._conclude(handle, why)
+        record = obituary(attempt, self._clock.now().timestamp(), why)
+        record = record.model_copy(update={"reason": "launch-failed"})
+        attempt.write_exit(record)
+        handle.finish(record)
+        return handle
+
+    async def _lost(self, attempt: AttemptDir, activity: asyncio.Event) -> ProcessHandle:
+        handle = ProcessHandle(attempt, activity, None)
+        await self._conclude(handle)
         return handle
 
     def _finish(self, handle: ProcessHandle, record: ExitRecord) -> None:
         self._gpus.give_back(str(handle.attempt.path))
         handle.finish(record)
 
-    async def _conclude(self, handle: ProcessHandle, why: str | None = None) -> None:
+    async def _conclude(self, handle: ProcessHandle) -> None:
         """Publish the exit record, writing it first if the supervisor could not."""
         record = handle.attempt.read_exit()
         if record is None:
             await self._kill(handle.attempt)
             record = await asyncio.to_thread(
-                obituary, handle.attempt, self._clock.now().timestamp(), why
+                obituary, handle.attempt, self._clock.now().timestamp()
             )
             handle.attempt.write_exit(record)
         self._finish(handle, record)

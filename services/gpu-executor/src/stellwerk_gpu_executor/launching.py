@@ -9,6 +9,9 @@ from typing import Literal, Protocol
 from stellwerk_gpu_executor.attempt_dir import AttemptDir, ExitRecord
 from stellwerk_gpu_executor.forkserver import WarmServer
 
+NOT_STARTED = "its warm process did not start it"
+"""Why an attempt began cold whose warm process failed."""
+
 
 class WallsError(Exception):
     """What a run is to be walled in with cannot be made; the text says why."""

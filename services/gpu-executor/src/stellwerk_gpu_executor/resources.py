@@ -4,11 +4,14 @@ import os
 from typing import Any
 
 import psutil
+import structlog
 
 from stellwerk.events import Gpu, NodeResources
 from stellwerk_gpu_executor.gpu_shares import visible
 
 MIB = 1024 * 1024
+
+log = structlog.get_logger()
 
 
 def machine() -> NodeResources:
@@ -41,19 +44,23 @@ def _gpus() -> list[tuple[Gpu, str]]:
     except pynvml.NVMLError:
         return []
     try:
-        found = [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+        names = [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = visible(names, named)
+        if named and names and not shown:
+            log.warning("no GPU is called so", action="gpus_hidden", variable=named, gpus=names)
+        return [(_gpu(pynvml, index, handles[index]), names[index]) for index in shown]
     finally:
         pynvml.nvmlShutdown()
-    shown = visible([name for _, name in found], os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return [found[index] for index in shown]
 
 
-def _gpu(pynvml: Any, index: int) -> tuple[Gpu, str]:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def _gpu(pynvml: Any, index: int, handle: Any) -> Gpu:
     model = _text(pynvml.nvmlDeviceGetName(handle))
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-    gpu = Gpu(index=index, name=model, memory_mb=memory // MIB)
-    return gpu, _text(pynvml.nvmlDeviceGetUUID(handle))
+    return Gpu(index=index, name=model, memory_mb=memory // MIB)
 
 
 def _text(said: bytes | str) -> str:

@@ -257,6 +257,8 @@ class WarmPool:
         if not warm.untouched:
             assert warm.server is not None  # noqa: S101 - it is ready
             reason = await asyncio.to_thread(gpu_check.touched, warm.server.pid)
+            if reason == gpu_check.UNSEEN and self._warm.get(recipe) is warm:
+                self._drop(recipe)  # it is gone
             if reason is not None:
                 raise ColdError(reason)
             warm.untouched = True
