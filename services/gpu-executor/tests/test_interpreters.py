@@ -24,18 +24,18 @@ def program(path: Path, text: str) -> str:
 async def test_what_a_shim_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shim = program(tmp_path / "shims/python3", f'exec {sys.executable} "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path}/shims:{os.environ['PATH']}")
-    found = Interpreters()
+    found = Interpreters(Path("/none"))
     assert await found.find("python3") == sys.executable
     assert await found.find(shim) == shim, "a path is the user's: nothing there is started here"
     program(tmp_path / "shims/python3", "echo /another/python")
     assert await found.find("python3") == sys.executable, "kept for a while"
     monkeypatch.setattr(interpreters, "KEPT_S", 0.0)
-    assert await Interpreters().find("python3") == "/another/python"
+    assert await Interpreters(Path("/none")).find("python3") == "/another/python"
 
 
 async def test_a_wrapper_elsewhere_is_itself(tmp_path: Path) -> None:
     wrapper = program(tmp_path / "bin/python3", f'exec {sys.executable} "$@"')
-    assert await Interpreters().find(wrapper) == wrapper
+    assert await Interpreters(Path("/none")).find(wrapper) == wrapper
 
 
 @pytest.mark.parametrize("text", ["exit 127", "echo relative", "kill -9 $$", "sleep 60"])
@@ -46,7 +46,7 @@ async def test_a_shim_without_a_python(
     program(tmp_path / "shims/python3", text)
     monkeypatch.setenv("PATH", f"{tmp_path}/shims:{os.environ['PATH']}")
     with pytest.raises(InterpreterError, match="which starts no Python"):
-        await Interpreters().find("python3")
+        await Interpreters(Path("/none")).find("python3")
 
 
 async def test_the_platforms_settings_are_no_shims_business(
@@ -60,7 +60,7 @@ async def test_the_platforms_settings_are_no_shims_business(
         'echo "/$PYENV_VERSION/$STELLWERK_S3_CREDENTIALS$AWS_SECRET_ACCESS_KEY"',
     )
     monkeypatch.setenv("PATH", f"{tmp_path}/shims:{os.environ['PATH']}")
-    assert await Interpreters().find("python3") == "/3.11/"
+    assert await Interpreters(Path("/none")).find("python3") == "/3.11/"
 
 
 async def test_a_link_to_a_shim_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ async def test_a_link_to_a_shim_is_one(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python3").symlink_to(tmp_path / "shims/python3")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    assert await Interpreters().find("python3") == sys.executable
+    assert await Interpreters(Path("/none")).find("python3") == sys.executable
 
 
 def test_what_runs_write_is_no_interpreter(tmp_path: Path) -> None:
@@ -93,6 +93,12 @@ def test_what_runs_write_is_no_interpreter(tmp_path: Path) -> None:
             refuse_written_by_runs(str(path), runs)
 
 
+async def test_none_of_the_executors_folder_is_found(tmp_path: Path) -> None:
+    theirs = program(tmp_path / "python3", "true")
+    with pytest.raises(InterpreterError, match="to where runs write"):
+        await Interpreters(tmp_path).find(theirs)
+
+
 async def test_none(tmp_path: Path) -> None:
     with pytest.raises(InterpreterError, match="is not on this node"):
-        await Interpreters().find(str(tmp_path / "python"))
+        await Interpreters(Path("/none")).find(str(tmp_path / "python"))

@@ -261,9 +261,11 @@ async def test_who_moves_into_a_group_that_waits_is_ended(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("unified", [False, True])
-def test_a_run_without_a_limit_has_a_group_all_the_same(unified: bool) -> None:
+def test_a_run_in_a_warm_process_has_a_group_without_a_limit_all_the_same(unified: bool) -> None:
     file = "memory.max" if unified else "memory.limit_in_bytes"
-    assert Wanted().of("memory", unified=unified) == {file: "max" if unified else "-1"}
+    assert Wanted().of("memory", unified=unified) == {}
+    none = Wanted(apart=True).of("memory", unified=unified)
+    assert none == {file: "max" if unified else "-1"}
     assert Wanted(memory_bytes=MIB).of("memory", unified=unified)[file] == str(MIB)
 
 

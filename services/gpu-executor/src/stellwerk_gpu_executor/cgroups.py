@@ -5,8 +5,8 @@ below one folder of this executor; the run's first process enters it, the superv
 the kernel counted. To make and to remove one takes the kernel milliseconds, so groups that
 have the usual limit of processes and nothing else go from run to run.
 
-Every run has a group for memory, limit or none: one that begins in a warm process begins in that
-one's group, and must not stay within its limit.
+A run that begins in a warm process behind walls begins in that one's group, and must not stay
+within its limit: it has a group for memory, limit or none.
 """
 
 import os
@@ -25,7 +25,7 @@ PIDS = 4096
 SHARED = "usual-"
 """Begin of the name of a group that goes from run to run."""
 USUAL = ("memory", "pids")
-"""Its controllers."""
+"""Its controllers; without a kind of runs that it goes between, of processes alone."""
 SPARE = 16
 WARM = "warm-"
 """Begin of the name of a warm process's group."""
@@ -38,12 +38,16 @@ class Wanted:
     memory_bytes: int | None = None
     cpus: float | None = None
     pids: int = PIDS
+    apart: bool = False
+    """Whether it must be in another group for memory than who starts it."""
 
     def of(self, controller: str, *, unified: bool) -> dict[str, str]:
         """Files of ``controller`` and what they say; none where the run needs no group of it."""
         if controller == "pids":
             return {"pids.max": str(self.pids)}
         if controller == "memory":
+            if self.memory_bytes is None and not self.apart:
+                return {}
             if self.memory_bytes is None:
                 return {"memory.max": "max"} if unified else {"memory.limit_in_bytes": "-1"}
             size = str(self.memory_bytes)
@@ -78,7 +82,7 @@ class Cgroups:
         They go from run to run of one ``kind`` (letters and digits) only: what was loaded in a run
         may have kept the files that one enters them by.
         """
-        if wanted != Wanted():
+        if wanted != Wanted(apart=bool(kind)):
             return self.make(name, wanted)
         for groups in [each for each in self._spare if _kind(each[0].name) == kind]:
             self._spare.remove(groups)
@@ -92,7 +96,8 @@ class Cgroups:
         given = tuple(groups)
         if not given or given in self._spare:
             return
-        usual = {self.folders[each] for each in USUAL if each in self.folders}
+        controllers = USUAL if _kind(given[0].name) else USUAL[1:]
+        usual = {self.folders[each] for each in controllers if each in self.folders}
         of_its_kind = given[0].name.startswith(SHARED) and {each.parent for each in given} == usual
         if of_its_kind and len(self._spare) < SPARE and _are_untouched(given):
             self._spare.append(given)

@@ -7,6 +7,7 @@ import signal
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 SHIMS = "shims"
@@ -22,9 +23,13 @@ class InterpreterError(Exception):
 
 
 class Interpreters:
-    """Finds them on this process's PATH, and what a version manager's shims stand for."""
+    """Finds them on this process's PATH, and what a version manager's shims stand for.
 
-    def __init__(self) -> None:
+    ``runs``: the executor's folder, where none is looked for.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
         self._kept: dict[str, tuple[float, str]] = {}
 
     async def find(self, wanted: str) -> str:
@@ -43,7 +48,9 @@ class Interpreters:
         path = Path(found).absolute()
         # By name alone: a path is the user's, and what lies there is started within walls only.
         by_name = "/" not in wanted
-        return await self._behind(str(path)) if by_name and _is_shim(path) else str(path)
+        real = await self._behind(str(path)) if by_name and _is_shim(path) else str(path)
+        refuse_written_by_runs(real, self._runs)
+        return real
 
     async def _behind(self, shim: str) -> str:
         """The Python that a shim starts: the shim itself shows no run what it is made of.
@@ -57,6 +64,7 @@ class Interpreters:
         return real
 
 
+@lru_cache(maxsize=256)  # what no run can write, none can make another
 def refuse_written_by_runs(path: str, folder: Path) -> None:
     """Raise InterpreterError for what a run may have written: what lies in the executor's folder.
 

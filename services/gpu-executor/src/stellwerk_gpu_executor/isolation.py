@@ -77,8 +77,8 @@ class Isolation:
             view = await self.views.of(base_of(request))
             cell = cell_of(request, view.below_tmp, network=self.views.view.network)
             request = replace(request, cell=cell, view=view)
-        wanted = Wanted(request.memory_limit_bytes, request.cpus)
         walled = request.warm is not None and request.warm.walled
+        wanted = Wanted(request.memory_limit_bytes, request.cpus, apart=walled)
         kind = _kind(request.python) if walled else ""
         groups = self._groups_of(request.folder.name, wanted, kind)
         if walled and not groups and any(each in self.groups.folders for each in cgroups.USUAL):

@@ -20,11 +20,7 @@ from stellwerk_gpu_executor import mount_choice
 from stellwerk_gpu_executor.attempt_dir import PROCESS_LOGS
 from stellwerk_gpu_executor.cache import BlobCache
 from stellwerk_gpu_executor.domain import Places, early_environment
-from stellwerk_gpu_executor.interpreters import (
-    InterpreterError,
-    Interpreters,
-    refuse_written_by_runs,
-)
+from stellwerk_gpu_executor.interpreters import InterpreterError, Interpreters
 from stellwerk_gpu_executor.mounts import Mounts
 from stellwerk_gpu_executor.preparation_log import NAME as NOTES
 from stellwerk_gpu_executor.preparation_log import note
@@ -65,7 +61,7 @@ class Preparer:
         self._dir, self._environments = executor_dir, environments
         self._host_interpreters, self._containers = host_interpreters, containers
         self._agent = executor_dir / AGENT
-        self._interpreters = Interpreters()
+        self._interpreters = Interpreters(executor_dir)
         self._manifests: dict[str, Manifest] = {}
 
     def install_agent(self) -> None:
@@ -111,11 +107,9 @@ class Preparer:
                 "operator set STELLWERK_HOST_INTERPRETERS=false); use one that Stellwerk builds",
             )
         try:
-            found = await self._interpreters.find(interpreter)
-            await asyncio.to_thread(refuse_written_by_runs, found, self._dir)
+            return await self._interpreters.find(interpreter)
         except InterpreterError as error:
             raise PrepareError("launch-failed", f"interpreter {interpreter} {error}") from error
-        return found
 
     def early_environment(self, env_id: str) -> tuple[str, dict[str, str]]:
         """Interpreter of an environment that was built here, and what all of its runs share."""
