@@ -46,7 +46,7 @@ class Interpreters:
                 "(user_managed_dependencies = False)"
             )
         path = Path(found).absolute()
-        # By name alone: a path is the user's, and what lies there is started within walls only.
+        # By name alone, so on our own PATH: nothing that a user names a path of is asked here.
         by_name = "/" not in wanted
         real = await self._behind(str(path)) if by_name and _is_shim(path) else str(path)
         refuse_written_by_runs(real, self._runs)

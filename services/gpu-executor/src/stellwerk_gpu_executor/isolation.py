@@ -79,7 +79,7 @@ class Isolation:
             request = replace(request, cell=cell, view=view)
         walled = request.warm is not None and request.warm.walled
         wanted = Wanted(request.memory_limit_bytes, request.cpus, apart=walled)
-        kind = _kind(request.python) if walled else ""
+        kind = _packages_of(request.python) if walled else ""
         groups = self._groups_of(request.folder.name, wanted, kind)
         if walled and not groups and any(each in self.groups.folders for each in cgroups.USUAL):
             # It would stay within the limits of its warm process.
@@ -155,8 +155,8 @@ class Isolation:
             self.groups.sweep(Path(group).name for group in used)
 
 
-def _kind(python: Path | None) -> str:
-    """Runs whose warm processes have loaded the same packages."""
+def _packages_of(python: Path | None) -> str:
+    """The kind of runs whose warm processes have loaded the same packages."""
     return hashlib.sha256(os.fspath(python or "").encode()).hexdigest()[:8]
 
 
